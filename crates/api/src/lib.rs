@@ -1,0 +1,76 @@
+//! The Docker Engine API over the engine: one Router, whoever asks. The only place with wire structs
+//! (`bollard_stubs::models`, generated from Docker's own description) and the only one where a request becomes a
+//! [`ContainerSpec`](engine::model::container::ContainerSpec).
+//!
+//! One module an API section; each gives its own `routes()`. The engine is synchronous, so every call goes through
+//! [`call`], which runs it on tokio's blocking threads.
+
+mod build;
+mod containers;
+mod error;
+mod exec;
+mod images;
+mod networks;
+mod system;
+mod volumes;
+
+use axum::Router;
+use axum::extract::Request;
+use engine::Engine;
+use std::sync::Arc;
+
+pub use error::Failure;
+
+/// The engine, shared by every handler.
+pub type Shared = Arc<Engine>;
+
+/// The newest API version that is spoken.
+pub const API_VERSION: &str = "1.51";
+/// The oldest.
+pub const MIN_API_VERSION: &str = "1.24";
+
+/// The whole API of an engine.
+pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
+    let routes = Router::new()
+        .merge(system::routes())
+        .merge(containers::routes())
+        .merge(exec::routes())
+        .merge(images::routes())
+        .merge(networks::routes())
+        .merge(volumes::routes())
+        .merge(build::routes())
+        .fallback(error::no_such_page)
+        .with_state(engine);
+    routes.into_service()
+}
+
+/// Takes `/v1.41` off a request's path. The caller applies it before the Router matches.
+pub fn strip_version(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let rest = path.strip_prefix("/v").and_then(|rest| {
+        let (version, tail) = rest.split_once('/')?;
+        version.bytes().all(|b| b.is_ascii_digit() || b == b'.').then(|| format!("/{tail}"))
+    });
+    if let Some(rest) = rest {
+        let with_query = match request.uri().query() {
+            Some(query) => format!("{rest}?{query}"),
+            None => rest,
+        };
+        if let Ok(uri) = with_query.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Runs a synchronous engine call without blocking the server.
+pub(crate) async fn call<T: Send + 'static>(
+    engine: &Shared,
+    work: impl FnOnce(&Engine) -> engine::model::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let engine = Arc::clone(engine);
+    match tokio::task::spawn_blocking(move || work(&engine)).await {
+        Ok(result) => result.map_err(Failure),
+        Err(error) => Err(Failure(engine::model::Error::internal("engine call panicked").caused_by(error))),
+    }
+}

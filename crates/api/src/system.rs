@@ -1,0 +1,8 @@
+//! `/system`
+
+use crate::Shared;
+use axum::Router;
+
+pub fn routes() -> Router<Shared> {
+    Router::new()
+}

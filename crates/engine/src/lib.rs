@@ -1,0 +1,62 @@
+//! The façade: everything that the engine does, as synchronous calls. It knows no HTTP and prints nothing.
+//!
+//! Many short-lived processes share one root. A container is changed under its own lock (`locks/container-<id>`),
+//! names and tags by atomic file operations; whoever dies half-way leaves something that the next caller mends.
+
+pub use model;
+
+pub mod build;
+pub mod config;
+pub mod container;
+pub mod event;
+pub mod exec;
+pub mod image;
+pub mod network;
+pub mod prune;
+pub mod system;
+pub mod undo;
+pub mod volume;
+
+use model::Result;
+use std::path::PathBuf;
+
+/// Where an engine keeps things.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Durable: `/var/lib/cauldron`.
+    pub root: PathBuf,
+    /// Dies with the boot: `/run/cauldron`.
+    pub run_root: PathBuf,
+    /// The configuration file; one that is named must exist.
+    pub config: Option<PathBuf>,
+}
+
+/// One engine on one root. Opening it is cheap: no scan, no lock.
+pub struct Engine {
+    pub(crate) store: store::Store,
+    pub(crate) networks: net::Networks,
+    pub(crate) config: config::Config,
+    pub(crate) roots: Roots,
+}
+
+impl Engine {
+    /// Opens the engine of these roots.
+    ///
+    /// # Errors
+    /// The configuration is malformed, or a root cannot be made.
+    pub fn open(roots: Roots) -> Result<Self> {
+        let config = config::Config::load(roots.config.as_deref())?;
+        let layout = store::layout::Layout { root: roots.root.clone(), run_root: roots.run_root.clone() };
+        let networks = net::Networks::open(config.networks(&layout))?;
+        Ok(Self { store: store::Store::open(layout)?, networks, config, roots })
+    }
+    /// The configuration in force.
+    pub fn config(&self) -> &config::Config {
+        &self.config
+    }
+}
+
+/// The time now. The one place where the engine reads the clock.
+pub(crate) fn now() -> model::time::Timestamp {
+    model::time::Timestamp::from_system(std::time::SystemTime::now())
+}

@@ -1,0 +1,606 @@
+//! What a container is asked to be. Made once, from an API request, at the API's door; kept unchanged in
+//! `containers/<id>/spec.json`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::{ContainerId, Digest, Error, Reference, Result, time::Timestamp};
+
+/// A path on the host. Never a path inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostPath(pub PathBuf);
+
+impl AsRef<Path> for HostPath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// An absolute, cleaned path inside a container or an image. It is opened through a directory descriptor with
+/// `RESOLVE_IN_ROOT` only, and cannot be given to `std::fs` by accident.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerPath(String);
+
+impl ContainerPath {
+    /// `/`.
+    pub fn root() -> Self {
+        Self("/".to_owned())
+    }
+    /// Cleans `.`, `..` and doubled slashes lexically, as Docker does with mount targets.
+    ///
+    /// # Errors
+    /// A relative path or one with a NUL byte is an invalid argument.
+    pub fn parse(text: &str) -> Result<Self> {
+        if !text.starts_with('/') || text.contains('\0') {
+            return Err(Error::invalid(format!("path {text:?} in the container: it must be absolute")));
+        }
+        Ok(Self::root().join(text))
+    }
+    /// `relative` seen from here, cleaned; an absolute one replaces this path.
+    #[must_use]
+    pub fn join(&self, relative: &str) -> Self {
+        let mut parts: Vec<&str> = Vec::new();
+        let base = if relative.starts_with('/') { "" } else { self.0.as_str() };
+        for part in base.split('/').chain(relative.split('/')) {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                part => parts.push(part),
+            }
+        }
+        Self(format!("/{}", parts.join("/")))
+    }
+    /// The path with its leading slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// The path without its leading slash, `.` for the root: what openat2 takes.
+    pub fn relative(&self) -> &str {
+        match &self.0[1..] {
+            "" => ".",
+            rest => rest,
+        }
+    }
+}
+
+impl TryFrom<String> for ContainerPath {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+impl From<ContainerPath> for String {
+    fn from(path: ContainerPath) -> String {
+        path.0
+    }
+}
+impl std::fmt::Display for ContainerPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A container as it was asked for, with the image's defaults already merged in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Its identifier.
+    pub id: ContainerId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The image as the user named it.
+    pub image_name: String,
+    /// The image's id (the digest of its configuration).
+    pub image: Digest,
+    /// The process.
+    pub process: ProcessSpec,
+    /// Host name; empty means the first 12 digits of the id.
+    pub hostname: String,
+    /// NIS domain name.
+    pub domainname: String,
+    /// Labels, the image's included.
+    pub labels: BTreeMap<String, String>,
+    /// Mounts, with volume names resolved (anonymous ones got theirs).
+    pub mounts: Vec<Mount>,
+    /// `--volumes-from`, as asked (`ID[:ro|:rw]`); its mounts are already part of `mounts`.
+    pub volumes_from: Vec<String>,
+    /// The network.
+    pub network: NetworkMode,
+    /// Ports that the container says it listens on.
+    pub exposed_ports: Vec<Port>,
+    /// Other namespaces.
+    pub namespaces: Namespaces,
+    /// What it may do.
+    pub security: Security,
+    /// Initial limits; `update` keeps later ones beside the specification.
+    pub resources: Resources,
+    /// Whether it stays, goes or comes back after it has exited.
+    pub lifecycle: Lifecycle,
+    /// How it is stopped.
+    pub stop: StopSpec,
+    /// Where its output goes.
+    pub log: LogSpec,
+    /// Health check; `None` where neither image nor user wants one.
+    pub healthcheck: Option<Healthcheck>,
+    /// `--read-only`.
+    pub read_only_rootfs: bool,
+    /// `--init` asked for explicitly. Reaping is on either way.
+    pub init: Option<bool>,
+    /// `--shm-size`, bytes.
+    pub shm_bytes: u64,
+    /// `--sysctl`.
+    pub sysctls: BTreeMap<String, String>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+    /// `--cidfile`, kept for inspect only.
+    pub cidfile: String,
+    /// `--runtime`, kept for inspect only.
+    pub runtime: String,
+}
+
+/// The process that a container, an exec or a build step runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Entrypoint; with `command` it makes the argument vector.
+    pub entrypoint: Vec<String>,
+    /// Command.
+    pub command: Vec<String>,
+    /// `NAME=value`, in order, the image's first.
+    pub env: Vec<String>,
+    /// Working directory; made if missing.
+    pub working_dir: String,
+    /// `USER[:GROUP]`, names or numbers, resolved against the container's own passwd when it starts.
+    pub user: String,
+    /// `--group-add`.
+    pub additional_groups: Vec<String>,
+    /// `-t`.
+    pub tty: bool,
+    /// `-i`.
+    pub open_stdin: bool,
+    /// Close stdin when the first attached client is gone.
+    pub stdin_once: bool,
+    /// Which streams the creator said it would attach (kept for inspect).
+    pub attach_stdin: bool,
+    /// See `attach_stdin`.
+    pub attach_stdout: bool,
+    /// See `attach_stdin`.
+    pub attach_stderr: bool,
+    /// Rows and columns of the first terminal size, where known.
+    pub console_size: Option<(u16, u16)>,
+}
+
+impl ProcessSpec {
+    /// The argument vector.
+    pub fn argv(&self) -> Vec<String> {
+        self.entrypoint.iter().chain(&self.command).cloned().collect()
+    }
+}
+
+/// One mount into a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where it appears.
+    pub target: ContainerPath,
+    /// What appears there.
+    pub source: MountSource,
+    /// Not writable.
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A file or directory of the host.
+    Bind {
+        /// What is shown.
+        path: HostPath,
+        /// How later mounts travel.
+        propagation: Propagation,
+        /// Make a missing source, as `-v` does; `--mount` refuses it.
+        create_source: bool,
+        /// Without what is mounted below the source (`bind-nonrecursive`, `bind-recursive=disabled`).
+        non_recursive: bool,
+    },
+    /// A named or anonymous volume.
+    Volume {
+        /// Its name.
+        name: String,
+        /// It got its name from us and goes with `--rm` or `rm -v`.
+        anonymous: bool,
+        /// Copy what the image has at the target into the volume while it is empty.
+        copy: bool,
+        /// Only this directory of the volume (`volume-subpath`).
+        subpath: Option<String>,
+        /// `volume-driver`, kept for inspect only: `local`.
+        driver: String,
+    },
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Limit in bytes.
+        size: Option<u64>,
+        /// Permission bits of its root.
+        mode: Option<u32>,
+        /// Further options as given to `--tmpfs` (`noexec`, `uid=…`), checked against a list.
+        options: Vec<String>,
+    },
+}
+
+/// Mount propagation (`mount_namespaces(7)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Propagation {
+    Private,
+    #[default]
+    RPrivate,
+    Shared,
+    RShared,
+    Slave,
+    RSlave,
+}
+
+/// Which network a container gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// Loopback only.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's namespace.
+    Join(ContainerId),
+    /// One or several networks.
+    Attached(Attachment),
+}
+
+/// Networks, and what only an attached container can have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// In order: the first is the one that `--network` named and gives the default route.
+    pub endpoints: Vec<EndpointSpec>,
+    /// `-p`.
+    pub ports: Vec<PortBinding>,
+    /// `-P`.
+    pub publish_all: bool,
+    /// `--link` on the default bridge.
+    pub links: Vec<Link>,
+    /// `--dns`.
+    pub dns: Vec<String>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
+    /// `--add-host`, `name:address` (`host-gateway` allowed).
+    pub extra_hosts: Vec<String>,
+}
+
+/// One endpoint as asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// Network name or id, as given; `bridge` is the default network.
+    pub network: String,
+    /// `--ip`.
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// `--ip6`.
+    pub ipv6: Option<std::net::Ipv6Addr>,
+    /// `--mac-address`.
+    pub mac: Option<String>,
+    /// `--network-alias`.
+    pub aliases: Vec<String>,
+    /// Links on a user-defined network, `container:alias`.
+    pub links: Vec<Link>,
+    /// Driver options, kept for inspect.
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+/// A legacy link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The container, by name or id as it was given.
+    pub container: String,
+    /// The name it is known by inside.
+    pub alias: String,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// `tcp`, `udp` or `sctp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// A port inside a container: `80/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// 1 to 65535.
+    pub number: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl Port {
+    /// Parses `80`, `80/tcp`, `53/UDP`.
+    ///
+    /// # Errors
+    /// An invalid argument that shows the text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = match protocol.to_ascii_lowercase().as_str() {
+            "tcp" | "" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => return Err(Error::invalid(format!("port {text:?}: the protocol is tcp, udp or sctp"))),
+        };
+        match number.parse::<u16>() {
+            Ok(number) if number > 0 => Ok(Self { number, protocol }),
+            _ => Err(Error::invalid(format!("port {text:?}: want a number from 1 to 65535"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol.as_str())
+    }
+}
+
+/// `-p` of one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// Inside.
+    pub container: Port,
+    /// Address on the host; `None` is every address.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// First and last port on the host to choose from; `None` is any free one.
+    pub host_ports: Option<(u16, u16)>,
+}
+
+/// Namespaces other than network and mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// `--pid`.
+    pub pid: NamespaceMode,
+    /// `--ipc`.
+    pub ipc: IpcMode,
+    /// `--uts`: private or host.
+    pub uts: NamespaceMode,
+    /// `--cgroupns`: private or host.
+    pub cgroup: NamespaceMode,
+    /// `--userns`: private means the host's unless the engine remaps.
+    pub user: NamespaceMode,
+}
+
+/// Where a namespace comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// A new one (the engine's default).
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// Another container's.
+    Join(ContainerId),
+}
+
+/// `--ipc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcMode {
+    /// A new namespace that others may not join.
+    #[default]
+    Private,
+    /// A new namespace that others may join.
+    Shareable,
+    /// A new namespace without /dev/shm.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's.
+    Join(ContainerId),
+}
+
+/// What a container may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// `--privileged`.
+    pub privileged: bool,
+    /// `--cap-add`, normalised: `NET_ADMIN`, `ALL`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`, normalised.
+    pub cap_drop: Vec<String>,
+    /// `no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `seccomp=…`.
+    pub seccomp: Seccomp,
+    /// `systempaths=unconfined`: no masked and no read-only paths.
+    pub unmasked_paths: bool,
+    /// All of `--security-opt` as given, for inspect.
+    pub options: Vec<String>,
+    /// `--device`.
+    pub devices: Vec<Device>,
+    /// `--device-cgroup-rule`: `c 1:3 rwm`.
+    pub device_rules: Vec<String>,
+}
+
+/// The seccomp profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Docker's default profile (none where privileged).
+    #[default]
+    Default,
+    /// No filter.
+    Unconfined,
+    /// A profile in Docker's JSON, as text: it was read by the client.
+    Profile(String),
+}
+
+/// `--device HOST[:CONTAINER[:rwm]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// On the host: a device node, or a directory of them.
+    pub host: HostPath,
+    /// Inside.
+    pub container: ContainerPath,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// Limits. `None` is "no limit of ours".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// `--memory`, bytes.
+    pub memory: Option<u64>,
+    /// `--memory-swap`, bytes of memory and swap together; -1 is unlimited.
+    pub memory_swap: Option<i64>,
+    /// `--memory-reservation`, bytes.
+    pub memory_reservation: Option<u64>,
+    /// `--memory-swappiness`, 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// `--kernel-memory` is accepted and ignored, as kernels since 5.16 do.
+    pub oom_kill_disable: bool,
+    /// `--oom-score-adj`.
+    pub oom_score_adj: Option<i32>,
+    /// `--cpus`, billionths of a processor.
+    pub nano_cpus: Option<u64>,
+    /// `--cpu-shares`.
+    pub cpu_shares: Option<u64>,
+    /// `--cpu-period`, microseconds.
+    pub cpu_period: Option<u64>,
+    /// `--cpu-quota`, microseconds.
+    pub cpu_quota: Option<i64>,
+    /// `--cpuset-cpus`.
+    pub cpuset_cpus: Option<String>,
+    /// `--cpuset-mems`.
+    pub cpuset_mems: Option<String>,
+    /// `--pids-limit`; -1 is unlimited.
+    pub pids_limit: Option<i64>,
+    /// `--blkio-weight`, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// `--device-read-bps` and its three siblings: (which, device, rate).
+    pub blkio_throttle: Vec<(BlkioThrottle, HostPath, u64)>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+}
+
+/// Which throttle file a rate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum BlkioThrottle {
+    ReadBps,
+    WriteBps,
+    ReadIops,
+    WriteIops,
+}
+
+/// One resource limit (`getrlimit(2)`); -1 is unlimited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `nofile`, `nproc`, …: without `RLIMIT_`, lower case.
+    pub name: String,
+    /// Soft limit.
+    pub soft: i64,
+    /// Hard limit.
+    pub hard: i64,
+}
+
+/// What happens after the process has exited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifecycle {
+    /// The container stays.
+    #[default]
+    Keep,
+    /// `--rm`: it goes, with its anonymous volumes.
+    RemoveOnExit,
+    /// It is started again.
+    Restart(RestartPolicy),
+}
+
+/// `--restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Whatever happened.
+    Always,
+    /// Unless a person stopped it.
+    UnlessStopped,
+    /// After a failure only, so many times (0: without end).
+    OnFailure {
+        /// How often at most.
+        max_retries: u32,
+    },
+}
+
+/// How a container is stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSpec {
+    /// `--stop-signal`, as given; empty is SIGTERM.
+    pub signal: String,
+    /// `--stop-timeout`, seconds; -1 waits for ever; `None` is 10.
+    pub timeout: Option<i64>,
+}
+
+/// Where output goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// `json-file`, `local` (stored as json-file) or `none`.
+    pub driver: String,
+    /// `--log-opt` as given, for inspect.
+    pub options: BTreeMap<String, String>,
+    /// Bytes of one file.
+    pub max_bytes: u64,
+    /// Files kept.
+    pub max_files: u32,
+}
+
+/// A health check as images and requests carry it; durations are nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]`, `["CMD-SHELL", script]`; empty inherits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Vec<String>>,
+    /// Between two checks; 0 inherits (30 s).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    /// For one check; 0 inherits (30 s).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    /// Failures in this time do not count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: i64,
+    /// Between two checks in the start period; 0 is 5 s.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+    /// Failures in a row that make it unhealthy; 0 inherits (3).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: i64,
+}
+
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+impl ContainerSpec {
+    /// The reference under which the image was asked for, where the name is one (it may be an image id).
+    pub fn image_reference(&self) -> Option<Reference> {
+        Reference::parse(&self.image_name).ok()
+    }
+}

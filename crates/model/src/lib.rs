@@ -1,0 +1,23 @@
+//! Pure nouns and decisions: no file system, environment, clock, randomness or threads.
+//!
+//! Every other crate speaks in these types. Whatever enters from outside (a request body, a file that
+//! another program wrote) is parsed into them at the door; below it nothing is checked twice.
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod container;
+pub mod digest;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod image;
+pub mod limits;
+pub mod network;
+pub mod reference;
+pub mod state;
+pub mod time;
+
+pub use digest::Digest;
+pub use error::{Error, Kind, Result};
+pub use id::{ContainerId, NetworkId};
+pub use reference::Reference;

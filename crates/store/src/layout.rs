@@ -1,0 +1,99 @@
+//! The paths of a root and a run root. No other module joins path components of its own.
+
+use model::error::Context as _;
+use model::{ContainerId, Digest, Result};
+use std::path::{Path, PathBuf};
+
+/// The paths of one engine.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Durable state: `/var/lib/cauldron`.
+    pub root: PathBuf,
+    /// What dies with the boot: `/run/cauldron`.
+    pub run_root: PathBuf,
+}
+
+impl Layout {
+    /// `format.json`.
+    pub fn format(&self) -> PathBuf {
+        self.root.join("format.json")
+    }
+    /// A blob.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+    /// Partial blobs.
+    pub fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+    /// Tags.
+    pub fn tags(&self) -> PathBuf {
+        self.root.join("tags")
+    }
+    /// A committed layer, by chain id: its files are in `diff/`.
+    pub fn layer(&self, chain: &Digest) -> PathBuf {
+        self.root.join("layers").join(chain.hex())
+    }
+    /// All containers.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+    /// One container.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+    /// Container names: one file a name, holding the id.
+    pub fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+    /// All volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+    /// All networks.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+    /// What is being deleted: renamed here first, so that its name is free at once.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+    /// The builder's cache records.
+    pub fn build_cache(&self) -> PathBuf {
+        self.root.join("build")
+    }
+    /// One container's run directory.
+    pub fn run(&self, id: &ContainerId) -> PathBuf {
+        self.run_root.join("containers").join(id.as_str())
+    }
+    /// The events log.
+    pub fn events(&self) -> PathBuf {
+        self.run_root.join("events.jsonl")
+    }
+    /// The networks' run directory.
+    pub fn run_net(&self) -> PathBuf {
+        self.run_root.join("net")
+    }
+    /// A lock file under the run root.
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.run_root.join("locks").join(name)
+    }
+    /// Makes the directories, 0700 whatever the umask.
+    pub(crate) fn create(&self) -> Result<()> {
+        if self.format().exists() && self.run_root.join("locks").exists() {
+            return Ok(());
+        }
+        for dir in ["blobs/sha256", "ingest", "tags", "layers", "containers", "names", "volumes", "networks", "trash", "build"] {
+            private_dir(&self.root.join(dir))?;
+        }
+        for dir in ["containers", "net", "locks"] {
+            private_dir(&self.run_root.join(dir))?;
+        }
+        Ok(())
+    }
+}
+
+fn private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create directory {}", path.display()))
+}
