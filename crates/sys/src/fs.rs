@@ -1,0 +1,356 @@
+//! Files: opened below a root that is not trusted (`openat2(2)` with `RESOLVE_IN_ROOT`), replaced atomically, locked.
+//!
+//! A path inside a container or an image goes through the `*_in_root` functions only. They follow symbolic links
+//! as the container would see them, never leave the root, even when a process inside changes the tree meanwhile,
+//! and never follow the magic links of procfs.
+
+use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Symbolic links followed in one path, as the kernel's `MAXSYMLINKS`.
+const MAX_LINKS: usize = 40;
+/// How often an `EAGAIN` of `openat2` (a rename raced with `..`) is tried again.
+const MAX_RACES: usize = 128;
+
+/// Opens a directory of the host as a root for the `*_in_root` functions (`O_PATH`).
+///
+/// # Errors
+/// Those of `open(2)`; `ENOTDIR` where it is no directory.
+pub fn open_root(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path.as_ref(), flags, Mode::empty())?)
+}
+
+/// Opens `path` below `root`: absolute links and `..` stay inside it. `O_CLOEXEC` is added.
+///
+/// # Errors
+/// Those of `openat2(2)`; `ELOOP` for a magic link of procfs.
+pub fn open_in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+    let path = match path.as_ref() {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        path => path,
+    };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) { Mode::from_raw_mode(mode) } else { Mode::empty() };
+    for _ in 0..MAX_RACES {
+        match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+/// Makes a directory and its missing parents below `root`, follows links (dangling ones too: their target is made),
+/// and returns it (`O_PATH`).
+///
+/// # Errors
+/// Those of `openat2(2)` and `mkdirat(2)`; `ENOTDIR` where something else is in the way.
+pub fn create_dir_in_root(root: impl AsFd, path: impl AsRef<Path>, mode: u32) -> io::Result<OwnedFd> {
+    let root = root.as_fd();
+    match open_in_root(root, path.as_ref(), OFlags::PATH | OFlags::DIRECTORY, 0) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => return other,
+    }
+    let (dir, _) = walk(root, path.as_ref(), mode, false)?;
+    Ok(dir)
+}
+
+/// Makes an empty regular file and its missing parent directories below `root` where nothing exists, and returns
+/// what is there (`O_PATH`). An existing file is neither truncated nor opened for writing.
+///
+/// # Errors
+/// Those of `openat2(2)` and `mkdirat(2)`.
+pub fn create_file_in_root(root: impl AsFd, path: impl AsRef<Path>, mode: u32, dir_mode: u32) -> io::Result<OwnedFd> {
+    let root = root.as_fd();
+    match open_in_root(root, path.as_ref(), OFlags::PATH, 0) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => return other,
+    }
+    let (dir, name) = walk(root, path.as_ref(), dir_mode, true)?;
+    let Some(name) = name else { return Ok(dir) };
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(&dir, name.as_os_str(), flags, Mode::from_raw_mode(mode))?;
+    open_in_root(dir, Path::new(&name), OFlags::PATH | OFlags::NOFOLLOW, 0)
+}
+
+/// The directory that holds the last component of `path` (links before it are followed, it is not), and that
+/// component: for `mknodat`, `symlinkat`, `unlinkat`, `renameat`. Parents must exist.
+///
+/// # Errors
+/// Those of `openat2(2)`; `EINVAL` where the path has no last component.
+pub fn parent_in_root(root: impl AsFd, path: impl AsRef<Path>) -> io::Result<(OwnedFd, OsString)> {
+    let path = path.as_ref();
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::INVAL.into());
+    };
+    let dir = open_in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    Ok((dir, name.to_owned()))
+}
+
+/// Walks `path` component by component, following links inside the root and making missing directories. With
+/// `leave_last`, the last component (after links) is not made: its name is returned when it does not exist.
+fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32, leave_last: bool) -> io::Result<(OwnedFd, Option<OsString>)> {
+    let mut todo: VecDeque<OsString> = components(path).collect();
+    let mut done = PathBuf::new();
+    let mut dir = open_in_root(root, ".", OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    let mut links = 0;
+    while let Some(name) = todo.pop_front() {
+        if name == ".." {
+            done.pop();
+            dir = open_in_root(root, &done, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+            continue;
+        }
+        let last = leave_last && todo.is_empty();
+        let entry = match open_in_root(&dir, Path::new(&name), OFlags::PATH | OFlags::NOFOLLOW, 0) {
+            Ok(entry) => entry,
+            Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => return Err(error),
+            Err(_) if last => return Ok((dir, Some(name))),
+            Err(_) => {
+                match rustix::fs::mkdirat(&dir, name.as_os_str(), Mode::from_raw_mode(mode)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                open_in_root(&dir, Path::new(&name), OFlags::PATH | OFlags::NOFOLLOW, 0)?
+            }
+        };
+        match rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&entry)?.st_mode) {
+            rustix::fs::FileType::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = rustix::fs::readlinkat(&entry, c"", Vec::new())?;
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                if target.is_absolute() {
+                    done = PathBuf::new();
+                    dir = open_in_root(root, ".", OFlags::PATH | OFlags::DIRECTORY, 0)?;
+                }
+                for component in components(target).collect::<Vec<_>>().into_iter().rev() {
+                    todo.push_front(component);
+                }
+            }
+            rustix::fs::FileType::Directory => {
+                done.push(&name);
+                dir = entry;
+            }
+            _ if last => return Ok((entry, None)),
+            _ => return Err(Errno::NOTDIR.into()),
+        }
+    }
+    Ok((dir, None))
+}
+
+fn components(path: &Path) -> impl Iterator<Item = OsString> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    })
+}
+
+/// Reads a regular file below `root` whole: at most `limit` bytes, never from a device or a pipe.
+///
+/// # Errors
+/// Those of `openat2(2)` and `read(2)`; `EINVAL` for what is no regular file; `EFBIG` beyond the limit.
+pub fn read_in_root(root: impl AsFd, path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, 0)?;
+    let stat = rustix::fs::fstat(&file)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Err(Errno::INVAL.into());
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(bytes)
+}
+
+/// The path under /proc by which calls that take no descriptor reach this one. Only for paths whose last component
+/// was opened by us.
+pub fn proc_path(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces a file of ours atomically: a new file beside it, then `rename(2)`. With `sync`, the bytes are on the disk
+/// before the name is, and the name before this returns. Readers see the old content or the new one.
+///
+/// # Errors
+/// Those of `open(2)`, `write(2)`, `fsync(2)`, `rename(2)`; the new file is removed then.
+pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
+    let path = path.as_ref();
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let serial = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?);
+    let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+    if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    match path.parent() {
+        Some(parent) if sync => sync_dir(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// Those of `open(2)` and `fsync(2)`.
+pub fn sync_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = if path.as_ref().as_os_str().is_empty() { Path::new(".") } else { path.as_ref() };
+    std::fs::File::open(path)?.sync_all()
+}
+
+/// A lock on a file (`flock(2)`), held until it is dropped or its process dies.
+#[derive(Debug)]
+pub struct Lock {
+    file: OwnedFd,
+}
+
+impl Lock {
+    /// Waits for the exclusive lock on this file, which is made where it is missing and never removed.
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `flock(2)`.
+    pub fn exclusive(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::take(path.as_ref(), FlockOperation::LockExclusive)
+    }
+    /// Waits for the shared lock.
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `flock(2)`.
+    pub fn shared(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::take(path.as_ref(), FlockOperation::LockShared)
+    }
+    /// The exclusive lock, if nobody has it.
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `flock(2)`.
+    pub fn try_exclusive(path: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        Self::attempt(Self::take(path.as_ref(), FlockOperation::NonBlockingLockExclusive))
+    }
+    /// The shared lock, if nobody has the exclusive one.
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `flock(2)`.
+    pub fn try_shared(path: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        Self::attempt(Self::take(path.as_ref(), FlockOperation::NonBlockingLockShared))
+    }
+    fn attempt(taken: io::Result<Self>) -> io::Result<Option<Self>> {
+        match taken {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+    fn take(path: &Path, operation: FlockOperation) -> io::Result<Self> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => return Ok(Self { file }),
+            }
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Temp(PathBuf);
+    impl Temp {
+        fn new(name: &str) -> Self {
+            let serial = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("cauldron-sys-{name}-{}-{serial}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_never_leave_the_root() {
+        let temp = Temp::new("links");
+        let root_path = temp.0.join("root");
+        std::fs::create_dir(&root_path).unwrap();
+        std::os::unix::fs::symlink("/etc", root_path.join("a")).unwrap();
+        std::os::unix::fs::symlink("../../../..", root_path.join("up")).unwrap();
+        std::os::unix::fs::symlink("/deep/dangling", root_path.join("d")).unwrap();
+        std::os::unix::fs::symlink("loop", root_path.join("loop")).unwrap();
+        let root = open_root(&root_path).unwrap();
+        create_dir_in_root(&root, "/a/x", 0o755).unwrap();
+        assert!(root_path.join("etc/x").is_dir());
+        create_dir_in_root(&root, "up/y", 0o755).unwrap();
+        assert!(root_path.join("y").is_dir());
+        create_file_in_root(&root, "d/file", 0o644, 0o755).unwrap();
+        assert!(root_path.join("deep/dangling/file").is_file());
+        create_file_in_root(&root, "d", 0o644, 0o755).unwrap();
+        assert!(open_in_root(&root, "a/passwd", OFlags::PATH, 0).is_err());
+        assert!(create_dir_in_root(&root, "loop/x", 0o755).is_err());
+        assert!(create_dir_in_root(&root, "deep/dangling/file/x", 0o755).is_err());
+    }
+
+    #[test]
+    fn files_are_replaced_and_locks_exclude() {
+        let temp = Temp::new("replace");
+        let path = temp.0.join("state.json");
+        replace_file(&path, b"one", 0o600, true).unwrap();
+        replace_file(&path, b"two", 0o600, false).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(&temp.0).unwrap().count(), 1);
+        let lock = temp.0.join("lock");
+        let held = Lock::exclusive(&lock).unwrap();
+        assert!(Lock::try_shared(&lock).unwrap().is_none());
+        drop(held);
+        let _one = Lock::shared(&lock).unwrap();
+        let _two = Lock::try_shared(&lock).unwrap().unwrap();
+        assert!(Lock::try_exclusive(&lock).unwrap().is_none());
+    }
+
+    #[test]
+    fn reads_only_regular_files_of_bounded_size() {
+        let temp = Temp::new("read");
+        std::fs::write(temp.0.join("f"), "12345").unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            temp.0.join("p"),
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let root = open_root(&temp.0).unwrap();
+        assert_eq!(read_in_root(&root, "f", 5).unwrap(), b"12345");
+        assert!(read_in_root(&root, "f", 4).is_err());
+        assert!(read_in_root(&root, "p", 4).is_err());
+    }
+}
