@@ -16,6 +16,7 @@ pub mod prune;
 pub mod system;
 pub mod undo;
 pub mod volume;
+pub mod watch;
 
 use model::Result;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ pub mod container;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod filter;
 pub mod id;
 pub mod image;
 pub mod limits;

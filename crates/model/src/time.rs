@@ -28,6 +28,20 @@ impl Timestamp {
     pub fn is_never(self) -> bool {
         self == Self::NEVER
     }
+    /// Nanoseconds since the epoch, saturating.
+    pub fn total_nanos(self) -> i64 {
+        self.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
+    }
+    /// Parses what Docker's API takes for `since` and `until`: `seconds[.fraction]` since the epoch, or RFC 3339.
+    pub fn parse_query(text: &str) -> Option<Self> {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+        if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+            return Self::parse(text);
+        }
+        let Ok(seconds) = seconds.parse() else { return Self::parse(text) };
+        let nanos = format!("{:0<9.9}", fraction).parse().ok()?;
+        Some(Self { seconds, nanos })
+    }
     /// Parses RFC 3339 (`2026-11-24T05:47:51.123456789Z`, or with `+01:00`).
     pub fn parse(text: &str) -> Option<Self> {
         if text == "0001-01-01T00:00:00Z" {
@@ -133,6 +147,16 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parses_query_times() {
+        assert_eq!(Timestamp::parse_query("1136073600.000000001"), Some(Timestamp { seconds: 1_136_073_600, nanos: 1 }));
+        assert_eq!(Timestamp::parse_query("5.25"), Some(Timestamp { seconds: 5, nanos: 250_000_000 }));
+        assert_eq!(Timestamp::parse_query("5"), Some(Timestamp { seconds: 5, nanos: 0 }));
+        assert_eq!(Timestamp::parse_query("1970-01-01T00:00:05Z"), Some(Timestamp { seconds: 5, nanos: 0 }));
+        assert_eq!(Timestamp::parse_query("1970-01-01T00:00:05.5Z"), Some(Timestamp { seconds: 5, nanos: 500_000_000 }));
+        assert_eq!(Timestamp::parse_query("yesterday"), None);
+    }
 
     #[test]
     fn prints_what_it_parses() {
