@@ -50,6 +50,10 @@ impl Layout {
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }
+    /// One volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
     /// All networks.
     pub fn networks(&self) -> PathBuf {
         self.root.join("networks")

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod blob;
+mod copy;
 pub mod image;
 pub mod layer;
 pub mod layout;
