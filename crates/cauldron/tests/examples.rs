@@ -13,7 +13,8 @@ impl Root {
         Self(dir)
     }
     fn run(&self, example: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example).join("run.sh");
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example).join("run.sh");
         let output = Command::new(script)
             .env("CAULDRON", env!("CARGO_BIN_EXE_cauldron"))
             .env("CAULDRON_ROOT", self.0.join("root"))
@@ -24,7 +25,10 @@ impl Root {
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{example}: {}\n{stdout}\n{stderr}", output.status);
-        assert!(stdout.lines().any(|line| line.starts_with(&format!("{example}: ok"))), "{example} did not say ok\n{stdout}\n{stderr}");
+        assert!(
+            stdout.lines().any(|line| line.starts_with(&format!("{example}: ok"))),
+            "{example} did not say ok\n{stdout}\n{stderr}"
+        );
     }
 }
 
@@ -37,11 +41,21 @@ impl Drop for Root {
 #[test]
 fn every_example_runs() {
     let root = Root::new();
-    let folders: Vec<String> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"))
-        .unwrap()
-        .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap()))
-        .collect();
-    assert_eq!(folders.len(), 7, "an example for each pattern of the deck, and one more for log rotation: {folders:?}");
+    let folders: Vec<String> =
+        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"))
+            .unwrap()
+            .filter_map(|entry| {
+                entry
+                    .ok()
+                    .filter(|entry| entry.path().is_dir())
+                    .map(|entry| entry.file_name().into_string().unwrap())
+            })
+            .collect();
+    assert_eq!(
+        folders.len(),
+        7,
+        "an example for each pattern of the deck, and one more for log rotation: {folders:?}"
+    );
     for example in &folders {
         root.run(example);
     }
