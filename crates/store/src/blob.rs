@@ -1,1 +1,161 @@
-//! See the crate's documentation.
+//! Blobs: `blobs/sha256/<hex>`, immutable, named by their content.
+//!
+//! A blob begins as an [`Ingest`] under `ingest/` (a random name, removed when it is dropped) and becomes a blob by
+//! [`Ingest::commit`] only: hashed while written, compared, fsynced, renamed. Two writers of one blob do no harm: the
+//! second rename replaces equal bytes. Blobs are deleted by [`crate::image`]'s collection alone, under the store's
+//! exclusive lock; whoever makes blobs that no image names yet holds a [`crate::Lease`].
+
+use model::error::Context as _;
+use model::{Digest, Error, Kind, Result};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use crate::Store;
+use crate::layout::Layout;
+
+/// A blob that is being written. Dropping it removes what was written.
+#[derive(Debug)]
+pub struct Ingest {
+    layout: Layout,
+    path: PathBuf,
+    file: File,
+    hasher: Sha256,
+    written: u64,
+    limit: u64,
+}
+
+impl Ingest {
+    /// Refuses to grow beyond so many bytes: a declared size, or a limit of [`model::limits`].
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+    /// Makes it a blob, if its content is the expected one (`None`: whatever it is). Returns its digest and size.
+    ///
+    /// # Errors
+    /// Names both digests where they differ, or what could not be written. Nothing is left then.
+    pub fn commit(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        self.finish(expected, true)
+    }
+    /// As [`Ingest::commit`], but leaves it to the kernel when the bytes reach the disk: for what can be made again.
+    ///
+    /// # Errors
+    /// As [`Ingest::commit`].
+    pub fn commit_unsynced(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        self.finish(expected, false)
+    }
+    fn finish(mut self, expected: Option<&Digest>, sync: bool) -> Result<(Digest, u64)> {
+        let hasher = std::mem::take(&mut self.hasher);
+        let digest = Digest::from_bytes(hasher.finalize().into());
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(Error::invalid(format!("blob {expected}: its content has the digest {digest}")));
+        }
+        let target = self.layout.blob(&digest);
+        if std::fs::metadata(&target).is_ok_and(|there| there.len() == self.written) {
+            return Ok((digest, self.written));
+        }
+        if sync {
+            self.file.sync_all().context(|| format!("write blob {digest}"))?;
+        }
+        std::fs::rename(&self.path, &target).context(|| format!("name blob {digest}"))?;
+        if sync {
+            sys::fs::sync_dir(self.layout.blobs()).context(|| format!("name blob {digest}"))?;
+        }
+        Ok((digest, self.written))
+    }
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written.saturating_add(bytes.len() as u64) > self.limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {} bytes", self.limit)));
+        }
+        let count = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.written += count as u64;
+        Ok(count)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // After a commit the name is gone already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Store {
+    /// Begins a blob.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn ingest(&self) -> Result<Ingest> {
+        let path = self.layout.ingest().join(crate::random_name());
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("create {}", path.display()))?;
+        Ok(Ingest { layout: self.layout.clone(), path, file, hasher: Sha256::new(), written: 0, limit: u64::MAX })
+    }
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where there is none.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        File::open(self.layout.blob(digest)).context(|| format!("open blob {digest}"))
+    }
+    /// The size of a blob; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        match std::fs::metadata(self.layout.blob(digest)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("blob {digest}")),
+        }
+    }
+    /// Reads a small blob (manifest, configuration) whole and verifies it.
+    ///
+    /// # Errors
+    /// There is none, it is longer than `limit`, or its bytes are not what its name says.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_blob(digest)?.take(limit + 1).read_to_end(&mut bytes).context(|| format!("read blob {digest}"))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::new(Kind::ResourceExhausted, format!("blob {digest}: it is longer than {limit} bytes")));
+        }
+        if Digest::of(&bytes) != *digest {
+            return Err(Error::internal(format!("blob {digest}: its content is damaged")));
+        }
+        Ok(bytes)
+    }
+    /// Makes a small blob of these bytes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.blob_size(&digest)? == Some(bytes.len() as u64) {
+            return Ok(digest);
+        }
+        let mut ingest = self.ingest()?;
+        ingest.write_all(bytes).context(|| format!("write blob {digest}"))?;
+        Ok(ingest.commit(Some(&digest))?.0)
+    }
+}

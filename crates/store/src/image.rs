@@ -56,6 +56,28 @@ impl Store {
     pub fn put_image(&self, _config: &ImageConfig) -> Result<Image> {
         missing("put_image")
     }
+    /// Records an image that came from elsewhere (pull, load), with the manifest and the configuration as they came:
+    /// both become blobs. The layers' blobs are there and unpacked.
+    ///
+    /// # Errors
+    /// A document is malformed, does not match the other, or a layer is missing.
+    pub fn put_image_with_manifest(&self, _manifest: &[u8], _config: &[u8]) -> Result<Image> {
+        missing("put_image_with_manifest")
+    }
+    /// Adds `name@digest` of a registry that the image came from or went to.
+    ///
+    /// # Errors
+    /// The image is gone, or a write failed.
+    pub fn add_repo_digest(&self, _image: &Digest, _reference: &Reference) -> Result<()> {
+        missing("add_repo_digest")
+    }
+    /// The configuration of an image by id, also of one that was removed while containers use it.
+    ///
+    /// # Errors
+    /// `No such image: …`.
+    pub fn image_config(&self, _id: &Digest) -> Result<ImageConfig> {
+        missing("image_config")
+    }
     /// Points a tag at an image, moving it if it exists. Returns the image that lost it.
     ///
     /// # Errors
@@ -70,12 +92,30 @@ impl Store {
     pub fn untag(&self, _reference: &Reference) -> Result<()> {
         missing("untag")
     }
-    /// Removes an untagged image and what only it held: blobs and layers that no image and no container in `in_use` needs.
-    /// Returns the digests that were deleted, layers by chain id.
+    /// Removes an untagged image and what only it held: blobs and layers that no other image needs and that `in_use`
+    /// does not name. `in_use` gives ids of images (of containers and builds) and chain ids (of cached build steps); it
+    /// is asked while the store is locked. Returns the digests that were deleted: the image id, then chain ids of
+    /// layers from the top down.
     ///
     /// # Errors
     /// It still has tags, or a deletion failed.
-    pub fn remove_image(&self, _image: &Digest, _in_use: &[Digest]) -> Result<Vec<Digest>> {
+    pub fn remove_image(&self, _image: &Digest, _in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Vec<Digest>> {
         missing("remove_image")
     }
+    /// Deletes the blobs and layers that nobody needs, see [`Store::remove_image`], and what a crash left behind.
+    ///
+    /// # Errors
+    /// A record cannot be read (then nothing is deleted), or a deletion failed.
+    pub fn collect(&self, _in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Collected> {
+        missing("collect")
+    }
+}
+
+/// What a collection deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Chain ids of layers, uppermost first.
+    pub layers: Vec<Digest>,
+    /// Bytes of blobs and layers.
+    pub bytes: u64,
 }

@@ -1,7 +1,7 @@
 //! The paths of a root and a run root. No other module joins path components of its own.
 
 use model::error::Context as _;
-use model::{ContainerId, Digest, Result};
+use model::{ContainerId, Digest, Reference, Result};
 use std::path::{Path, PathBuf};
 
 /// The paths of one engine.
@@ -22,6 +22,10 @@ impl Layout {
     pub fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
+    /// All blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
     /// Partial blobs.
     pub fn ingest(&self) -> PathBuf {
         self.root.join("ingest")
@@ -29,6 +33,27 @@ impl Layout {
     /// Tags.
     pub fn tags(&self) -> PathBuf {
         self.root.join("tags")
+    }
+    /// A tag's file. A reference always holds a `/` and never a `+`, so no two share a name.
+    pub fn tag(&self, reference: &Reference) -> PathBuf {
+        let name = reference.to_string().replace('/', "+");
+        self.tags().join(if name.len() <= 255 { name } else { Digest::of(name.as_bytes()).hex().to_owned() })
+    }
+    /// Image records.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+    /// The record of an image, by id.
+    pub fn image(&self, id: &Digest) -> PathBuf {
+        self.images().join(format!("{}.json", id.hex()))
+    }
+    /// All layers.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+    /// A directory that stays empty: the lower side of an image without layers.
+    pub fn empty(&self) -> PathBuf {
+        self.root.join("empty")
     }
     /// A committed layer, by chain id: its files are in `diff/`.
     pub fn layer(&self, chain: &Digest) -> PathBuf {
@@ -87,7 +112,7 @@ impl Layout {
         if self.format().exists() && self.run_root.join("locks").exists() {
             return Ok(());
         }
-        for dir in ["blobs/sha256", "ingest", "tags", "layers", "containers", "names", "volumes", "networks", "trash", "build"] {
+        for dir in ["blobs/sha256", "ingest", "tags", "images", "layers", "empty", "containers", "names", "volumes", "networks", "trash", "build"] {
             private_dir(&self.root.join(dir))?;
         }
         for dir in ["containers", "net", "locks"] {

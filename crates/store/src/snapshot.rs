@@ -17,6 +17,8 @@ pub struct Writable {
     pub upper: PathBuf,
     /// Overlay's work directory.
     pub work: PathBuf,
+    /// Mount it so that nothing is ever flushed for it (overlay's `volatile`): `--rm` and build steps only.
+    pub volatile: bool,
 }
 
 impl Store {
@@ -26,6 +28,13 @@ impl Store {
     /// A layer is missing (named).
     pub fn lower(&self, _diff_ids: &[Digest]) -> Result<Vec<HostPath>> {
         Err(Error::new(Kind::NotImplemented, "lower"))
+    }
+    /// The same for an image by id, also for one that was removed while containers use it.
+    ///
+    /// # Errors
+    /// The configuration or a layer is missing (named).
+    pub fn lower_of_image(&self, _image: &Digest) -> Result<Vec<HostPath>> {
+        Err(Error::new(Kind::NotImplemented, "lower_of_image"))
     }
     /// Makes an empty writable snapshot in this directory.
     ///

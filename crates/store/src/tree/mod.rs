@@ -1,0 +1,66 @@
+//! Directory trees to and from tar streams: what layers, `cp`, `export` and volumes are made with.
+//!
+//! Reading takes ustar, GNU (long names, sparse files, base-256 numbers) and PAX (xattrs, sparse files, times). Every
+//! path is opened below the root's descriptor with `openat2(RESOLVE_IN_ROOT)`. Writing is PAX and deterministic: sorted,
+//! numeric owners, times of whole seconds, so that the same tree gives the same digest.
+
+use model::{Error, Kind, Result};
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+
+/// How `.wh.` members are taken, and how overlay's whiteouts are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Layers: `.wh.x` becomes overlay's character device 0/0, `.wh..wh..opq` the xattr `trusted.overlay.opaque`;
+    /// and back.
+    Overlay,
+    /// Merged trees (`cp`, `export`, `import` into a directory): no special meaning.
+    Plain,
+}
+
+/// How a tree is unpacked.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpack {
+    /// Whiteouts.
+    pub whiteouts: Whiteouts,
+    /// Owner and group for everything instead of the archive's.
+    pub owner: Option<(u32, u32)>,
+    /// Refuse to replace a directory by something else and the other way round (`cp`'s `noOverwriteDirNonDir`).
+    pub keep_kinds: bool,
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Members.
+    pub entries: u64,
+    /// Bytes of regular files.
+    pub size: u64,
+}
+
+/// How a tree is packed.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// Whiteouts.
+    pub whiteouts: Whiteouts,
+    /// The member name of the tree's root. Empty: the root itself is no member and members are named relative to it
+    /// (layers, `export`). `cp` sets the base name.
+    pub base: Vec<u8>,
+}
+
+/// Unpacks a plain tar stream below a directory.
+///
+/// # Errors
+/// Names the member. What was unpacked before it stays: the caller removes the tree.
+pub fn unpack(_root: BorrowedFd<'_>, _archive: impl Read, _how: &Unpack) -> Result<Unpacked> {
+    Err(Error::new(Kind::NotImplemented, "unpack"))
+}
+
+/// Writes the tree (or the single file) at `path` below `root` as a tar stream, with its end marker. A link in the
+/// last component is not followed. Returns the bytes of regular files.
+///
+/// # Errors
+/// Names the file.
+pub fn pack(_root: BorrowedFd<'_>, _path: &[u8], _archive: impl Write, _how: &Pack) -> Result<u64> {
+    Err(Error::new(Kind::NotImplemented, "pack"))
+}
