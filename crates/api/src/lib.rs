@@ -29,6 +29,18 @@ pub const API_VERSION: &str = "1.51";
 /// The oldest.
 pub const MIN_API_VERSION: &str = "1.24";
 
+/// The version that a request's path names, kept as an extension of the request (see [`strip_version`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ApiVersion(pub u32, pub u32);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for ApiVersion {
+    type Rejection = std::convert::Infallible;
+    /// Without a version in the path it is the newest.
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self(u32::MAX, 0)))
+    }
+}
+
 /// The whole API of an engine.
 pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
     let routes = Router::new()
@@ -44,14 +56,16 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
     routes.into_service()
 }
 
-/// Takes `/v1.41` off a request's path. The caller applies it before the Router matches.
+/// Takes `/v1.41` off a request's path and remembers it as [`ApiVersion`]. The caller applies it before the Router matches.
 pub fn strip_version(mut request: Request) -> Request {
     let path = request.uri().path();
     let rest = path.strip_prefix("/v").and_then(|rest| {
         let (version, tail) = rest.split_once('/')?;
-        version.bytes().all(|b| b.is_ascii_digit() || b == b'.').then(|| format!("/{tail}"))
+        let (major, minor) = version.split_once('.')?;
+        Some((ApiVersion(major.parse().ok()?, minor.parse().ok()?), format!("/{tail}")))
     });
-    if let Some(rest) = rest {
+    if let Some((version, rest)) = rest {
+        request.extensions_mut().insert(version);
         let with_query = match request.uri().query() {
             Some(query) => format!("{rest}?{query}"),
             None => rest,

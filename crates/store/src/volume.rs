@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use sys::fs::Lock;
 
 use crate::{Store, copy};
 pub use mount::Mounted;
@@ -48,7 +49,8 @@ pub struct Volume {
 }
 
 /// Keeps volumes from being removed, or made, while it lives.
-pub struct VolumesLock(#[allow(dead_code)] OwnedFd);
+#[derive(Debug)]
+pub struct VolumesLock(#[allow(dead_code)] Lock);
 
 /// A name for an anonymous volume: 64 hexadecimal digits.
 pub fn random_name() -> Result<String> {
@@ -85,22 +87,16 @@ impl Store {
     /// # Errors
     /// The lock file cannot be opened.
     pub fn share_volumes(&self) -> Result<VolumesLock> {
-        self.lock_volumes(FlockOperation::LockShared)
+        let path = self.layout.lock("volumes");
+        Lock::shared(&path).map(VolumesLock).context(|| format!("lock {}", path.display()))
     }
     /// Held by whoever removes volumes, from the look for users to the removal.
     ///
     /// # Errors
     /// The lock file cannot be opened.
     pub fn own_volumes(&self) -> Result<VolumesLock> {
-        self.lock_volumes(FlockOperation::LockExclusive)
-    }
-    fn lock_volumes(&self, operation: FlockOperation) -> Result<VolumesLock> {
         let path = self.layout.lock("volumes");
-        let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-            .map_err(std::io::Error::from)
-            .context(|| format!("open lock {}", path.display()))?;
-        lock(&file, operation).context(|| format!("lock {}", path.display()))?;
-        Ok(VolumesLock(file))
+        Lock::exclusive(&path).map(VolumesLock).context(|| format!("lock {}", path.display()))
     }
 
     /// Makes a volume, or returns the one of that name (Docker's idempotent create). True: it is new.
