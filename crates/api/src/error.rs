@@ -15,6 +15,16 @@ impl From<Error> for Failure {
     }
 }
 
+impl Failure {
+    /// The message; a hint follows on a line of its own.
+    pub fn text(&self) -> String {
+        match self.0.hint_text() {
+            Some(hint) => format!("{}\n{hint}", self.0),
+            None => self.0.to_string(),
+        }
+    }
+}
+
 /// The table from kind to HTTP status.
 pub fn status(kind: Kind) -> StatusCode {
     match kind {
@@ -36,10 +46,7 @@ impl IntoResponse for Failure {
         if status == StatusCode::NOT_MODIFIED {
             return status.into_response();
         }
-        let message = match self.0.hint_text() {
-            Some(hint) => format!("{}\n{hint}", self.0),
-            None => self.0.to_string(),
-        };
+        let message = self.text();
         (status, Json(serde_json::json!({ "message": message }))).into_response()
     }
 }

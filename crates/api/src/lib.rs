@@ -41,6 +41,18 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for ApiVersion {
     }
 }
 
+/// Opens the engine of these roots, for a Router in this process.
+///
+/// # Errors
+/// As [`Engine::open`].
+pub fn open(
+    root: std::path::PathBuf,
+    run_root: std::path::PathBuf,
+    config: Option<std::path::PathBuf>,
+) -> Result<Shared, Failure> {
+    Ok(Arc::new(Engine::open(engine::Roots { root, run_root, config })?))
+}
+
 /// The whole API of an engine.
 pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
     let routes = Router::new()

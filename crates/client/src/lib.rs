@@ -1,1 +1,47 @@
-//! Placeholder
+//! From a choice of engine to a client of the Docker Engine API.
+//!
+//! With no host named the engine is this very process: the API's Router is served over an in-memory connection,
+//! so there is one code path whether the engine is here, behind a socket, behind TLS or behind ssh. Two faces
+//! over one transport: [`Client::docker`] is a typed bollard client; the raw calls of [`Client`] pass JSON through as
+//! it came (so that `inspect` shows every field an engine sends), hijack connections, and reach `/cauldron/v1/…`.
+//!
+//! One connection a request: attach, wait and start of one container must not queue behind each other.
+
+mod call;
+mod endpoint;
+mod error;
+mod tls;
+mod transport;
+
+pub use call::{Body, Client, Lines, body_channel, encode, query};
+pub use endpoint::{Endpoint, Roots, TlsFiles};
+pub use error::{Error, Result};
+pub use transport::Io;
+
+pub use bollard;
+pub use hyper::Method;
+
+/// How to find the engine.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `-H`: unix://, tcp://, http://, https:// or ssh://.
+    pub host: Option<String>,
+    /// `--context`: a context of the Docker CLI.
+    pub context: Option<String>,
+    /// `--tls*`.
+    pub tls: TlsFiles,
+    /// Where the embedded engine keeps things.
+    pub roots: Roots,
+}
+
+/// Finds the engine and returns its client. Nothing is sent yet.
+///
+/// The order: `host`, `context`, `CAULDRON_HOST`, `DOCKER_HOST`, `DOCKER_CONTEXT`, embedded. The Docker CLI's
+/// `currentContext` is not followed: with nothing named the engine is this process.
+///
+/// # Errors
+/// The host or context is malformed or unknown, certificates cannot be read, or the embedded engine cannot be opened.
+pub fn connect(options: &Options) -> Result<Client> {
+    let endpoint = endpoint::resolve(options, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    Ok(Client::new(transport::Transport::open(&endpoint)?, endpoint))
+}
