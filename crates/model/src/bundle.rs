@@ -114,6 +114,9 @@ pub enum MountOpSource {
         recursive: bool,
         /// How later mounts travel.
         propagation: Propagation,
+        /// Only this directory or file below `path`, which other containers can write: it is opened from `path`'s
+        /// descriptor with `RESOLVE_IN_ROOT` (`volume-subpath`; CVE-2021-25741 was its like elsewhere).
+        subpath: Option<ContainerPath>,
     },
     /// A new file system: `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup` (the engine's view of it, whatever the version).
     Fs {

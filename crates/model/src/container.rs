@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::{ContainerId, Digest, Error, Reference, Result, time::Timestamp};
 
 /// A path on the host. Never a path inside a container.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostPath(pub PathBuf);
 
@@ -90,12 +90,16 @@ impl std::fmt::Display for ContainerPath {
 pub struct ContainerSpec {
     /// Its identifier.
     pub id: ContainerId,
+    /// The name it was created with, without the slash; a rename is kept beside the specification.
+    pub name: String,
     /// When it was created.
     pub created: Timestamp,
     /// The image as the user named it.
     pub image_name: String,
     /// The image's id (the digest of its configuration).
     pub image: Digest,
+    /// The image's layers (diff ids, lowest first): it starts whatever became of the image's record.
+    pub layers: Vec<Digest>,
     /// The process.
     pub process: ProcessSpec,
     /// Host name; empty means the first 12 digits of the id.
@@ -110,6 +114,8 @@ pub struct ContainerSpec {
     pub volumes_from: Vec<String>,
     /// The network.
     pub network: NetworkMode,
+    /// Name resolution.
+    pub resolver: Resolver,
     /// Ports that the container says it listens on.
     pub exposed_ports: Vec<Port>,
     /// Other namespaces.
@@ -266,12 +272,18 @@ pub struct Attachment {
     pub publish_all: bool,
     /// `--link` on the default bridge.
     pub links: Vec<Link>,
+}
+
+/// How names are resolved, whatever the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resolver {
     /// `--dns`.
-    pub dns: Vec<String>,
+    pub servers: Vec<String>,
     /// `--dns-search`.
-    pub dns_search: Vec<String>,
+    pub search: Vec<String>,
     /// `--dns-option`.
-    pub dns_options: Vec<String>,
+    pub options: Vec<String>,
     /// `--add-host`, `name:address` (`host-gateway` allowed).
     pub extra_hosts: Vec<String>,
 }
@@ -570,6 +582,17 @@ pub struct LogSpec {
     pub max_files: u32,
 }
 
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self {
+            driver: "json-file".to_owned(),
+            options: BTreeMap::new(),
+            max_bytes: crate::limits::LOG_FILE_BYTES,
+            max_files: crate::limits::LOG_FILES,
+        }
+    }
+}
+
 /// A health check as images and requests carry it; durations are nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -599,6 +622,40 @@ fn is_zero(value: &i64) -> bool {
 }
 
 impl ContainerSpec {
+    /// A container of this image with nothing asked for: what the builder's steps start from.
+    pub fn new(id: ContainerId, created: Timestamp, image_name: &str, image: Digest, layers: Vec<Digest>) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            created,
+            image_name: image_name.to_owned(),
+            image,
+            layers,
+            process: ProcessSpec::default(),
+            hostname: String::new(),
+            domainname: String::new(),
+            labels: BTreeMap::new(),
+            mounts: Vec::new(),
+            volumes_from: Vec::new(),
+            network: NetworkMode::Attached(Attachment::default()),
+            resolver: Resolver::default(),
+            exposed_ports: Vec::new(),
+            namespaces: Namespaces::default(),
+            security: Security::default(),
+            resources: Resources::default(),
+            lifecycle: Lifecycle::Keep,
+            stop: StopSpec::default(),
+            log: LogSpec::default(),
+            healthcheck: None,
+            read_only_rootfs: false,
+            init: None,
+            shm_bytes: crate::launch::SHM_BYTES,
+            sysctls: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            cidfile: String::new(),
+            runtime: String::new(),
+        }
+    }
     /// The reference under which the image was asked for, where the name is one (it may be an image id).
     pub fn image_reference(&self) -> Option<Reference> {
         Reference::parse(&self.image_name).ok()

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod capability;
 pub mod container;
 pub mod digest;
 pub mod error;
@@ -12,9 +13,11 @@ pub mod event;
 pub mod filter;
 pub mod id;
 pub mod image;
+pub mod launch;
 pub mod limits;
 pub mod network;
 pub mod reference;
+pub mod signal;
 pub mod state;
 pub mod time;
 

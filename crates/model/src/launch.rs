@@ -1,0 +1,386 @@
+//! From a [`ContainerSpec`] and what only the machine can tell ([`Facts`]) to a [`Bundle`]: Docker's defaults, in one
+//! pure function. Containers and the builder's steps both come through here.
+
+use crate::bundle::{Bundle, DeviceNode, DeviceRule, LogTarget, MountOp, MountOpSource, NamespaceSet, Process, Rootfs};
+use crate::capability;
+use crate::container::{ContainerPath, ContainerSpec, Healthcheck, HostPath, IpcMode, Lifecycle, Mount, MountSource, Propagation, Resources, Seccomp};
+
+/// Docker's default `PATH`.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// `--shm-size` where nothing is asked: 64 MiB.
+pub const SHM_BYTES: u64 = 64 << 20;
+/// Hidden from a container that is not privileged (moby `oci/defaults.go`).
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+    "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+];
+/// Readable only, in a container that is not privileged.
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Programs that must be process 1 themselves: no init of ours goes in between.
+const OWN_INITS: [&str; 8] = ["init", "systemd", "openrc-init", "runit-init", "s6-svscan", "tini", "dumb-init", "catatonit"];
+
+/// What the machine tells about a container that is to be started; paths are the host's.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Its name now.
+    pub name: String,
+    /// See [`Bundle`].
+    pub container_dir: HostPath,
+    /// See [`Bundle`].
+    pub run_dir: HostPath,
+    /// See [`Bundle`].
+    pub events_log: HostPath,
+    /// The image's layers, uppermost first.
+    pub lower: Vec<HostPath>,
+    /// Overlay's upper directory.
+    pub upper: HostPath,
+    /// Overlay's work directory.
+    pub work: HostPath,
+    /// Nobody needs its changes after a crash: skip every fsync.
+    pub volatile: bool,
+    /// Mounts beyond the defaults, from [`mount_op`]; one on a default mount's place replaces it.
+    pub mounts: Vec<MountOp>,
+    /// Files of ours (`/etc/hosts`, …) that a mount of the user's on the same path replaces.
+    pub files: Vec<(ContainerPath, HostPath)>,
+    /// Namespaces, resolved.
+    pub namespaces: NamespaceSet,
+    /// What /dev/shm shows where it is not the container's own (host or shared IPC).
+    pub shm: Option<HostPath>,
+    /// What /dev/mqueue shows where it is not the container's own.
+    pub mqueue: Option<HostPath>,
+    /// The host name inside, whosever it is.
+    pub hostname: String,
+    /// Variables of legacy links.
+    pub link_env: Vec<String>,
+    /// Nodes for `--device` (or, privileged, all of the host's).
+    pub devices: Vec<DeviceNode>,
+    /// Rules for `--device` and `--device-cgroup-rule`.
+    pub device_rules: Vec<DeviceRule>,
+    /// `/sys/devices/system/cpu/cpu*/thermal_throttle` where they exist.
+    pub more_masked_paths: Vec<ContainerPath>,
+    /// Cgroup path below each hierarchy's root.
+    pub cgroup: String,
+    /// Limits in force.
+    pub resources: Resources,
+    /// What happens after it has exited, in force.
+    pub lifecycle: Lifecycle,
+    /// The log file.
+    pub log: HostPath,
+    /// Number of the signal that stops it.
+    pub stop_signal: i32,
+    /// See [`Bundle`].
+    pub on_exit: Vec<String>,
+    /// See [`Bundle`].
+    pub on_exit_env: Vec<(String, String)>,
+}
+
+/// The bundle of a container.
+pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
+    let security = &spec.security;
+    let unmasked = security.privileged || security.unmasked_paths;
+    let paths = |list: &[&str]| -> Vec<ContainerPath> {
+        if unmasked { Vec::new() } else { list.iter().map(|path| ContainerPath::root().join(path)).collect() }
+    };
+    let mut masked_paths = paths(&MASKED_PATHS);
+    if !unmasked {
+        masked_paths.extend(facts.more_masked_paths.iter().cloned());
+    }
+    let env = environment(spec, &facts.hostname, &facts.link_env);
+    let mounts = mounts(spec, &facts);
+    Bundle {
+        id: spec.id.clone(),
+        image_name: spec.image_name.clone(),
+        labels: spec.labels.clone(),
+        rootfs: Rootfs::Overlay {
+            lower: facts.lower,
+            upper: facts.upper,
+            work: facts.work,
+            volatile: facts.volatile,
+            read_only: spec.read_only_rootfs,
+        },
+        mounts,
+        reaper: wants_reaper(spec, &facts.namespaces),
+        hostname: facts.hostname,
+        domainname: spec.domainname.clone(),
+        process: process(spec, env, &facts.resources),
+        sysctls: spec.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        device_rules: device_rules(security.privileged, facts.device_rules),
+        devices: facts.devices,
+        masked_paths,
+        readonly_paths: paths(&READONLY_PATHS),
+        log: match spec.log.driver.as_str() {
+            "none" => LogTarget::None,
+            _ => LogTarget::JsonFile { path: facts.log, max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
+        },
+        healthcheck: spec.healthcheck.as_ref().and_then(healthcheck),
+        name: facts.name,
+        container_dir: facts.container_dir,
+        run_dir: facts.run_dir,
+        events_log: facts.events_log,
+        namespaces: facts.namespaces,
+        cgroup: facts.cgroup,
+        resources: facts.resources,
+        lifecycle: facts.lifecycle,
+        stop_signal: facts.stop_signal,
+        on_exit: facts.on_exit,
+        on_exit_env: facts.on_exit_env,
+    }
+}
+
+fn process(spec: &ContainerSpec, env: Vec<String>, resources: &Resources) -> Process {
+    let asked = &spec.process;
+    let seccomp = match &spec.security.seccomp {
+        Seccomp::Default if spec.security.privileged => Seccomp::Unconfined,
+        other => other.clone(),
+    };
+    Process {
+        argv: asked.argv(),
+        env,
+        cwd: if asked.working_dir.is_empty() { "/".to_owned() } else { asked.working_dir.clone() },
+        create_cwd: true,
+        user: asked.user.clone(),
+        additional_groups: asked.additional_groups.clone(),
+        tty: asked.tty,
+        open_stdin: asked.open_stdin,
+        stdin_once: asked.stdin_once,
+        console_size: asked.console_size,
+        capabilities: capability::effective(&spec.security),
+        no_new_privileges: spec.security.no_new_privileges,
+        seccomp,
+        ulimits: resources.ulimits.clone(),
+        oom_score_adj: resources.oom_score_adj,
+    }
+}
+
+/// The environment of a container's process: Docker's `CreateDaemonEnvironment`. What the image and the user set
+/// (`spec.process.env`) replaces the defaults; a name without `=` takes a variable away.
+pub fn environment(spec: &ContainerSpec, hostname: &str, link_env: &[String]) -> Vec<String> {
+    let mut env = vec![format!("PATH={PATH}"), format!("HOSTNAME={hostname}")];
+    if spec.process.tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    env.extend(link_env.iter().cloned());
+    merge_env(env, &spec.process.env)
+}
+
+/// `over` on top of `base`: replaced in place, new ones appended; a name without `=` removes.
+#[must_use]
+pub fn merge_env(mut base: Vec<String>, over: &[String]) -> Vec<String> {
+    fn name(entry: &str) -> &str {
+        entry.split_once('=').map_or(entry, |(name, _)| name)
+    }
+    for entry in over {
+        let at = base.iter().position(|known| name(known) == name(entry));
+        match (at, entry.contains('=')) {
+            (Some(at), true) => base[at].clone_from(entry),
+            (None, true) => base.push(entry.clone()),
+            (Some(at), false) => drop(base.remove(at)),
+            (None, false) => {}
+        }
+    }
+    base
+}
+
+fn wants_reaper(spec: &ContainerSpec, namespaces: &NamespaceSet) -> bool {
+    use crate::bundle::Namespace;
+    let own_init = spec.process.argv().first().is_some_and(|program| {
+        let base = program.rsplit('/').next().unwrap_or(program);
+        OWN_INITS.contains(&base)
+    });
+    match spec.init {
+        Some(asked) => asked && namespaces.pid == Namespace::New,
+        None => namespaces.pid == Namespace::New && !own_init,
+    }
+}
+
+/// All defaults filled in (moby `daemon/health.go`); `None` where it says `NONE` or nothing.
+fn healthcheck(asked: &Healthcheck) -> Option<Healthcheck> {
+    const SECOND: i64 = 1_000_000_000;
+    let test = asked.test.as_ref()?;
+    match test.first().map(String::as_str) {
+        None | Some("NONE" | "") => return None,
+        Some(_) => {}
+    }
+    let or = |value: i64, default: i64| if value == 0 { default } else { value };
+    Some(Healthcheck {
+        test: Some(test.clone()),
+        interval: or(asked.interval, 30 * SECOND),
+        timeout: or(asked.timeout, 30 * SECOND),
+        start_period: asked.start_period,
+        start_interval: or(asked.start_interval, 5 * SECOND),
+        retries: or(asked.retries, 3),
+    })
+}
+
+/// One mount as the runtime makes it. `volume` is the volume's directory where the source is one.
+pub fn mount_op(mount: &Mount, volume: Option<HostPath>) -> MountOp {
+    let base = MountOp {
+        target: mount.target.clone(),
+        source: MountOpSource::Fs { fstype: String::new(), options: Vec::new() },
+        read_only: mount.read_only,
+        nosuid: false,
+        nodev: false,
+        noexec: false,
+    };
+    let bind = |path: HostPath, recursive, propagation, subpath| MountOpSource::Bind { path, recursive, propagation, subpath };
+    match &mount.source {
+        MountSource::Bind { path, propagation, non_recursive, .. } => {
+            MountOp { source: bind(path.clone(), !non_recursive, *propagation, None), ..base }
+        }
+        MountSource::Volume { subpath, .. } => {
+            let subpath = subpath.as_deref().map(|text| ContainerPath::root().join(text.trim_start_matches('/')));
+            MountOp { source: bind(volume.unwrap_or_default(), true, Propagation::RPrivate, subpath), ..base }
+        }
+        MountSource::Tmpfs { size, mode, options } => tmpfs(base, *size, *mode, options),
+    }
+}
+
+/// Docker's defaults for `--tmpfs` are `noexec,nosuid,nodev`; a later word wins.
+fn tmpfs(mut op: MountOp, size: Option<u64>, mode: Option<u32>, words: &[String]) -> MountOp {
+    (op.nosuid, op.nodev, op.noexec) = (true, true, true);
+    let mut options: Vec<(String, Option<String>)> = Vec::new();
+    if let Some(size) = size {
+        options.push(("size".to_owned(), Some(size.to_string())));
+    }
+    if let Some(mode) = mode {
+        options.push(("mode".to_owned(), Some(format!("{mode:o}"))));
+    }
+    for word in words {
+        match word.as_str() {
+            "ro" => op.read_only = true,
+            "rw" => op.read_only = false,
+            "exec" => op.noexec = false,
+            "noexec" => op.noexec = true,
+            "suid" => op.nosuid = false,
+            "nosuid" => op.nosuid = true,
+            "dev" => op.nodev = false,
+            "nodev" => op.nodev = true,
+            word => {
+                let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
+                options.retain(|(known, _)| known != name);
+                options.push((name.to_owned(), value));
+            }
+        }
+    }
+    op.source = MountOpSource::Fs { fstype: "tmpfs".to_owned(), options };
+    op
+}
+
+fn fs(target: &str, fstype: &str, flags: [bool; 3], options: &[(&str, &str)]) -> MountOp {
+    MountOp {
+        target: ContainerPath::root().join(target),
+        source: MountOpSource::Fs {
+            fstype: fstype.to_owned(),
+            options: options.iter().map(|(name, value)| ((*name).to_owned(), (!value.is_empty()).then(|| (*value).to_owned()))).collect(),
+        },
+        read_only: false,
+        nosuid: flags[0],
+        nodev: flags[1],
+        noexec: flags[2],
+    }
+}
+
+/// Docker's default mounts, in order.
+fn default_mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
+    let privileged = spec.security.privileged;
+    let host = |target: &str, path: &HostPath| MountOp {
+        source: MountOpSource::Bind { path: path.clone(), recursive: true, propagation: Propagation::RPrivate, subpath: None },
+        ..fs(target, "", [true, true, true], &[])
+    };
+    let shm_bytes = spec.shm_bytes.to_string();
+    let mut mounts = vec![
+        fs("/proc", "proc", [true, true, true], &[]),
+        fs("/dev", "tmpfs", [true, false, false], &[("mode", "755"), ("size", "65536k")]),
+        fs("/dev/pts", "devpts", [true, false, true], &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+        MountOp { read_only: !privileged, ..fs("/sys", "sysfs", [true, true, true], &[]) },
+        MountOp { read_only: !privileged, ..fs("/sys/fs/cgroup", "cgroup", [true, true, true], &[]) },
+        match &facts.mqueue {
+            Some(path) => host("/dev/mqueue", path),
+            None => fs("/dev/mqueue", "mqueue", [true, true, true], &[]),
+        },
+    ];
+    match &facts.shm {
+        Some(path) => mounts.push(host("/dev/shm", path)),
+        None if spec.namespaces.ipc == IpcMode::None => {}
+        None => mounts.push(fs("/dev/shm", "tmpfs", [true, true, true], &[("mode", "1777"), ("size", &shm_bytes)])),
+    }
+    mounts
+}
+
+/// Defaults that nobody replaced, then ours and the user's, parents before children.
+fn mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
+    let taken = |target: &ContainerPath| facts.mounts.iter().any(|mount| mount.target == *target);
+    let own_dev = taken(&ContainerPath::root().join("/dev"));
+    let mut all: Vec<MountOp> = default_mounts(spec, facts)
+        .into_iter()
+        .filter(|mount| !taken(&mount.target) && !(own_dev && mount.target.as_str().starts_with("/dev/")))
+        .collect();
+    if spec.read_only_rootfs {
+        for mount in &mut all {
+            let writable = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"].contains(&mount.target.as_str());
+            mount.read_only |= !writable;
+        }
+    }
+    let mut asked: Vec<MountOp> = facts
+        .files
+        .iter()
+        .filter(|(target, _)| !taken(target))
+        .map(|(target, path)| MountOp {
+            target: target.clone(),
+            source: MountOpSource::Bind { path: path.clone(), recursive: false, propagation: Propagation::RPrivate, subpath: None },
+            read_only: false,
+            nosuid: false,
+            nodev: false,
+            noexec: false,
+        })
+        .chain(facts.mounts.iter().cloned())
+        .collect();
+    // Stable: mounts of one depth keep the order in which they were asked for.
+    asked.sort_by_key(|mount| mount.target.as_str().split('/').filter(|part| !part.is_empty()).count());
+    all.extend(asked);
+    all
+}
+
+/// Docker's device rules (moby `oci/defaults.go` and runc's allowed devices).
+pub fn device_rules(privileged: bool, more: Vec<DeviceRule>) -> Vec<DeviceRule> {
+    let rule = |allow, kind, major, minor, access: &str| DeviceRule { allow, kind, major, minor, access: access.to_owned() };
+    if privileged {
+        return vec![rule(true, 'a', None, None, "rwm")];
+    }
+    let mut rules = vec![
+        rule(false, 'a', None, None, "rwm"),
+        rule(true, 'c', None, None, "m"),
+        rule(true, 'b', None, None, "m"),
+    ];
+    // null, zero, full, random, urandom, tty, console, ptmx, and every pts.
+    let known = [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(1)), (5, Some(2)), (136, None)];
+    rules.extend(known.into_iter().map(|(major, minor)| rule(true, 'c', Some(major), minor, "rwm")));
+    rules.extend(more);
+    rules
+}
+
+/// Parses `--device-cgroup-rule`: `c 1:3 rwm`, `a *:* r`.
+///
+/// # Errors
+/// Docker's text for a malformed rule.
+pub fn parse_device_rule(text: &str) -> crate::Result<DeviceRule> {
+    let bad = || crate::Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
+    let mut words = text.split(' ');
+    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(bad());
+    };
+    let kind = match kind {
+        "a" => 'a',
+        "b" => 'b',
+        "c" => 'c',
+        _ => return Err(bad()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
+    let number = |text: &str| -> crate::Result<Option<u32>> {
+        if text == "*" { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
+    };
+    if access.is_empty() || access.len() > 3 || !access.bytes().all(|b| b"rwm".contains(&b)) {
+        return Err(bad());
+    }
+    Ok(DeviceRule { allow: true, kind, major: number(major)?, minor: number(minor)?, access: access.to_owned() })
+}
