@@ -1,0 +1,279 @@
+//! Finding containers: by name, id or unambiguous prefix of one; loading what is known of them; the lock.
+
+use model::container::{ContainerSpec, EndpointSpec, Lifecycle, NetworkMode, Resources};
+use model::error::Context as _;
+use model::state::{Live, State, Status};
+use model::{ContainerId, Error, Result};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::Engine;
+
+/// What was changed after a container was made; `changes.json`. What is absent is as the specification says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Changes {
+    /// The name, without the slash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// The restart policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
+    /// Networks, after `network connect` and `disconnect`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<EndpointSpec>>,
+}
+
+/// A container as it is now.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// As it was asked for.
+    pub spec: ContainerSpec,
+    /// What was changed since.
+    pub changes: Changes,
+    /// What became of it.
+    pub state: State,
+    /// Its live part, verified: present while its monitor runs it.
+    pub live: Option<Live>,
+    /// `containers/<id>`.
+    pub dir: PathBuf,
+    /// Its run directory.
+    pub run_dir: PathBuf,
+}
+
+impl Container {
+    /// Its identifier.
+    pub fn id(&self) -> &ContainerId {
+        &self.spec.id
+    }
+    /// Its name now, without the slash.
+    pub fn name(&self) -> &str {
+        self.changes.name.as_deref().unwrap_or(&self.spec.name)
+    }
+    /// Its status.
+    pub fn status(&self) -> Status {
+        Status::of(&self.state, self.live.as_ref())
+    }
+    /// Whether its process lives, frozen or not.
+    pub fn is_running(&self) -> bool {
+        matches!(self.status(), Status::Running | Status::Paused)
+    }
+    /// The live part of a container that runs.
+    ///
+    /// # Errors
+    /// Docker's text for one that does not.
+    pub fn running(&self) -> Result<&Live> {
+        match &self.live {
+            Some(live) if live.restarting => {
+                Err(Error::conflict(format!("Container {} is restarting, wait until the container is running", self.id())))
+            }
+            Some(live) => Ok(live),
+            None => Err(Error::conflict(format!("container {} is not running", self.id()))),
+        }
+    }
+    /// The limits in force.
+    pub fn resources(&self) -> &Resources {
+        self.changes.resources.as_ref().unwrap_or(&self.spec.resources)
+    }
+    /// What happens after it has exited.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        self.changes.lifecycle.as_ref().unwrap_or(&self.spec.lifecycle)
+    }
+    /// The networks that it is (or will be) attached to.
+    pub fn endpoint_specs(&self) -> &[EndpointSpec] {
+        match (&self.changes.endpoints, &self.spec.network) {
+            (Some(changed), _) => changed,
+            (None, NetworkMode::Attached(attachment)) => &attachment.endpoints,
+            (None, _) => &[],
+        }
+    }
+    /// Its cgroup, below each hierarchy's root.
+    pub fn cgroup(&self) -> String {
+        let parent = self.spec.resources.cgroup_parent.as_deref().unwrap_or("").trim_matches('/');
+        let parent = if parent.is_empty() { "cauldron" } else { parent };
+        format!("{parent}/{}", self.id())
+    }
+    /// Its log file.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+    /// Where its overlay's upper and work directories are.
+    pub fn rw_dir(&self) -> PathBuf {
+        self.dir.join("rw")
+    }
+    /// It ended without anybody writing down how: the monitor was killed, or the machine went down.
+    pub(crate) fn ended_unseen(&self) -> bool {
+        self.live.is_none() && !self.state.started_at.is_never() && self.state.finished_at < self.state.started_at
+    }
+}
+
+/// The exclusive lock of one container, held until it is dropped.
+#[derive(Debug)]
+pub struct ContainerLock {
+    #[allow(dead_code, reason = "held, not read")]
+    dir: OwnedFd,
+}
+
+fn no_such(name: &str) -> Error {
+    Error::not_found(format!("No such container: {name}"))
+}
+
+impl Engine {
+    /// Finds a container: by full id, by name (with or without a slash before it), by an unambiguous prefix of its id.
+    /// One that ended unseen is first brought to a proper end.
+    ///
+    /// # Errors
+    /// `No such container: x`, or an ambiguous prefix.
+    pub fn find(&self, name: &str) -> Result<Container> {
+        let container = self.load(&self.container_id(name)?).map_err(|error| match error.kind() {
+            model::Kind::NotFound => no_such(name),
+            _ => error,
+        })?;
+        if container.ended_unseen() { self.recover(container) } else { Ok(container) }
+    }
+    /// Finds a container and takes its lock; what is returned was read under it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::find`].
+    pub fn find_locked(&self, name: &str) -> Result<(Container, ContainerLock)> {
+        let id = self.container_id(name)?;
+        let lock = self.lock_container(&id)?.ok_or_else(|| no_such(name))?;
+        let mut container = self.load(&id).map_err(|error| match error.kind() {
+            model::Kind::NotFound => no_such(name),
+            _ => error,
+        })?;
+        if container.ended_unseen() {
+            self.end_unseen(&mut container)?;
+        }
+        Ok((container, lock))
+    }
+    /// The id that a name, id or prefix means.
+    ///
+    /// # Errors
+    /// Those of [`Engine::find`].
+    pub fn container_id(&self, name: &str) -> Result<ContainerId> {
+        if name.is_empty() {
+            return Err(Error::invalid("Container name cannot be empty"));
+        }
+        if let Ok(id) = ContainerId::parse(name)
+            && self.store.layout.container(&id).join("spec.json").exists()
+        {
+            return Ok(id);
+        }
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        if let Some(id) = self.name_owner(bare)? {
+            return Ok(id);
+        }
+        if bare.len() >= 64 || !bare.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(no_such(name));
+        }
+        let mut found = self.container_ids()?.into_iter().filter(|id| id.as_str().starts_with(bare));
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (None, _) => Err(no_such(name)),
+            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {name}"))),
+        }
+    }
+    /// All ids, in no order.
+    pub(crate) fn container_ids(&self) -> Result<Vec<ContainerId>> {
+        let dir = self.store.layout.containers();
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&dir).context(|| format!("read directory {}", dir.display()))? {
+            let entry = entry.context(|| format!("read directory {}", dir.display()))?;
+            ids.extend(entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()));
+        }
+        Ok(ids)
+    }
+    /// All containers, newest first. Those that ended unseen are brought to a proper end.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let mut all = Vec::new();
+        for id in self.container_ids()? {
+            match self.load(&id) {
+                Ok(container) if container.ended_unseen() => all.push(self.recover(container)?),
+                Ok(container) => all.push(container),
+                // It is being made, or was removed meanwhile.
+                Err(error) if error.kind() == model::Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        all.sort_by(|a: &Container, b| b.spec.created.cmp(&a.spec.created));
+        Ok(all)
+    }
+    /// What is known of a container, as it is.
+    ///
+    /// # Errors
+    /// It does not exist ([`model::Kind::NotFound`]), or a record cannot be read.
+    pub fn load(&self, id: &ContainerId) -> Result<Container> {
+        let dir = self.store.layout.container(id);
+        let run_dir = self.store.layout.run(id);
+        let spec = read_json(&dir.join("spec.json"))?.ok_or_else(|| no_such(id.as_str()))?;
+        let changes = read_json(&dir.join("changes.json"))?.unwrap_or_default();
+        // The live part first: a container that exits in between then shows as exited, never as one that ended unseen.
+        let mut live = runtime::live(&run_dir)?;
+        let state: State = read_json(&dir.join("state.json"))?.unwrap_or_default();
+        if live.is_none() && state.finished_at < state.started_at {
+            live = runtime::live(&run_dir)?;
+        }
+        Ok(Container { spec, changes, state, live, dir, run_dir })
+    }
+    /// Takes a container's lock; `None` where it does not exist (any more).
+    pub(crate) fn lock_container(&self, id: &ContainerId) -> Result<Option<ContainerLock>> {
+        self.flock(id, FlockOperation::LockExclusive)
+    }
+    /// Takes it if nobody has it; `None` also where somebody has.
+    pub(crate) fn try_lock_container(&self, id: &ContainerId) -> Result<Option<ContainerLock>> {
+        self.flock(id, FlockOperation::NonBlockingLockExclusive)
+    }
+    fn flock(&self, id: &ContainerId, operation: FlockOperation) -> Result<Option<ContainerLock>> {
+        let path = self.store.layout.container(id);
+        let what = || format!("lock container {id}");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(std::io::Error::from(error)).context(what),
+        };
+        loop {
+            match rustix::fs::flock(&dir, operation) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(std::io::Error::from(error)).context(what),
+            }
+        }
+        let held = rustix::fs::fstat(&dir).map_err(std::io::Error::from).context(what)?;
+        match rustix::fs::stat(&path) {
+            Ok(now) if (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino) => Ok(Some(ContainerLock { dir })),
+            _ => Ok(None),
+        }
+    }
+    pub(crate) fn write_changes(&self, container: &Container) -> Result<()> {
+        write_json(&container.dir.join("changes.json"), &container.changes, true)
+    }
+    pub(crate) fn write_state(&self, container: &Container) -> Result<()> {
+        write_json(&container.dir.join("state.json"), &container.state, true)
+    }
+}
+
+/// Reads a record of ours; `None` where it is missing.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(error).context(|| format!("read {}", path.display())),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::internal(format!("read {}", path.display())).caused_by(error))
+}
+
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::internal(format!("write {}", path.display())).caused_by(error))?;
+    sys::fs::replace_file(path, &bytes, 0o600, sync).context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,21 @@
+//! Containers: made, started, stopped, waited for, removed.
+//!
+//! A container is its directory, `containers/<id>/`: `spec.json` (never rewritten), `changes.json` (what was changed
+//! after it was made: name, limits, restart policy, networks), `state.json` (atomic; the monitor's from launch to exit),
+//! `request.json` (the `HostConfig` as it was asked, for inspect), `rw/`, the log and the files that are mounted on
+//! /etc. Its name is `names/<name>`, a file that holds the id. Without `spec.json` a directory is no container yet.
+//!
+//! Lock: `flock(2)` on the directory itself, held for every change; a directory that was renamed away meanwhile is a
+//! container that does not exist any more. Nothing holds it while it waits for a process. Readers take no lock: each
+//! file is replaced atomically. Removal renames the directory to `trash/` first, so that name and id are free at once.
+
+mod facts;
+mod lookup;
+mod names;
+mod reap;
+mod remove;
+mod stop;
+
+pub use lookup::{Changes, Container, ContainerLock};
+pub use names::is_valid as is_valid_name;
+pub use remove::RemoveOptions;
