@@ -7,15 +7,18 @@
 
 mod build;
 mod containers;
+mod door;
 mod error;
+mod events;
 mod exec;
+mod hijack;
 mod images;
+mod input;
 mod networks;
 mod system;
 mod volumes;
 
 use axum::Router;
-use axum::extract::Request;
 use engine::Engine;
 use std::sync::Arc;
 
@@ -29,7 +32,7 @@ pub const API_VERSION: &str = "1.51";
 /// The oldest.
 pub const MIN_API_VERSION: &str = "1.24";
 
-/// The version that a request's path names, kept as an extension of the request (see [`strip_version`]).
+/// The version that a request's path names, kept as an extension of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApiVersion(pub u32, pub u32);
 
@@ -53,10 +56,11 @@ pub fn open(
     Ok(Arc::new(Engine::open(engine::Roots { root, run_root, config })?))
 }
 
-/// The whole API of an engine.
+/// The whole API of an engine. The version prefix is taken off before anything is routed.
 pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
     let routes = Router::new()
         .merge(system::routes())
+        .merge(events::routes())
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(images::routes())
@@ -65,28 +69,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(build::routes())
         .fallback(error::no_such_page)
         .with_state(engine);
-    routes.into_service()
-}
-
-/// Takes `/v1.41` off a request's path and remembers it as [`ApiVersion`]. The caller applies it before the Router matches.
-pub fn strip_version(mut request: Request) -> Request {
-    let path = request.uri().path();
-    let rest = path.strip_prefix("/v").and_then(|rest| {
-        let (version, tail) = rest.split_once('/')?;
-        let (major, minor) = version.split_once('.')?;
-        Some((ApiVersion(major.parse().ok()?, minor.parse().ok()?), format!("/{tail}")))
-    });
-    if let Some((version, rest)) = rest {
-        request.extensions_mut().insert(version);
-        let with_query = match request.uri().query() {
-            Some(query) => format!("{rest}?{query}"),
-            None => rest,
-        };
-        if let Ok(uri) = with_query.parse() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
+    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(door::enter)).into_service()
 }
 
 /// Runs a synchronous engine call without blocking the server.

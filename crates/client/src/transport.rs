@@ -117,7 +117,7 @@ fn relative<B>(request: &mut Request<B>) -> Result<()> {
 
 async fn serve(router: Router, io: tokio::io::DuplexStream) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let request = api::strip_version(request.map(axum::body::Body::new));
+        let request = request.map(axum::body::Body::new);
         router.clone().call(request)
     });
     // A client that goes away is no error.

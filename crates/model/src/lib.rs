@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod capability;
 pub mod container;
+pub mod detach;
 pub mod digest;
 pub mod error;
 pub mod event;
