@@ -1,0 +1,236 @@
+//! To a registry: layers that it lacks, configuration, manifest.
+//!
+//! Layers made here lie uncompressed in the store. They are sent gzipped, so the manifest that a registry gets may
+//! differ from the one in the store; compression is deterministic, so the same image gives the same manifest again.
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use model::error::Context as _;
+use model::image::{Descriptor, Manifest, media_type};
+use model::{Digest, Error, Kind, Reference, Result, limits};
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use ureq::http::{Method, StatusCode};
+
+use super::http::{Client, Payload, Refusal};
+use super::pull::{REPORT_EVERY, exists};
+use super::{Access, Progress, Report, push_refusal};
+use crate::Store;
+
+/// Layers sent at the same time.
+const UPLOADS: usize = 3;
+
+/// What a push left in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's size in bytes.
+    pub size: u64,
+}
+
+struct Push<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    reference: &'a Reference,
+    report: Report<'a>,
+}
+
+impl Store {
+    /// Pushes the image that a tag names, under that tag.
+    ///
+    /// # Errors
+    /// There is no such tag, or the registry refuses: named with the step.
+    pub fn push(&self, reference: &Reference, access: &Access, report: Report<'_>) -> Result<Pushed> {
+        let Some(tag) = reference.tag() else {
+            return Err(Error::invalid(format!("push {}: a tag is needed", reference.familiar())));
+        };
+        let _lease = self.lease()?;
+        let image = self.image(&reference.familiar()).map_err(|error| match error.kind() {
+            Kind::NotFound => Error::not_found(format!("An image does not exist locally with the tag: {}", reference.familiar_name())),
+            _ => error,
+        })?;
+        let scope = format!("repository:{}:pull,push", reference.path());
+        let client = Client::connect(reference.domain(), Some(scope), access)?;
+        let push = Push { store: self, client: &client, reference, report };
+        let sent = push.layers(&image.manifest.layers)?;
+        let config = self.read_blob(&image.id, limits::CONFIG_BYTES)?;
+        push.document(&image.manifest.config.digest, &config)?;
+        let bytes = if sent == image.manifest.layers {
+            self.read_blob(&image.manifest_digest, limits::MANIFEST_BYTES)?
+        } else {
+            let manifest = rewritten(&image.manifest, sent);
+            serde_json::to_vec(&manifest).map_err(|error| Error::internal("write a manifest").caused_by(error))?
+        };
+        let pushed = push.manifest(tag, &bytes)?;
+        self.add_repo_digest(&image.id, &reference.at_digest(pushed.digest.clone()))?;
+        Ok(pushed)
+    }
+}
+
+/// The manifest with the layers as they were sent.
+fn rewritten(manifest: &Manifest, layers: Vec<Descriptor>) -> Manifest {
+    let docker = manifest.media_type.as_deref() == Some(media_type::DOCKER_MANIFEST);
+    let mut manifest = manifest.clone();
+    if !docker {
+        manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+        manifest.config.media_type = media_type::OCI_CONFIG.to_owned();
+    }
+    manifest.layers = layers;
+    manifest
+}
+
+impl Push<'_> {
+    /// Sends the layers, several at a time, and says how they were sent.
+    fn layers(&self, layers: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        for layer in layers {
+            (self.report)(Progress::new(layer.digest.short(), "Preparing"))?;
+        }
+        let mut unique: Vec<&Descriptor> = Vec::new();
+        for layer in layers {
+            if !unique.iter().any(|other| other.digest == layer.digest) {
+                unique.push(layer);
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<Option<Result<Descriptor>>>> = Mutex::new(unique.iter().map(|_| None).collect());
+        std::thread::scope(|scope| {
+            for _ in 0..UPLOADS.min(unique.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(layer) = unique.get(at) else { return };
+                        let result = self.layer(layer);
+                        if result.is_err() {
+                            next.store(unique.len(), Ordering::Relaxed);
+                        }
+                        results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
+                    }
+                });
+            }
+        });
+        let mut sent = Vec::new();
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut skipped = false;
+        for result in results {
+            match result {
+                Some(result) => sent.push(result?),
+                None => skipped = true,
+            }
+        }
+        if skipped {
+            return Err(Error::internal(format!("push {}: a layer was skipped", self.reference.familiar())));
+        }
+        let as_sent = |layer: &Descriptor| unique.iter().position(|other| other.digest == layer.digest).map(|at| sent[at].clone());
+        Ok(layers.iter().filter_map(as_sent).collect())
+    }
+
+    fn layer(&self, layer: &Descriptor) -> Result<Descriptor> {
+        let id = layer.digest.short();
+        let done = |sent: Descriptor, status: &str| {
+            (self.report)(Progress::new(id, status))?;
+            Ok(sent)
+        };
+        if self.has(&layer.digest)? {
+            return done(layer.clone(), "Layer already exists");
+        }
+        if !is_plain(&layer.media_type) {
+            let file = self.store.open_blob(&layer.digest)?;
+            self.upload(&layer.digest, layer.size, file, id)?;
+            return done(layer.clone(), "Pushed");
+        }
+        let (file, digest, size) = self.compress(layer)?;
+        let media_type = match layer.media_type.as_str() {
+            media_type::DOCKER_LAYER => media_type::DOCKER_LAYER_GZIP,
+            _ => media_type::OCI_LAYER_GZIP,
+        };
+        let sent = Descriptor { media_type: media_type.to_owned(), digest, size, ..layer.clone() };
+        if self.has(&sent.digest)? {
+            return done(sent, "Layer already exists");
+        }
+        self.upload(&sent.digest, size, file, id)?;
+        done(sent, "Pushed")
+    }
+
+    fn has(&self, digest: &Digest) -> Result<bool> {
+        exists(self.client, &format!("{}/blobs/{digest}", self.reference.path()))
+    }
+
+    /// Compresses a layer into a blob of its own, which nobody names: the next collection takes it.
+    fn compress(&self, layer: &Descriptor) -> Result<(File, Digest, u64)> {
+        let what = || format!("compress layer {}", layer.digest);
+        let mut source = self.store.open_blob(&layer.digest)?;
+        let mut encoder = GzEncoder::new(self.store.ingest()?, Compression::default());
+        io::copy(&mut source, &mut encoder).context(what)?;
+        let ingest = encoder.finish().context(what)?;
+        let (digest, size) = ingest.commit_unsynced(None)?;
+        Ok((self.store.open_blob(&digest)?, digest, size))
+    }
+
+    /// One blob in one piece: `POST`, then `PUT` where the registry says.
+    fn upload(&self, digest: &Digest, size: u64, mut source: impl Read, id: &str) -> Result<()> {
+        let what = format!("blob {digest}");
+        let path = format!("{}/blobs/uploads/", self.reference.path());
+        let response = self.client.request(&Method::POST, &path, &[], Payload::None)?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(push_refusal(self.reference, &what, &Refusal::read(response)));
+        }
+        let location = self.client.location(&self.client.url(&path), &response)?;
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let url = format!("{location}{separator}digest={}", super::auth::encode(digest.as_str()));
+        let mut reader = Reported { source: &mut source, done: 0, size, id, told: Instant::now(), report: self.report };
+        let response = self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size))?;
+        if response.status() != StatusCode::CREATED {
+            return Err(push_refusal(self.reference, &what, &Refusal::read(response)));
+        }
+        Ok(())
+    }
+
+    fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.has(digest)? {
+            return Ok(());
+        }
+        self.upload(digest, bytes.len() as u64, bytes, "")
+    }
+
+    fn manifest(&self, tag: &str, bytes: &[u8]) -> Result<Pushed> {
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| Error::internal("read a manifest").caused_by(error))?;
+        let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
+        let path = format!("{}/manifests/{tag}", self.reference.path());
+        let response = self.client.request(&Method::PUT, &path, &[], Payload::Bytes(bytes, kind))?;
+        if response.status() != StatusCode::CREATED {
+            return Err(push_refusal(self.reference, "manifest", &Refusal::read(response)));
+        }
+        Ok(Pushed { digest: Digest::of(bytes), size: bytes.len() as u64 })
+    }
+}
+
+fn is_plain(kind: &str) -> bool {
+    matches!(kind, media_type::OCI_LAYER | media_type::DOCKER_LAYER)
+}
+
+/// A reader that tells how far it is.
+struct Reported<'a, R> {
+    source: R,
+    done: u64,
+    size: u64,
+    id: &'a str,
+    told: Instant,
+    report: Report<'a>,
+}
+
+impl<R: Read> Read for Reported<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.done += count as u64;
+        if !self.id.is_empty() && self.told.elapsed() >= REPORT_EVERY {
+            self.told = Instant::now();
+            let progress = Progress { id: self.id.to_owned(), status: "Pushing".to_owned(), bytes: Some((self.done, self.size)) };
+            (self.report)(progress).map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        Ok(count)
+    }
+}
