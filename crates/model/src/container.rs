@@ -661,3 +661,99 @@ impl ContainerSpec {
         Reference::parse(&self.image_name).ok()
     }
 }
+
+impl ContainerSpec {
+    /// Merges in what the image says where the user said nothing (moby `daemon/commit.go`, `merge`): user, working
+    /// directory, command, entrypoint, environment, labels, ports, stop signal, health check. Volumes are the
+    /// engine's business.
+    pub fn merge_image(&mut self, image: &crate::image::RunConfig) {
+        let process = &mut self.process;
+        if process.user.is_empty() {
+            process.user.clone_from(&image.user);
+        }
+        if process.working_dir.is_empty() {
+            process.working_dir.clone_from(&image.working_dir);
+        }
+        process.env = crate::launch::merge_env(image.env.clone(), &process.env);
+        if process.entrypoint.is_empty() {
+            if process.command.is_empty() {
+                process.command = image.cmd.clone().unwrap_or_default();
+            }
+            process.entrypoint = image.entrypoint.clone().unwrap_or_default();
+        }
+        // `--entrypoint ""` takes the image's away.
+        if process.entrypoint == [""] {
+            process.entrypoint.clear();
+        }
+        for (name, value) in image.labels.iter().flatten() {
+            self.labels.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let exposed = image.exposed_ports.iter().flatten().filter_map(|(text, _)| Port::parse(text).ok());
+        self.exposed_ports.extend(exposed);
+        self.exposed_ports.sort_unstable();
+        self.exposed_ports.dedup();
+        if self.stop.signal.is_empty() {
+            self.stop.signal = image.stop_signal.clone().unwrap_or_default();
+        }
+        self.healthcheck = match (self.healthcheck.take(), &image.healthcheck) {
+            (None, inherited) => inherited.clone(),
+            (Some(asked), Some(inherited)) => Some(asked.over(inherited)),
+            (Some(asked), None) => Some(asked),
+        };
+    }
+}
+
+impl Healthcheck {
+    /// This one, with `base`'s values where it says nothing.
+    fn over(self, base: &Self) -> Self {
+        let or = |value: i64, inherited: i64| if value == 0 { inherited } else { value };
+        Self {
+            test: self.test.filter(|test| !test.is_empty()).or_else(|| base.test.clone()),
+            interval: or(self.interval, base.interval),
+            timeout: or(self.timeout, base.timeout),
+            start_period: or(self.start_period, base.start_period),
+            start_interval: or(self.start_interval, base.start_interval),
+            retries: or(self.retries, base.retries),
+        }
+    }
+}
+
+impl LogSpec {
+    /// Fills in options that were not asked for, and reads `max-size` and `max-file`.
+    ///
+    /// # Errors
+    /// Docker's texts for a malformed size or number.
+    pub fn apply_defaults(&mut self, defaults: &BTreeMap<String, String>) -> Result<()> {
+        let option = |name: &str| self.options.get(name).or_else(|| defaults.get(name));
+        if let Some(text) = option("max-size")
+            && text != "-1"
+        {
+            self.max_bytes = parse_size(text).filter(|bytes| *bytes > 0).ok_or_else(|| Error::invalid(format!("invalid value for max-size: {text}: invalid size")))?;
+        }
+        if let Some(text) = option("max-file") {
+            self.max_files = text.parse().ok().filter(|count| *count > 0).ok_or_else(|| Error::invalid(format!("invalid value for max-file: {text}: must be a positive number")))?;
+        }
+        Ok(())
+    }
+}
+
+/// `10m`, `1.5g`, `64kb`, `1024`: bytes, in powers of 1024 as Docker reads sizes of memory and logs.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let factor: u64 = match lower[digits.len()..].trim().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        "p" => 1 << 50,
+        _ => return None,
+    };
+    if let Ok(whole) = digits.parse::<u64>() {
+        return whole.checked_mul(factor);
+    }
+    let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
+    let bytes = number * factor as f64;
+    (bytes < u64::MAX as f64).then_some(bytes as u64)
+}

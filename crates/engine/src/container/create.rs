@@ -1,0 +1,116 @@
+//! Making a container: the image's defaults are merged in, volumes get their names and contents, the directory and
+//! the name are taken. Every step has its undo.
+
+use model::container::{ContainerSpec, Lifecycle};
+use model::error::Context as _;
+use model::{ContainerId, Error, Result};
+use std::collections::BTreeMap;
+
+use super::lookup::write_json;
+use super::names::{check, fill_random};
+use super::reap::remove_tree;
+use crate::Engine;
+use crate::undo::Undo;
+
+/// What is asked for: a specification into which the image's defaults are still to be merged.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `--name`; `None` makes one up.
+    pub name: Option<String>,
+    /// Its image's digest, layers and its own id are filled in here; volumes without a name get one.
+    pub spec: ContainerSpec,
+    /// The request's `HostConfig`, repeated by inspect.
+    pub host_config: serde_json::Value,
+    /// Labels and driver options for volumes that a mount makes, by target.
+    pub volume_options: BTreeMap<String, (BTreeMap<String, String>, BTreeMap<String, String>)>,
+}
+
+/// A container that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Its identifier.
+    pub id: ContainerId,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// A new identifier.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn new_container_id() -> Result<ContainerId> {
+        let mut random = [0u8; 32];
+        fill_random(&mut random)?;
+        Ok(ContainerId::from_bytes(random))
+    }
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// Docker's texts: no such image, a name in use, no command, a volume or mount that cannot be. Everything that
+    /// was made is taken away again.
+    pub fn create_container(&self, mut request: Request) -> Result<Created> {
+        if let Some(name) = &request.name {
+            check(name)?;
+        }
+        let image = self.store.image(&request.spec.image_name)?;
+        let spec = &mut request.spec;
+        spec.id = Self::new_container_id()?;
+        spec.created = crate::now();
+        spec.image = image.id.clone();
+        spec.layers.clone_from(&image.config.rootfs.diff_ids);
+        spec.merge_image(&image.config.config);
+        if spec.process.argv().is_empty() {
+            return Err(Error::invalid("no command specified").hint("the image has neither CMD nor ENTRYPOINT: name a command after it"));
+        }
+        self.apply_defaults(spec)?;
+        self.inherit_mounts(spec)?;
+        Self::add_image_volumes(spec, image.config.config.volumes.as_ref())?;
+        let mut undo = Undo::new();
+        match self.create_found(&mut request, &mut undo) {
+            Ok(()) => undo.keep(),
+            Err(error) => return Err(undo.roll_back(error)),
+        }
+        let spec = &request.spec;
+        self.emit_container("create", &spec.id, &spec.name, &spec.image_name, &spec.labels, &[]);
+        Ok(Created { id: spec.id.clone(), warnings: Vec::new() })
+    }
+    /// What the configuration file says where the request says nothing.
+    fn apply_defaults(&self, spec: &mut ContainerSpec) -> Result<()> {
+        for (name, text) in &self.config.default_ulimits {
+            if spec.resources.ulimits.iter().any(|limit| limit.name == *name) {
+                continue;
+            }
+            let bad = || Error::invalid(format!("configuration: default-ulimits.{name} = {text:?}: want \"SOFT:HARD\""));
+            let (soft, hard) = text.split_once(':').unwrap_or((text, text));
+            let (soft, hard) = (soft.parse().map_err(|_| bad())?, hard.parse().map_err(|_| bad())?);
+            spec.resources.ulimits.push(model::container::Ulimit { name: name.clone(), soft, hard });
+        }
+        spec.log.apply_defaults(&self.config.log_opts)
+    }
+    fn create_found<'a>(&'a self, request: &mut Request, undo: &mut Undo<'a>) -> Result<()> {
+        let id = request.spec.id.clone();
+        let dir = self.store.layout.container(&id);
+        // Held until the specification is there: then whoever removes volumes sees ours in use.
+        let _volumes = if request.spec.mounts.is_empty() { None } else { Some(self.store.share_volumes()?) };
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            std::fs::DirBuilder::new().mode(0o700).create(&dir).context(|| format!("create {}", dir.display()))?;
+        }
+        let path = dir.clone();
+        undo.push(move || remove_tree(&path));
+        let _lock = self.lock_container(&id)?;
+        let name = match request.name.take() {
+            Some(name) => self.take_name(&name, &id).map(|()| name)?,
+            None => self.take_generated_name(&id)?,
+        };
+        request.spec.name.clone_from(&name);
+        let owner = id.clone();
+        undo.push(move || self.free_name(&name, &owner));
+        self.create_volumes(request, undo)?;
+        self.store.create_writable(&dir.join("rw"))?;
+        let durable = request.spec.lifecycle != Lifecycle::RemoveOnExit;
+        write_json(&dir.join("request.json"), &request.host_config, false)?;
+        write_json(&dir.join("spec.json"), &request.spec, durable)
+    }
+}
