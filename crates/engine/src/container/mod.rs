@@ -9,13 +9,24 @@
 //! container that does not exist any more. Nothing holds it while it waits for a process. Readers take no lock: each
 //! file is replaced atomically. Removal renames the directory to `trash/` first, so that name and id are free at once.
 
+mod create;
 mod facts;
+mod links;
 mod lookup;
+mod mounts;
 mod names;
 mod reap;
 mod remove;
+mod rename;
+mod restart;
+mod start;
 mod stop;
+mod update;
+mod wait;
 
+pub use create::{Created, Request};
 pub use lookup::{Changes, Container, ContainerLock};
 pub use names::is_valid as is_valid_name;
 pub use remove::RemoveOptions;
+pub use update::Update;
+pub use wait::{Condition, Waiter};

@@ -1,7 +1,7 @@
 //! After the end: what a run leaves behind is given back, by the monitor's last deed (`system reap`), by whoever
 //! starts or removes the container next, or by whoever finds one whose monitor was killed. All of it is idempotent.
 
-use model::container::{IpcMode, Lifecycle};
+use model::container::{ContainerSpec, IpcMode, Lifecycle, NetworkMode};
 use model::error::Context as _;
 use model::state::Live;
 use model::{ContainerId, Error, Result};
@@ -71,7 +71,9 @@ impl Engine {
     /// Releases the network and the run directory of a container that does not run. Under its lock.
     pub(crate) fn settle(&self, container: &Container) -> Result<()> {
         let mut failures = Vec::new();
-        failures.extend(self.networks.release(container.id()).err());
+        if matches!(container.spec.network, NetworkMode::Attached(_)) {
+            failures.extend(self.networks.release(container.id()).err());
+        }
         if container.spec.namespaces.ipc == IpcMode::Shareable {
             failures.extend(super::facts::unmount_shm(&container.run_dir).err());
         }
@@ -83,13 +85,15 @@ impl Engine {
     /// What is left of a container whose directory is in the trash, or gone.
     pub(crate) fn finish_removal(&self, id: &ContainerId) -> Result<()> {
         let mut failures = Vec::new();
-        failures.extend(self.networks.release(id).err());
         let run_dir = self.store.layout.run(id);
         failures.extend(super::facts::unmount_shm(&run_dir).err());
         failures.extend(remove_tree(&run_dir).err());
         let trash = self.store.layout.trash().join(id.as_str());
-        match read_json::<model::container::ContainerSpec>(&trash.join("spec.json")) {
+        match read_json::<ContainerSpec>(&trash.join("spec.json")) {
             Ok(Some(spec)) => {
+                if matches!(spec.network, NetworkMode::Attached(_)) {
+                    failures.extend(self.networks.release(id).err());
+                }
                 if trash.join("with-volumes").exists() {
                     failures.extend(self.remove_anonymous_volumes(&spec.mounts).err());
                 }

@@ -1,0 +1,118 @@
+//! Starting: addresses are reserved, files written, the monitor sets the container up while the network is connected;
+//! then the process runs. Every step has its undo.
+
+use model::bundle::Bundle;
+use model::container::{Attachment, Lifecycle, NetworkMode, PortBinding};
+use model::error::Context as _;
+use model::state::Status;
+use model::{Error, Kind, Result, launch};
+use net::{Endpoint, Networks};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::lookup::Container;
+use crate::Engine;
+use crate::undo::Undo;
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`Kind::NotModified`] for one that runs. [`Kind::CommandNotFound`] and [`Kind::CannotExecute`] where the process
+    /// could not be executed; its state then says so.
+    pub fn start_container(&self, name: &str) -> Result<()> {
+        let (container, lock) = self.find_locked(name)?;
+        match container.status() {
+            Status::Paused => {
+                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Status::Running | Status::Restarting => {
+                return Err(Error::new(Kind::NotModified, format!("container {} is already started", container.id())));
+            }
+            _ => {}
+        }
+        let (id, removed) = (container.id().clone(), *container.lifecycle() == Lifecycle::RemoveOnExit);
+        match self.start_found(container) {
+            Err(error) if removed => {
+                let failures = self.load(&id).and_then(|container| self.remove_found(&container, lock, true)).err();
+                Err(error.with_undo_failures(failures))
+            }
+            result => result,
+        }
+    }
+    /// Starts a container that does not run, under its lock.
+    pub(crate) fn start_found(&self, mut container: Container) -> Result<()> {
+        // What the last run left is given back first; its own `reap` then finds nothing to do.
+        if container.run_dir.join("bundle.json").exists() {
+            self.settle(&container)?;
+        }
+        let mut undo = Undo::new();
+        match self.launch(&container, &mut undo) {
+            Ok(()) => undo.keep(),
+            Err(error) => {
+                let error = undo.roll_back(error);
+                self.note_failure(&mut container, &error)?;
+                return Err(error);
+            }
+        }
+        self.container_event(&container, "start", &[]);
+        let networks: Vec<String> = container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
+        self.refresh_neighbours(&container, &networks)
+    }
+    fn launch<'a>(&'a self, container: &Container, undo: &mut Undo<'a>) -> Result<()> {
+        let id = container.id().clone();
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        if let NetworkMode::Attached(_) = container.spec.network {
+            let owner = id.clone();
+            undo.push(move || self.networks.release(&owner));
+            for wanted in container.endpoint_specs() {
+                endpoints.push(self.networks.reserve(&id, wanted)?);
+            }
+        }
+        let etc = self.write_etc(container, &endpoints)?;
+        let mounts = self.resolve_mounts(container)?;
+        std::fs::create_dir_all(&container.run_dir).context(|| format!("create {}", container.run_dir.display()))?;
+        let bundle: Bundle = launch::bundle(&container.spec, self.facts(container, &etc, mounts)?);
+        let netns = match &container.spec.network {
+            NetworkMode::None | NetworkMode::Attached(_) => Some(Networks::new_namespace()?),
+            NetworkMode::Host | NetworkMode::Join(_) => None,
+        };
+        let mine: Option<OwnedFd> = match (&netns, &container.spec.network) {
+            (Some(fd), NetworkMode::Attached(_)) => Some(fd.try_clone().context(|| "duplicate the network namespace")?),
+            _ => None,
+        };
+        let prepared = runtime::prepare(&bundle, netns)?;
+        if let (Some(netns), NetworkMode::Attached(attachment)) = (&mine, &container.spec.network) {
+            self.networks.connect(&id, &endpoints, netns.as_fd(), &ports(container, attachment))?;
+        }
+        prepared.start().map(drop)
+    }
+    /// A start that failed leaves its reason and an exit code, as Docker does.
+    fn note_failure(&self, container: &mut Container, error: &Error) -> Result<()> {
+        let now = self.load(container.id())?;
+        container.state = now.state;
+        container.state.exit_code = match error.kind() {
+            Kind::CommandNotFound => 127,
+            Kind::CannotExecute => 126,
+            _ => 128,
+        };
+        container.state.error = error.to_string();
+        if container.state.finished_at < container.state.started_at {
+            container.state.finished_at = crate::now();
+        }
+        self.write_state(container)?;
+        self.settle(container)
+    }
+}
+
+/// The ports to publish: `-p`, and with `-P` every exposed one that `-p` does not name.
+fn ports(container: &Container, attachment: &Attachment) -> Vec<PortBinding> {
+    let mut ports = attachment.ports.clone();
+    if attachment.publish_all {
+        for port in &container.spec.exposed_ports {
+            if !ports.iter().any(|binding| binding.container == *port) {
+                ports.push(PortBinding { container: *port, host_ip: None, host_ports: None });
+            }
+        }
+    }
+    ports
+}

@@ -1,0 +1,61 @@
+//! `update`: other limits, another restart policy. They are kept beside the specification and applied at once.
+
+use model::container::{Lifecycle, Resources};
+use model::{Error, Result};
+
+use crate::Engine;
+
+/// What `update` changes; `None` and empty lists leave things as they are.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Limits: those that are `Some` replace the present ones.
+    pub resources: Resources,
+    /// The restart policy; `Keep` is `no`.
+    pub lifecycle: Option<Lifecycle>,
+}
+
+impl Engine {
+    /// Changes a container's limits and restart policy.
+    ///
+    /// # Errors
+    /// Docker's texts, or the kernel's refusal with the file it was about.
+    pub fn update_container(&self, name: &str, update: &Update) -> Result<()> {
+        let (mut container, _lock) = self.find_locked(name)?;
+        if update.lifecycle.is_some() && *container.lifecycle() == Lifecycle::RemoveOnExit {
+            return Err(Error::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
+                .within(format!("Cannot update container {}", container.id())));
+        }
+        let merged = merge(container.resources().clone(), &update.resources);
+        if let (Some(memory), Some(swap)) = (merged.memory, merged.memory_swap)
+            && swap > 0
+            && swap.unsigned_abs() < memory
+        {
+            return Err(Error::conflict(format!(
+                "Cannot update container {}: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+                container.id()
+            )));
+        }
+        if container.live.is_some() {
+            runtime::update(&container.run_dir, &container.cgroup(), &merged)
+                .map_err(|error| error.within(format!("Cannot update container {}", container.id())))?;
+        }
+        container.changes.resources = Some(merged);
+        if let Some(lifecycle) = &update.lifecycle {
+            container.changes.lifecycle = Some(lifecycle.clone());
+        }
+        self.write_changes(&container)?;
+        self.container_event(&container, "update", &[]);
+        Ok(())
+    }
+}
+
+fn merge(mut base: Resources, over: &Resources) -> Resources {
+    macro_rules! take {
+        ($($field:ident),*) => { $( if over.$field.is_some() { base.$field.clone_from(&over.$field); } )* };
+    }
+    take!(
+        memory, memory_swap, memory_reservation, memory_swappiness, nano_cpus, cpu_shares, cpu_period, cpu_quota, cpuset_cpus,
+        cpuset_mems, pids_limit, blkio_weight
+    );
+    base
+}
