@@ -12,6 +12,7 @@ mod push;
 use model::image::Platform;
 use model::{Digest, Error, Kind, Reference, Result};
 
+pub(crate) use pull::select;
 pub use pull::{Inspected, Pulled};
 pub use push::Pushed;
 

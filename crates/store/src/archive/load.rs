@@ -1,0 +1,346 @@
+//! `load`.
+
+use model::digest::chain_id;
+use model::error::Context as _;
+use model::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
+use model::{Digest, Error, Kind, Reference, Result, limits};
+use std::collections::HashMap;
+use std::io::{Read, Write as _};
+
+use super::save::{NAME_ANNOTATION, REF_ANNOTATION};
+use super::{Compression, Entry, compression, inflated};
+use crate::Store;
+use crate::registry::{Progress, Report, host_platform};
+
+/// Members of an archive.
+const MEMBERS: usize = 200_000;
+/// Links followed from one name.
+const LINKS: usize = 16;
+/// Images of one archive.
+const IMAGES: usize = 10_000;
+/// Indexes within indexes.
+const INDEX_DEPTH: usize = 3;
+/// Documents that say what the others are.
+const DOCUMENTS: [&str; 2] = ["manifest.json", "index.json"];
+
+/// One line of what was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// A tag.
+    Tag(Reference),
+    /// An image without a tag.
+    Image(Digest),
+}
+
+impl std::fmt::Display for Loaded {
+    /// Docker's line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => write!(f, "Loaded image: {}", tag.familiar()),
+            Self::Image(id) => write!(f, "Loaded image ID: {id}"),
+        }
+    }
+}
+
+/// What was read from an archive.
+#[derive(Default)]
+struct Members {
+    /// Digest, size and compression of every file, by cleaned name.
+    files: HashMap<String, (Digest, u64, Compression)>,
+    /// Symbolic and hard links: where they point, cleaned.
+    links: HashMap<String, String>,
+    /// The [`DOCUMENTS`].
+    documents: HashMap<String, Vec<u8>>,
+}
+
+impl Members {
+    fn find(&self, name: &str) -> Option<&(Digest, u64, Compression)> {
+        let mut name = clean("", name)?;
+        for _ in 0..LINKS {
+            match self.links.get(&name) {
+                Some(target) => name.clone_from(target),
+                None => break,
+            }
+        }
+        self.files.get(&name)
+    }
+    fn need(&self, name: &str) -> Result<&(Digest, u64, Compression)> {
+        self.find(name).ok_or_else(|| Error::invalid(format!("invalid archive: it has no {name:?}")))
+    }
+}
+
+/// A name below `base`, without `.` and `..`; `None` where it leaves the archive.
+fn clean(base: &str, name: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    let base = if name.starts_with('/') { "" } else { base };
+    for part in base.split('/').chain(name.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+impl Store {
+    /// Loads every image of an archive.
+    ///
+    /// # Errors
+    /// The archive is malformed or damaged (named), or holds no image. Images before the bad one stay.
+    pub fn load(&self, source: impl Read, report: Report<'_>) -> Result<Vec<Loaded>> {
+        let _lease = self.lease()?;
+        let members = self.read_members(source)?;
+        if let Some(bytes) = members.documents.get("manifest.json") {
+            let entries: Vec<Entry> =
+                serde_json::from_slice(bytes).map_err(|error| Error::invalid("invalid archive: manifest.json").caused_by(error))?;
+            return self.load_entries(&members, &entries, report);
+        }
+        if let Some(bytes) = members.documents.get("index.json") {
+            let index: Index =
+                serde_json::from_slice(bytes).map_err(|error| Error::invalid("invalid archive: index.json").caused_by(error))?;
+            return self.load_index(&members, &index, report);
+        }
+        Err(Error::invalid("invalid archive: it has neither manifest.json nor index.json")
+            .hint("a root file system goes through `import`; archives of Docker before 1.10 must be saved again by a newer one"))
+    }
+
+    /// Turns every file into a blob.
+    fn read_members(&self, source: impl Read) -> Result<Members> {
+        let broken = || "read the archive";
+        let mut archive = tar::Archive::new(inflated(source).context(broken)?);
+        let mut members = Members::default();
+        for (count, entry) in archive.entries().context(broken)?.enumerate() {
+            if count >= MEMBERS {
+                return Err(Error::new(Kind::ResourceExhausted, format!("read the archive: more than {MEMBERS} members")));
+            }
+            let mut entry = entry.context(broken)?;
+            let path = entry.path_bytes().into_owned();
+            let path = String::from_utf8(path).map_err(|_| Error::invalid("read the archive: a member's name is not UTF-8"))?;
+            if path.len() > limits::PATH_BYTES {
+                return Err(Error::new(Kind::ResourceExhausted, "read the archive: a member's name is too long"));
+            }
+            let name = clean("", &path).ok_or_else(|| Error::invalid(format!("invalid archive: member {path:?} leaves it")))?;
+            match entry.header().entry_type() {
+                tar::EntryType::Regular | tar::EntryType::Continuous => self.read_file(&mut members, name, &mut entry)?,
+                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
+                    let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned()).unwrap_or_default();
+                    let parent = if kind == tar::EntryType::Link { "" } else { name.rsplit_once('/').map_or("", |(parent, _)| parent) };
+                    let target = clean(parent, &target)
+                        .ok_or_else(|| Error::invalid(format!("invalid archive: link {path:?} to {target:?} leaves it")))?;
+                    members.links.insert(name, target);
+                }
+                // Directories, and the PAX headers that the reader has taken already.
+                _ => {}
+            }
+        }
+        Ok(members)
+    }
+
+    fn read_file(&self, members: &mut Members, name: String, entry: &mut impl Read) -> Result<()> {
+        let what = || format!("read {name:?} of the archive");
+        if DOCUMENTS.contains(&name.as_str()) {
+            let mut bytes = Vec::new();
+            entry.take(limits::CONFIG_BYTES + 1).read_to_end(&mut bytes).context(what)?;
+            if bytes.len() as u64 > limits::CONFIG_BYTES {
+                return Err(Error::new(Kind::ResourceExhausted, format!("{}: it is longer than {} bytes", what(), limits::CONFIG_BYTES)));
+            }
+            members.documents.insert(name, bytes);
+            return Ok(());
+        }
+        let expected = match name.strip_prefix("blobs/sha256/") {
+            Some(hex) => Some(Digest::parse(&format!("sha256:{hex}")).context(what)?),
+            None => None,
+        };
+        let mut ingest = self.ingest()?.limit(limits::LAYER_BYTES);
+        let mut buffer = vec![0u8; 256 << 10];
+        let mut start = Vec::new();
+        loop {
+            let count = match entry.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                result => result.context(what)?,
+            };
+            if start.len() < 4 {
+                start.extend_from_slice(&buffer[..count.min(4)]);
+            }
+            ingest.write_all(&buffer[..count]).context(what)?;
+        }
+        let (digest, size) = ingest.commit(expected.as_ref()).context(what)?;
+        members.files.insert(name, (digest, size, compression(&start)));
+        Ok(())
+    }
+
+    /// Docker's archive.
+    fn load_entries(&self, members: &Members, entries: &[Entry], report: Report<'_>) -> Result<Vec<Loaded>> {
+        if entries.len() > IMAGES {
+            return Err(Error::new(Kind::ResourceExhausted, format!("invalid archive: more than {IMAGES} images")));
+        }
+        let mut loaded = Vec::new();
+        for entry in entries {
+            let (digest, size, _) = members.need(&entry.config)?;
+            let config = self.read_blob(digest, limits::CONFIG_BYTES).context(|| format!("configuration {:?}", entry.config))?;
+            let layers: Vec<Descriptor> = entry
+                .layers
+                .iter()
+                .map(|name| {
+                    let (digest, size, compression) = members.need(name)?;
+                    let kind = match compression {
+                        Compression::None => media_type::OCI_LAYER,
+                        Compression::Gzip => media_type::OCI_LAYER_GZIP,
+                        Compression::Zstd => media_type::OCI_LAYER_ZSTD,
+                    };
+                    Ok(descriptor(kind, digest, *size))
+                })
+                .collect::<Result<_>>()?;
+            let manifest = Manifest {
+                schema_version: 2,
+                media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+                config: descriptor(media_type::OCI_CONFIG, digest, *size),
+                layers,
+                annotations: std::collections::BTreeMap::new(),
+            };
+            let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::internal("write a manifest").caused_by(error))?;
+            let tags = entry.repo_tags.iter().map(|tag| Reference::parse(tag)).collect::<Result<Vec<_>>>()?;
+            self.load_image(&manifest, &bytes, &config, &tags, &mut loaded, report)?;
+        }
+        Ok(loaded)
+    }
+
+    /// An OCI layout.
+    fn load_index(&self, members: &Members, index: &Index, report: Report<'_>) -> Result<Vec<Loaded>> {
+        if index.manifests.len() > IMAGES {
+            return Err(Error::new(Kind::ResourceExhausted, format!("invalid archive: more than {IMAGES} images")));
+        }
+        let mut loaded = Vec::new();
+        for entry in &index.manifests {
+            // Attestations and other attachments are no images.
+            if entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
+                continue;
+            }
+            let tags: Vec<Reference> = tag_of(entry).into_iter().collect();
+            let (bytes, manifest) = self.layout_manifest(members, entry)?;
+            members.need(&format!("blobs/sha256/{}", manifest.config.digest.hex()))?;
+            let config = self.read_blob(&manifest.config.digest, limits::CONFIG_BYTES)?;
+            for layer in &manifest.layers {
+                members.need(&format!("blobs/sha256/{}", layer.digest.hex()))?;
+            }
+            self.load_image(&manifest, &bytes, &config, &tags, &mut loaded, report)?;
+        }
+        if loaded.is_empty() {
+            return Err(Error::invalid("invalid archive: its index.json names no image"));
+        }
+        Ok(loaded)
+    }
+
+    fn layout_manifest(&self, members: &Members, entry: &Descriptor) -> Result<(Vec<u8>, Manifest)> {
+        let mut digest = entry.digest.clone();
+        for _ in 0..INDEX_DEPTH {
+            members.need(&format!("blobs/sha256/{}", digest.hex()))?;
+            let bytes = self.read_blob(&digest, limits::MANIFEST_BYTES)?;
+            if let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) {
+                return Ok((bytes, manifest));
+            }
+            let index: Index =
+                serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("invalid archive: manifest {digest}")).caused_by(error))?;
+            let platform = host_platform();
+            digest = crate::registry::select(&index.manifests, &platform)
+                .ok_or_else(|| Error::not_found(format!("invalid archive: index {digest} has no image for this machine's platform")))?
+                .digest
+                .clone();
+        }
+        Err(Error::invalid("invalid archive: an index within an index within an index"))
+    }
+
+    fn load_image(
+        &self,
+        manifest: &Manifest,
+        bytes: &[u8],
+        config_bytes: &[u8],
+        tags: &[Reference],
+        loaded: &mut Vec<Loaded>,
+        report: Report<'_>,
+    ) -> Result<()> {
+        let what = || format!("configuration {}", manifest.config.digest);
+        let config: ImageConfig = serde_json::from_slice(config_bytes).map_err(|error| Error::invalid(what()).caused_by(error))?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(Error::invalid(format!(
+                "invalid manifest, layers length mismatch: expected {}, got {}",
+                manifest.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        if diff_ids.len() > limits::LAYERS {
+            return Err(Error::new(Kind::ResourceExhausted, format!("{}: {} layers, {} at most", what(), diff_ids.len(), limits::LAYERS)));
+        }
+        let mut parent = None;
+        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            let chain = chain_id(parent.as_ref(), diff_id);
+            if self.layer(&chain)?.is_none() {
+                let bytes = Some((layer.size, layer.size));
+                report(Progress { id: diff_id.short().to_owned(), status: "Loading layer".to_owned(), bytes })?;
+                self.unpack_layer(parent.as_ref(), layer, Some(diff_id))?;
+            }
+            parent = Some(chain);
+        }
+        let image = self.put_image_with_manifest(bytes, config_bytes)?;
+        for tag in tags {
+            let tag = tag.clone().with_default_tag();
+            let lost = self.tag(&tag, &image.id)?;
+            if let Some(old) = lost.filter(|old| *old != image.id) {
+                let text = format!("The image {} already exists, renaming the old one with ID {old} to empty string", tag.familiar());
+                report(Progress::new("", text))?;
+            }
+            loaded.push(Loaded::Tag(tag));
+        }
+        if tags.is_empty() {
+            loaded.push(Loaded::Image(image.id));
+        }
+        Ok(())
+    }
+}
+
+/// The name in an index: containerd's annotation, or the specification's where it is a whole name.
+fn tag_of(entry: &Descriptor) -> Option<Reference> {
+    let name = entry.annotations.get(NAME_ANNOTATION);
+    let name = name.or_else(|| entry.annotations.get(REF_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
+    Reference::parse(name).ok().filter(|reference| reference.digest().is_none())
+}
+
+fn descriptor(kind: &str, digest: &Digest, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: kind.to_owned(),
+        digest: digest.clone(),
+        size,
+        platform: None,
+        annotations: std::collections::BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        assert_eq!(clean("", "./a//b").as_deref(), Some("a/b"));
+        assert_eq!(clean("a", "../b/layer.tar").as_deref(), Some("b/layer.tar"));
+        assert_eq!(clean("a", "/etc/passwd").as_deref(), Some("etc/passwd"));
+        assert_eq!(clean("a", "../../b"), None);
+        assert_eq!(clean("", ".."), None);
+    }
+
+    #[test]
+    fn links_end() {
+        let mut members = Members::default();
+        members.links.insert("a".to_owned(), "b".to_owned());
+        members.links.insert("b".to_owned(), "a".to_owned());
+        assert!(members.find("a").is_none());
+        members.files.insert("c".to_owned(), (Digest::of(b""), 0, Compression::None));
+        members.links.insert("b".to_owned(), "c".to_owned());
+        assert!(members.find("./a").is_some());
+    }
+}
