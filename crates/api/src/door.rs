@@ -2,7 +2,7 @@
 //! the path, and the headers that Docker's clients look at are set.
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -54,6 +54,8 @@ fn negotiate(mut request: Request) -> Result<Request, Failure> {
             Some(version)
         }
     };
+    let folded = fold_image_name(request.method(), rest);
+    let rest = folded.as_deref().unwrap_or(rest);
     let with_query = match request.uri().query() {
         Some(query) => format!("{rest}?{query}"),
         None => rest.to_owned(),
@@ -65,6 +67,22 @@ fn negotiate(mut request: Request) -> Result<Request, Failure> {
         request.extensions_mut().insert(version);
     }
     Ok(request)
+}
+
+/// Makes an image's name one segment: `/images/host:5000/a/b/push` → `/images/host:5000%2Fa%2Fb/push`, so that routes can
+/// say `{name}`.
+fn fold_image_name(method: &Method, path: &str) -> Option<String> {
+    let (prefix, rest) = ["/images/", "/distribution/"].iter().find_map(|prefix| Some((*prefix, path.strip_prefix(prefix)?)))?;
+    let (name, verb) = match rest.rsplit_once('/') {
+        _ if *method == Method::DELETE => (rest, None),
+        Some((name, verb)) => (name, Some(verb)),
+        None => return None,
+    };
+    if !name.contains('/') {
+        return None;
+    }
+    let name = name.replace('/', "%2F");
+    Some(verb.map_or_else(|| format!("{prefix}{name}"), |verb| format!("{prefix}{name}/{verb}")))
 }
 
 /// `/v1.41/containers/json` → (`1.41`, `/containers/json`).

@@ -5,6 +5,7 @@
 //! One module an API section; each gives its own `routes()`. The engine is synchronous, so every call goes through
 //! [`call`], which runs it on tokio's blocking threads.
 
+mod bridge;
 mod build;
 mod containers;
 mod door;
@@ -13,6 +14,7 @@ mod events;
 mod exec;
 mod hijack;
 mod images;
+mod images_transfer;
 mod input;
 mod networks;
 mod system;
@@ -64,6 +66,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(images::routes())
+        .merge(images_transfer::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(build::routes())

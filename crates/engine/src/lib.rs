@@ -14,6 +14,7 @@ pub mod image;
 pub mod network;
 pub mod prune;
 pub mod system;
+pub mod transfer;
 pub mod undo;
 pub mod volume;
 pub mod watch;

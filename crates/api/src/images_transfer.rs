@@ -1,0 +1,234 @@
+//! `/images`: create (pull, import), push, get (save), load; `/auth`, `/distribution`, and bases from a distribution.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::model::image::RunConfig;
+use engine::model::{Error, Reference, Result};
+use engine::transfer::{Credentials, Progress, parse_platform};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::bridge::{Sink, reader, stream};
+use crate::input::{Body as JsonBody, Params};
+use crate::{Failure, Shared, call};
+
+const JSON: &str = "application/json";
+const TAR: &str = "application/x-tar";
+/// Docker's header is URL-safe base64, with padding or without.
+const HEADER_BASE64: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+pub fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/images/create", post(create))
+        .route("/images/load", post(load))
+        .route("/images/get", get(save))
+        .route("/images/{name}/get", get(save_one))
+        .route("/images/{name}/push", post(push))
+        .route("/auth", post(auth))
+        .route("/distribution/{name}/json", get(distribution))
+        .route("/cauldron/v1/images/bootstrap", post(bootstrap))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AuthConfig {
+    username: String,
+    password: String,
+    auth: String,
+    serveraddress: String,
+    identitytoken: String,
+    registrytoken: String,
+}
+
+impl AuthConfig {
+    fn credentials(self) -> Result<Option<Credentials>> {
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credentials::Bearer(self.registrytoken)));
+        }
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credentials::Identity(self.identitytoken)));
+        }
+        if !self.username.is_empty() {
+            return Ok(Some(Credentials::Basic { user: self.username, password: self.password }));
+        }
+        if self.auth.is_empty() {
+            return Ok(None);
+        }
+        let decoded = base64::engine::general_purpose::STANDARD.decode(&self.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match decoded.as_deref().and_then(|text| text.split_once(':')) {
+            Some((user, password)) => Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() })),
+            None => Err(Error::invalid("the field auth of the credentials is not base64 of user:password")),
+        }
+    }
+}
+
+/// `X-Registry-Auth`.
+fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
+    let bad = || Error::invalid("malformed X-Registry-Auth header");
+    let Some(value) = headers.get("x-registry-auth") else { return Ok(None) };
+    if value.is_empty() {
+        return Ok(None);
+    }
+    // Some clients send the ordinary alphabet.
+    let text = value.to_str().map_err(|_| bad())?.replace('+', "-").replace('/', "_");
+    let bytes = HEADER_BASE64.decode(text).map_err(|error| bad().caused_by(error))?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let config: Option<AuthConfig> = serde_json::from_slice(&bytes).map_err(|error| bad().caused_by(error))?;
+    config.unwrap_or_default().credentials()
+}
+
+/// One step in Docker's shape.
+fn step(sink: &Sink, progress: &Progress) -> Result<()> {
+    let mut message = json!({ "status": progress.status });
+    if !progress.id.is_empty() {
+        message["id"] = json!(progress.id);
+    }
+    if let Some((current, total)) = progress.bytes {
+        message["progressDetail"] = json!({ "current": current, "total": total });
+        message["progress"] = json!(bar(current, total));
+    } else if !progress.id.is_empty() && !progress.status.starts_with("Pulling from") {
+        message["progressDetail"] = json!({});
+    }
+    sink.message(&message)
+}
+
+/// Docker's own bar, for clients that print it as it comes.
+fn bar(current: u64, total: u64) -> String {
+    let filled = usize::try_from(current.saturating_mul(50) / total.max(1)).unwrap_or(50).min(50);
+    let megabytes = |bytes: u64| format!("{:.4}", bytes as f64 / 1e6).trim_end_matches('0').trim_end_matches('.').to_owned();
+    let head = if filled < 50 { ">" } else { "" };
+    format!("[{}{head}{}]  {}MB/{}MB", "=".repeat(filled), " ".repeat(50 - filled - head.len()), megabytes(current), megabytes(total))
+}
+
+fn platform(params: &Params) -> Result<Option<engine::model::image::Platform>> {
+    match params.text("platform") {
+        "" => Ok(None),
+        text => parse_platform(text).map(Some),
+    }
+}
+
+async fn create(State(engine): State<Shared>, params: Params, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    let platform = platform(&params)?;
+    if !params.text("fromImage").is_empty() {
+        let credentials = credentials(&headers)?;
+        let mut reference = Reference::parse(params.text("fromImage"))?;
+        let tag = params.text("tag");
+        if !tag.is_empty() {
+            reference = match engine::model::Digest::parse(tag) {
+                Ok(digest) => reference.at_digest(digest),
+                Err(_) => reference.retagged(tag)?,
+            };
+        }
+        let all = reference.tag().is_none() && reference.digest().is_none();
+        return stream(&engine, JSON, move |engine, sink| {
+            engine.pull(&reference, all, platform.as_ref(), credentials, &|progress| step(&sink, &progress))
+        })
+        .await;
+    }
+    if params.text("fromSrc") != "-" {
+        return Err(Error::invalid("fromSrc: only - (the request's body) is taken: the engine fetches no URL").into());
+    }
+    let reference = match (params.text("repo"), params.text("tag")) {
+        ("", _) => None,
+        (repo, "") => Some(Reference::parse(repo)?),
+        (repo, tag) => Some(Reference::parse(repo)?.retagged(tag)?),
+    };
+    let message = match params.text("message") {
+        "" => "Imported from -".to_owned(),
+        text => text.to_owned(),
+    };
+    let changes: Vec<String> = params.all("changes").map(str::to_owned).collect();
+    let source = reader(body);
+    stream(&engine, JSON, move |engine, sink| {
+        let config = changed(&changes)?;
+        let id = engine.import_image(source, reference.as_ref(), config, &message, platform)?;
+        sink.message(&json!({ "status": id.as_str() }))
+    })
+    .await
+}
+
+fn changed(changes: &[String]) -> Result<RunConfig> {
+    match changes {
+        [] => Ok(RunConfig::default()),
+        _ => Err(Error::new(engine::model::Kind::NotImplemented, "import: changes are not supported yet")),
+    }
+}
+
+async fn load(State(engine): State<Shared>, params: Params, body: Body) -> Result<Response, Failure> {
+    let quiet = params.flag("quiet");
+    let source = reader(body);
+    stream(&engine, JSON, move |engine, sink| {
+        let report = |progress: Progress| if quiet && progress.bytes.is_some() { Ok(()) } else { step(&sink, &progress) };
+        for loaded in engine.load_images(source, &report)? {
+            sink.message(&json!({ "stream": format!("{loaded}\n") }))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn save(State(engine): State<Shared>, params: Params) -> Result<Response, Failure> {
+    let names: Vec<String> = params.all("names").flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    save_names(&engine, names).await
+}
+
+async fn save_one(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Response, Failure> {
+    save_names(&engine, vec![name]).await
+}
+
+async fn save_names(engine: &Shared, names: Vec<String>) -> Result<Response, Failure> {
+    stream(engine, TAR, move |engine, sink| {
+        engine.check_saved(&names)?;
+        engine.save_images(&names, std::io::BufWriter::with_capacity(128 << 10, sink))
+    })
+    .await
+}
+
+async fn push(State(engine): State<Shared>, Path(name): Path<String>, params: Params, headers: HeaderMap) -> Result<Response, Failure> {
+    let credentials = credentials(&headers)?;
+    let mut reference = Reference::parse(&name)?;
+    if !params.text("tag").is_empty() {
+        reference = reference.retagged(params.text("tag"))?;
+    }
+    stream(&engine, JSON, move |engine, sink| {
+        let pushed = |tag: &str, digest: &engine::model::Digest, size: u64| {
+            sink.message(&json!({ "progressDetail": {}, "aux": { "Tag": tag, "Digest": digest.as_str(), "Size": size } }))
+        };
+        engine.push(&reference, credentials, &|progress| step(&sink, &progress), &pushed)
+    })
+    .await
+}
+
+async fn auth(State(engine): State<Shared>, JsonBody(config): JsonBody<AuthConfig>) -> Result<Response, Failure> {
+    let server = config.serveraddress.clone();
+    let credentials = config.credentials()?.ok_or_else(|| Error::invalid("credentials are missing: want username and password"))?;
+    let token = call(&engine, move |engine| engine.login(&server, credentials)).await?;
+    Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": token })).into_response())
+}
+
+async fn distribution(State(engine): State<Shared>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
+    let credentials = credentials(&headers)?;
+    let reference = Reference::parse(&name)?;
+    let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await?;
+    let descriptor = json!({ "mediaType": found.descriptor.media_type, "digest": found.descriptor.digest, "size": found.descriptor.size });
+    Ok(Json(json!({ "Descriptor": descriptor, "Platforms": found.platforms })).into_response())
+}
+
+async fn bootstrap(State(engine): State<Shared>, params: Params) -> Result<Response, Failure> {
+    let reference = Reference::parse(params.text("name"))?;
+    stream(&engine, JSON, move |engine, sink| {
+        let id = engine.bootstrap(&reference, &|line| sink.message(&json!({ "status": line })))?;
+        sink.message(&json!({ "status": id.as_str(), "aux": { "ID": id.as_str() } }))
+    })
+    .await
+}
