@@ -1,1 +1,271 @@
-//! See the crate's documentation.
+//! Execs: more processes in a running container.
+//!
+//! `run/containers/<id>/execs/<exec id>.request.json` is what was asked (written here, once); `<exec id>.json` beside it is
+//! what became of it (the monitor's). Both go with the run of the container.
+
+use model::bundle::{Bundle, Process};
+use model::container::Seccomp;
+use model::error::Context as _;
+use model::state::Status;
+use model::{ContainerId, Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use crate::Engine;
+use crate::container::{Container, read_json, write_json};
+use runtime::{ExecState, Streams};
+
+/// What an exec is asked to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Arguments.
+    pub argv: Vec<String>,
+    /// Added to the container's environment.
+    pub env: Vec<String>,
+    /// Empty is the container's.
+    pub user: String,
+    /// Empty is the container's.
+    pub working_dir: String,
+    /// A terminal.
+    pub tty: bool,
+    /// All capabilities, no seccomp filter.
+    pub privileged: bool,
+    /// Attach stdin.
+    pub stdin: bool,
+    /// Attach stdout.
+    pub stdout: bool,
+    /// Attach stderr.
+    pub stderr: bool,
+    /// Keys that detach; empty is the client's or the default.
+    pub detach_keys: String,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+}
+
+/// An exec.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    /// Its identifier: 64 hexadecimal digits.
+    pub id: String,
+    /// Its container.
+    pub container: ContainerId,
+    /// What was asked.
+    pub request: ExecRequest,
+    /// What became of it; `None` before it was started.
+    pub state: Option<ExecState>,
+    run_dir: PathBuf,
+}
+
+fn no_such(id: &str) -> Error {
+    Error::not_found(format!("No such exec instance: {id}"))
+}
+
+fn request_path(run_dir: &Path, id: &str) -> PathBuf {
+    run_dir.join("execs").join(format!("{id}.request.json"))
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Engine {
+    /// Records an exec; it does not run yet.
+    ///
+    /// # Errors
+    /// The container does not run or is paused; no command.
+    pub fn exec_create(&self, name: &str, request: &ExecRequest) -> Result<String> {
+        if request.argv.is_empty() {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        if !request.detach_keys.is_empty() {
+            model::detach::parse(&request.detach_keys)?;
+        }
+        let container = self.find(name)?;
+        can_exec(&container, name)?;
+        let mut random = [0; 32];
+        crate::container::fill_random(&mut random)?;
+        let id = ContainerId::from_bytes(random).as_str().to_owned();
+        let dir = container.run_dir.join("execs");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .context(|| format!("create directory {}", dir.display()))?;
+        write_json(&request_path(&container.run_dir, &id), request, false)?;
+        self.exec_event(&container, "exec_create", &id, request, &[]);
+        Ok(id)
+    }
+    /// Finds an exec.
+    ///
+    /// # Errors
+    /// `No such exec instance: …`.
+    pub fn exec(&self, id: &str) -> Result<Exec> {
+        if !is_id(id) {
+            return Err(no_such(id));
+        }
+        let runs = self.store.layout.run_root.join("containers");
+        let entries = std::fs::read_dir(&runs).context(|| format!("read directory {}", runs.display()))?;
+        for entry in entries.flatten() {
+            let Some(container) = entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()) else {
+                continue;
+            };
+            let run_dir = entry.path();
+            let Some(request) = read_json::<ExecRequest>(&request_path(&run_dir, id))? else { continue };
+            let state = match runtime::exec_state(&run_dir, id) {
+                Ok(state) => Some(state),
+                Err(error) if error.kind() == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            return Ok(Exec { id: id.to_owned(), container, request, state, run_dir });
+        }
+        Err(no_such(id))
+    }
+    /// Starts an exec. The stream is there unless `detach`.
+    ///
+    /// # Errors
+    /// It was started before, its container does not run, or its process could not be executed.
+    pub fn exec_start(&self, exec: &Exec, detach: bool, console_size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
+        let name = exec.container.as_str();
+        let container = self.find(name)?;
+        can_exec(&container, name)?;
+        let started = exec.run_dir.join("execs").join(format!("{}.started", exec.id));
+        let claim = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&started);
+        if claim.is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            let running = exec.state.as_ref().is_some_and(|state| state.running);
+            let what = if running { "is already running" } else { "has already run" };
+            return Err(Error::conflict(format!("exec command {} {what}", exec.id)));
+        }
+        let mut process = process_of(&exec.run_dir, &exec.request)?;
+        process.console_size = console_size.or(exec.request.console_size);
+        let request = &exec.request;
+        let streams = Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
+        self.exec_event(&container, "exec_start", &exec.id, request, &[]);
+        runtime::exec(&exec.run_dir, &exec.id, &process, streams, detach)
+    }
+    /// Says that an exec has ended.
+    pub fn exec_died(&self, exec: &Exec) {
+        let (Ok(container), Ok(state)) = (self.load(&exec.container), runtime::exec_state(&exec.run_dir, &exec.id)) else {
+            return;
+        };
+        let code = state.exit_code.unwrap_or_default().to_string();
+        self.container_event(&container, "exec_die", &[("execID", &exec.id), ("exitCode", &code)]);
+    }
+    /// Says that a client left an exec by the detach keys.
+    pub fn exec_detached(&self, exec: &Exec) {
+        if let Ok(container) = self.load(&exec.container) {
+            self.container_event(&container, "exec_detach", &[("execID", &exec.id)]);
+        }
+    }
+    /// Changes the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// No such exec, or it has no terminal.
+    pub fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
+        let exec = self.exec(id)?;
+        runtime::resize(&exec.run_dir, Some(id), rows, columns)
+    }
+    /// The ids of a container's execs that were not ended (inspect shows them).
+    ///
+    /// # Errors
+    /// The run directory cannot be read.
+    pub fn exec_ids(&self, container: &Container) -> Result<Vec<String>> {
+        let dir = container.run_dir.join("execs");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(|| format!("read directory {}", dir.display())),
+        };
+        let ids = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            let id = name.to_str()?.strip_suffix(".request.json")?;
+            let ended = runtime::exec_state(&container.run_dir, id).is_ok_and(|state| !state.running);
+            (!ended).then(|| id.to_owned())
+        });
+        Ok(ids.collect())
+    }
+    fn exec_event(&self, container: &Container, action: &str, id: &str, request: &ExecRequest, more: &[(&str, &str)]) {
+        let mut attributes = vec![("execID", id)];
+        attributes.extend_from_slice(more);
+        self.container_event(container, &format!("{action}: {}", request.argv.join(" ")), &attributes);
+    }
+}
+
+fn can_exec(container: &Container, name: &str) -> Result<()> {
+    container.running()?;
+    if container.status() == Status::Paused {
+        return Err(Error::conflict(format!("container {name} is paused, unpause the container before exec")));
+    }
+    Ok(())
+}
+
+/// The process of an exec: the container's own, with what the request changes.
+fn process_of(run_dir: &Path, request: &ExecRequest) -> Result<Process> {
+    let path = run_dir.join("bundle.json");
+    let bundle: Bundle = read_json(&path)?.ok_or_else(|| Error::internal(format!("read {}: it is missing", path.display())))?;
+    Ok(changed(bundle.process, request))
+}
+
+fn changed(mut process: Process, request: &ExecRequest) -> Process {
+    process.argv.clone_from(&request.argv);
+    if request.tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".to_owned());
+    }
+    for pair in &request.env {
+        let name = pair.split('=').next().unwrap_or_default();
+        let same = |have: &String| have.split('=').next() == Some(name);
+        if !pair.contains('=') {
+            process.env.retain(|have| !same(have));
+            continue;
+        }
+        match process.env.iter_mut().find(|have| same(have)) {
+            Some(have) => have.clone_from(pair),
+            None => process.env.push(pair.clone()),
+        }
+    }
+    if !request.user.is_empty() {
+        process.user.clone_from(&request.user);
+    }
+    if !request.working_dir.is_empty() {
+        process.cwd.clone_from(&request.working_dir);
+    }
+    process.create_cwd = false;
+    process.tty = request.tty;
+    process.open_stdin = request.stdin;
+    process.stdin_once = true;
+    process.console_size = None;
+    if request.privileged {
+        process.capabilities = model::capability::ALL.iter().map(|name| (*name).to_owned()).collect();
+        process.seccomp = Seccomp::Unconfined;
+    }
+    process
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_changes_what_it_asks_for() {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let base = Process {
+            argv: strings(&["sleep", "1"]),
+            env: strings(&["PATH=/bin", "A=1", "B=2"]),
+            cwd: "/srv".into(),
+            user: "www".into(),
+            create_cwd: true,
+            ..Process::default()
+        };
+        let request = ExecRequest {
+            argv: strings(&["sh"]),
+            env: strings(&["A=x=y", "C=3", "B"]),
+            tty: true,
+            ..ExecRequest::default()
+        };
+        let process = changed(base, &request);
+        assert_eq!(process.argv, ["sh"]);
+        assert_eq!(process.env, ["PATH=/bin", "A=x=y", "TERM=xterm", "C=3"]);
+        assert_eq!((process.user.as_str(), process.cwd.as_str(), process.create_cwd), ("www", "/srv", false));
+    }
+}

@@ -5,12 +5,14 @@
 
 pub use model;
 
+pub mod attach;
 pub mod build;
 pub mod config;
 pub mod container;
 pub mod event;
 pub mod exec;
 pub mod image;
+pub mod log;
 pub mod network;
 pub mod prune;
 pub mod system;

@@ -17,6 +17,7 @@ pub mod id;
 pub mod image;
 pub mod launch;
 pub mod limits;
+pub mod log;
 pub mod link;
 pub mod network;
 pub mod reference;

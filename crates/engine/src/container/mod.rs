@@ -25,7 +25,9 @@ mod update;
 mod wait;
 
 pub use create::{Created, Request};
+pub(crate) use lookup::{read_json, write_json};
 pub use lookup::{Changes, Container, ContainerLock};
+pub(crate) use names::fill_random;
 pub use names::is_valid as is_valid_name;
 pub use remove::RemoveOptions;
 pub use update::Update;
