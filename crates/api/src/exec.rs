@@ -1,8 +1,160 @@
-//! `/exec`
+//! `/exec` and `/containers/{id}/exec`
 
-use crate::Shared;
-use axum::Router;
+use crate::hijack::{Far, First, Hijack};
+use crate::{Failure, Shared, call, input::Body, input::Params, streams};
+use axum::extract::{FromRequest as _, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use engine::exec::{Exec, ExecRequest};
+use engine::model::log::{Stream, frame};
+use engine::model::{Error, Kind, Result};
+use serde::Deserialize;
+use serde_json::json;
 
 pub fn routes() -> Router<Shared> {
     Router::new()
+        .route("/containers/{id}/exec", post(create))
+        .route("/exec/{id}/start", post(start))
+        .route("/exec/{id}/resize", post(resize))
+        .route("/exec/{id}/json", get(inspect))
+}
+
+/// Docker's `ExecConfig`; every field may be absent or null.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Config {
+    user: Option<String>,
+    privileged: Option<bool>,
+    tty: Option<bool>,
+    console_size: Option<(u16, u16)>,
+    attach_stdin: Option<bool>,
+    attach_stdout: Option<bool>,
+    attach_stderr: Option<bool>,
+    detach_keys: Option<String>,
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+    cmd: Option<Vec<String>>,
+}
+
+/// Docker's `ExecStartConfig`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Start {
+    detach: Option<bool>,
+    tty: Option<bool>,
+    console_size: Option<(u16, u16)>,
+}
+
+async fn create(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    Body(config): Body<Config>,
+) -> Result<Response, Failure> {
+    let request = ExecRequest {
+        argv: config.cmd.unwrap_or_default(),
+        env: config.env.unwrap_or_default(),
+        user: config.user.unwrap_or_default(),
+        working_dir: config.working_dir.unwrap_or_default(),
+        tty: config.tty.unwrap_or_default(),
+        privileged: config.privileged.unwrap_or_default(),
+        stdin: config.attach_stdin.unwrap_or_default(),
+        stdout: config.attach_stdout.unwrap_or_default(),
+        stderr: config.attach_stderr.unwrap_or_default(),
+        detach_keys: config.detach_keys.unwrap_or_default(),
+        console_size: config.console_size,
+    };
+    let id = call(&engine, move |engine| engine.exec_create(&id, &request)).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id }))).into_response())
+}
+
+/// `POST /exec/{id}/start`. Once the process was asked for, a failure to execute it goes into the stream, as Docker's
+/// does: clients then ask the exec for its exit code, 126 or 127.
+async fn start(State(engine): State<Shared>, Path(id): Path<String>, request: Request) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let upgrade = parts.headers.contains_key(header::UPGRADE);
+    // A client that upgrades sends its JSON with a length; what comes after it is the process's input.
+    let Body(config) = Body::<Start>::from_request(Request::new(body), &engine).await?;
+    let request = Request::from_parts(parts, axum::body::Body::empty());
+    let detach = config.detach.unwrap_or_default();
+    let exec = call(&engine, move |engine| engine.exec(&id)).await?;
+    if !detach && config.tty.is_some_and(|tty| tty != exec.request.tty) && !upgrade {
+        return Err(Failure(Error::invalid("the exec was created with another choice of a terminal")));
+    }
+    let keys = streams::detach_keys(&exec.request.detach_keys)?;
+    let (started, size) = (exec.clone(), config.console_size);
+    let stream = call(&engine, move |engine| engine.exec_start(&started, detach, size)).await;
+    if detach {
+        stream?;
+        return Ok(StatusCode::OK.into_response());
+    }
+    let (far, first) = match stream {
+        Ok(Some(stream)) => (Far::Now(stream), First::Bytes(Vec::new())),
+        Ok(None) => (Far::Nothing, First::Bytes(Vec::new())),
+        Err(Failure(error)) if matches!(error.kind(), Kind::CommandNotFound | Kind::CannotExecute) => {
+            (Far::Nothing, First::Bytes(message(&exec, &error)))
+        }
+        Err(failure) => return Err(failure),
+    };
+    let (tty, stdin) = (exec.request.tty, exec.request.stdin);
+    let hijack = Hijack {
+        far,
+        first,
+        multiplexed: !tty,
+        stdin,
+        detach: (tty && stdin).then_some(keys),
+        at_end: Some(Box::new(move |detached| {
+            if detached {
+                engine.exec_detached(&exec);
+            } else {
+                engine.exec_died(&exec);
+            }
+        })),
+    };
+    Ok(hijack.answer(request))
+}
+
+/// An error as the process's output.
+fn message(exec: &Exec, error: &Error) -> Vec<u8> {
+    let text = format!("{error}\r\n");
+    if exec.request.tty {
+        return text.into_bytes();
+    }
+    let mut framed = Vec::new();
+    frame(Stream::Stdout, text.as_bytes(), &mut framed);
+    framed
+}
+
+async fn resize(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<StatusCode, Failure> {
+    let (rows, columns) = streams::size(&params)?;
+    call(&engine, move |engine| engine.exec_resize(&id, rows, columns)).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result<Response, Failure> {
+    let exec = call(&engine, move |engine| engine.exec(&id)).await?;
+    let state = exec.state.clone().unwrap_or_default();
+    let request = &exec.request;
+    let (entrypoint, arguments) = request.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    let body = json!({
+        "ID": exec.id,
+        "Running": state.running,
+        "ExitCode": state.exit_code,
+        "ProcessConfig": {
+            "tty": request.tty,
+            "entrypoint": entrypoint,
+            "arguments": arguments,
+            "privileged": request.privileged,
+            "user": request.user,
+        },
+        "OpenStdin": request.stdin,
+        "OpenStdout": request.stdout,
+        "OpenStderr": request.stderr,
+        "CanRemove": state.exit_code.is_some(),
+        "ContainerID": exec.container.as_str(),
+        "DetachKeys": request.detach_keys,
+        "Pid": state.pid,
+    });
+    Ok(Json(body).into_response())
 }

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use engine::log::Next;
 use engine::model::detach::Detach;
 use hyper_util::rt::TokioIo;
 use std::os::unix::net as std_net;
@@ -30,20 +31,31 @@ pub(crate) enum Far {
     Nothing,
 }
 
+/// Sent before anything else, in the stream's format.
+pub(crate) enum First {
+    /// An error message, say.
+    Bytes(Vec<u8>),
+    /// What the container wrote so far.
+    Logs(Box<engine::log::Logs>),
+}
+
+/// Called when the connection is over; true: the client left by the detach keys.
+pub(crate) type AtEnd = Box<dyn FnOnce(bool) + Send>;
+
 /// What to do with a connection.
 pub(crate) struct Hijack {
     /// The container's end.
     pub far: Far,
-    /// Sent before anything else: logs, in the stream's format.
-    pub first: Vec<u8>,
+    /// What comes first.
+    pub first: First,
     /// Whether the stream has frames.
     pub multiplexed: bool,
     /// Pass the client's bytes on.
     pub stdin: bool,
     /// Keys that end the connection and leave the process running.
     pub detach: Option<Detach>,
-    /// Called when the detach keys came.
-    pub on_detach: Option<Box<dyn FnOnce() + Send>>,
+    /// Called before the client sees the end.
+    pub at_end: Option<AtEnd>,
 }
 
 /// The content type that this client expects of a stream.
@@ -82,7 +94,7 @@ impl Hijack {
     /// Copies both ways until the output ends, the client is gone or the detach keys came.
     async fn run<C: AsyncRead + AsyncWrite + Unpin>(self, client: C) {
         let (mut from_client, mut to_client) = tokio::io::split(client);
-        if to_client.write_all(&self.first).await.is_err() || to_client.flush().await.is_err() {
+        if send_first(self.first, &mut to_client).await.is_err() {
             return;
         }
         let Some(far) = connect(self.far).await else {
@@ -94,17 +106,36 @@ impl Hijack {
             let output = tokio::io::copy(&mut from_far, &mut to_client);
             let input = input(&mut from_client, &mut to_far, self.stdin, self.detach);
             tokio::pin!(output, input);
+            let mut detached = false;
             tokio::select! {
                 _ = &mut output => {}
-                end = &mut input => match (end, self.on_detach) {
-                    (End::OfInput, _) => drop(output.await),
-                    (End::Detached, Some(tell)) => tell(),
-                    (End::Detached | End::Broken, _) => {}
+                end = &mut input => match end {
+                    End::OfInput => drop(output.await),
+                    End::Detached => detached = true,
+                    End::Broken => {}
                 }
+            }
+            if let Some(tell) = self.at_end {
+                tell(detached);
             }
         }
         let _ = to_client.shutdown().await;
     }
+}
+
+async fn send_first<W: AsyncWrite + Unpin>(first: First, client: &mut W) -> std::io::Result<()> {
+    match first {
+        First::Bytes(bytes) => client.write_all(&bytes).await?,
+        First::Logs(mut logs) => {
+            let mut piece = Vec::new();
+            while logs.read(&mut piece).map_err(std::io::Error::other)? == Next::More {
+                client.write_all(&piece).await?;
+                piece.clear();
+            }
+            client.write_all(&piece).await?;
+        }
+    }
+    client.flush().await
 }
 
 /// The connection to the container; waits for a container that is not started yet.
@@ -198,7 +229,7 @@ mod tests {
     }
 
     fn hijack(far: Far, detach: Option<Detach>) -> Hijack {
-        Hijack { far, first: b"log\n".to_vec(), multiplexed: false, stdin: true, detach, on_detach: None }
+        Hijack { far, first: First::Bytes(b"log\n".to_vec()), multiplexed: false, stdin: true, detach, at_end: None }
     }
 
     #[test]

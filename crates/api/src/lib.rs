@@ -17,6 +17,8 @@ mod images;
 mod images_transfer;
 mod input;
 mod networks;
+mod serve;
+mod streams;
 mod system;
 mod volumes;
 
@@ -25,6 +27,7 @@ use engine::Engine;
 use std::sync::Arc;
 
 pub use error::Failure;
+pub use serve::{Host, serve};
 
 /// The engine, shared by every handler.
 pub type Shared = Arc<Engine>;
@@ -65,6 +68,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(events::routes())
         .merge(containers::routes())
         .merge(exec::routes())
+        .merge(streams::routes())
         .merge(images::routes())
         .merge(images_transfer::routes())
         .merge(networks::routes())
