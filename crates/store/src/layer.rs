@@ -1,15 +1,24 @@
 //! Layers: `layers/<chain hex>/{diff/,layer.json}`, read-only once they are there.
 //!
-//! A layer is unpacked or committed under a temporary name (`layers/.tmp-…`) and renamed when it is complete; one
-//! without `layer.json` does not count. The lock `layer-<two digits>` keeps two processes from unpacking the same one.
-//! Nothing is fsynced file by file.
+//! A layer is unpacked or committed under a temporary name (`layers/.tmp-…`) and renamed when it is complete; a
+//! temporary one that a crash left is removed by the next collection. The lock `layer-<two digits>` keeps two processes
+//! from unpacking the same one. Nothing is fsynced file by file.
 
+use model::digest::chain_id;
+use model::error::Context as _;
 use model::image::Descriptor;
-use model::{Digest, Error, Kind, Result};
+use model::{Digest, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fs::DirBuilder;
 use std::io::Read;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::Store;
+use crate::layout::Layout;
+use crate::tree::stream;
+use crate::tree::{self, Unpack, Whiteouts};
 
 /// A layer's record, `layer.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,28 +43,127 @@ impl Store {
     ///
     /// # Errors
     /// Names the member that was refused or could not be written, or both digests. Nothing is left then.
-    pub fn unpack_layer(&self, _parent: Option<&Digest>, _blob: &Descriptor, _diff_id: Option<&Digest>) -> Result<Layer> {
-        Err(Error::new(Kind::NotImplemented, "unpack_layer"))
+    pub fn unpack_layer(&self, parent: Option<&Digest>, blob: &Descriptor, diff_id: Option<&Digest>) -> Result<Layer> {
+        let file = self.open_blob(&blob.digest)?;
+        self.unpack_stream(parent, file, Some(blob), diff_id)
     }
     /// As [`Store::unpack_layer`], from a stream while it arrives. `blob` describes the blob that will hold the
-    /// stream's bytes, if it is known beforehand.
+    /// stream's bytes, if it is known beforehand. The stream is not read where the layer is there already.
     ///
     /// # Errors
     /// As [`Store::unpack_layer`].
     pub fn unpack_stream(
         &self,
-        _parent: Option<&Digest>,
-        _source: impl Read + Send,
-        _blob: Option<&Descriptor>,
-        _diff_id: Option<&Digest>,
+        parent: Option<&Digest>,
+        source: impl Read + Send,
+        blob: Option<&Descriptor>,
+        diff_id: Option<&Digest>,
     ) -> Result<Layer> {
-        Err(Error::new(Kind::NotImplemented, "unpack_stream"))
+        let _lock = match diff_id {
+            Some(diff_id) => {
+                let chain = chain_id(parent, diff_id);
+                let lock = sys::fs::Lock::exclusive(self.layout.lock(&format!("layer-{}", &chain.hex()[..2])))
+                    .context(|| format!("lock layer {chain}"))?;
+                if let Some(there) = self.layer(&chain)? {
+                    return Ok(there);
+                }
+                Some(lock)
+            }
+            None => None,
+        };
+        let temporary = self.temporary_layer()?;
+        make_diff(&temporary.diff())?;
+        let diff = sys::fs::open_root(temporary.diff()).context(|| format!("open {}", temporary.diff().display()))?;
+        let how = Unpack { whiteouts: Whiteouts::Overlay, owner: None, keep_kinds: false };
+        let (unpacked, found) = stream::unpack_compressed(source, |plain| tree::unpack(diff.as_fd(), plain, &how))
+            .map_err(|error| match blob {
+                Some(blob) => error.within(format_args!("layer {}", blob.digest)),
+                None => error.within("layer"),
+            })?;
+        if let Some(expected) = diff_id
+            && *expected != found
+        {
+            return Err(Error::invalid(format!("layer {expected}: its content has the digest {found}")));
+        }
+        let layer = Layer {
+            chain: chain_id(parent, &found),
+            parent: parent.cloned(),
+            diff_id: found,
+            size: unpacked.size,
+            blob: blob.cloned(),
+        };
+        temporary.publish(&layer)
     }
     /// The record of a layer by chain id; `None` where there is none.
     ///
     /// # Errors
     /// The record is malformed.
-    pub fn layer(&self, _chain: &Digest) -> Result<Option<Layer>> {
-        Err(Error::new(Kind::NotImplemented, "layer"))
+    pub fn layer(&self, chain: &Digest) -> Result<Option<Layer>> {
+        let path = self.layout.layer(chain).join(RECORD);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("read {}", path.display())),
+        }
     }
+    /// A place for a layer in the making.
+    pub(crate) fn temporary_layer(&self) -> Result<Temporary> {
+        let path = self.layout.layers().join(format!("{TEMPORARY}{}", crate::random_name()));
+        DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
+        // Held for as long as the layer is in the making: a collection takes those that nobody holds.
+        let lock = sys::fs::Lock::exclusive(path.join("lock")).context(|| format!("lock {}", path.display()))?;
+        Ok(Temporary { layout: self.layout.clone(), path, published: false, _lock: lock })
+    }
+}
+
+const RECORD: &str = "layer.json";
+/// How the names of layers in the making begin.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// A layer in the making. Dropping it removes it.
+pub(crate) struct Temporary {
+    layout: Layout,
+    path: PathBuf,
+    published: bool,
+    _lock: sys::fs::Lock,
+}
+
+impl Temporary {
+    /// Where its tree goes. Not made yet.
+    pub(crate) fn diff(&self) -> PathBuf {
+        self.path.join("diff")
+    }
+    /// Gives it its name. A layer of that name that is there already stays, and its record is returned.
+    pub(crate) fn publish(mut self, layer: &Layer) -> Result<Layer> {
+        let json = serde_json::to_vec(layer).map_err(|error| Error::internal(RECORD).caused_by(error))?;
+        let record = self.path.join(RECORD);
+        std::fs::write(&record, json).context(|| format!("write {}", record.display()))?;
+        std::fs::remove_file(self.path.join("lock")).context(|| format!("unlock {}", self.path.display()))?;
+        let target = self.layout.layer(&layer.chain);
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {
+            Ok(()) => self.published = true,
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(std::io::Error::from(error)).context(|| format!("name layer {}", layer.chain)),
+        }
+        Ok(layer.clone())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.published {
+            // What stays is removed by the next collection.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// The root of a layer's tree: 0755 whatever the umask.
+fn make_diff(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o755).create(path).context(|| format!("create {}", path.display()))?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .context(|| format!("create {}", path.display()))
 }

@@ -59,6 +59,10 @@ impl Layout {
     pub fn layer(&self, chain: &Digest) -> PathBuf {
         self.root.join("layers").join(chain.hex())
     }
+    /// The tree of a committed layer.
+    pub fn layer_diff(&self, chain: &Digest) -> PathBuf {
+        self.layer(chain).join("diff")
+    }
     /// All containers.
     pub fn containers(&self) -> PathBuf {
         self.root.join("containers")

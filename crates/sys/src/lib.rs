@@ -2,3 +2,4 @@
 //! `std::io::Result`. No domain nouns here.
 
 pub mod fs;
+pub mod overlay;

@@ -4,8 +4,14 @@
 //! path is opened below the root's descriptor with `openat2(RESOLVE_IN_ROOT)`. Writing is PAX and deterministic: sorted,
 //! numeric owners, times of whole seconds, so that the same tree gives the same digest.
 
-use model::{Error, Kind, Result};
-use std::io::{Read, Write};
+mod header;
+mod pack;
+mod reader;
+pub mod stream;
+mod unpack;
+
+use model::Result;
+use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
 
 /// How `.wh.` members are taken, and how overlay's whiteouts are written.
@@ -52,8 +58,8 @@ pub struct Pack {
 ///
 /// # Errors
 /// Names the member. What was unpacked before it stays: the caller removes the tree.
-pub fn unpack(_root: BorrowedFd<'_>, _archive: impl Read, _how: &Unpack) -> Result<Unpacked> {
-    Err(Error::new(Kind::NotImplemented, "unpack"))
+pub fn unpack(root: BorrowedFd<'_>, archive: impl BufRead, how: &Unpack) -> Result<Unpacked> {
+    unpack::run(root, archive, how)
 }
 
 /// Writes the tree (or the single file) at `path` below `root` as a tar stream, with its end marker. A link in the
@@ -61,6 +67,15 @@ pub fn unpack(_root: BorrowedFd<'_>, _archive: impl Read, _how: &Unpack) -> Resu
 ///
 /// # Errors
 /// Names the file.
-pub fn pack(_root: BorrowedFd<'_>, _path: &[u8], _archive: impl Write, _how: &Pack) -> Result<u64> {
-    Err(Error::new(Kind::NotImplemented, "pack"))
+pub fn pack(root: BorrowedFd<'_>, path: &[u8], archive: impl Write, how: &Pack) -> Result<u64> {
+    pack::run(root, path, archive, how)
+}
+
+/// A member's name for an error: quoted, control characters escaped, not endless.
+fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }

@@ -1,0 +1,158 @@
+//! A compressed stream on its way to a tree: one thread inflates and hashes, the caller's unpacks.
+
+use flate2::read::MultiGzDecoder;
+use model::{Digest, Error, Result, limits};
+use sha2::{Digest as _, Sha256};
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Bytes handed from thread to thread at a time, and how many such pieces may wait.
+const PIECE: usize = 256 << 10;
+const WAITING: usize = 8;
+
+/// Inflates a stream (gzip or zstd by its first bytes, plain otherwise), lets `consume` read it, and returns what that
+/// returned with the digest of the inflated bytes, to the last one.
+///
+/// # Errors
+/// Those of `consume`, of the source, or a bomb.
+pub fn unpack_compressed<T>(
+    source: impl Read + Send,
+    consume: impl FnOnce(&mut Pieces) -> Result<T>,
+) -> Result<(T, Digest)> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(WAITING);
+        let inflater = scope.spawn(move || inflate(source, &sender));
+        let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0, over: false };
+        let result = consume(&mut pieces).and_then(|value| {
+            // What follows the archive's end marker counts for the digest.
+            io::copy(&mut pieces, &mut io::sink()).map_err(|error| Error::invalid("read the archive").caused_by(error))?;
+            Ok(value)
+        });
+        drop(pieces);
+        let digest = inflater.join().map_err(|_| Error::internal("inflating the archive panicked"))?;
+        result.map(|value| (value, digest))
+    })
+}
+
+/// Opens a stream for reading without its compression.
+///
+/// # Errors
+/// It cannot be read, or is compressed with something else.
+pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut source = BufReader::with_capacity(PIECE, source);
+    let magic = loop {
+        match source.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(bytes) => break bytes.get(..6).unwrap_or(bytes).to_vec(),
+        }
+    };
+    let other = |name| Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is compressed with {name}; gzip and zstd are supported")));
+    match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(source))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder = zstd::Decoder::with_buffer(source)?;
+            // 128 MiB: what `zstd --long` needs and no more (RFC 8878, section 3.1.1.1.2 leaves the limit to us).
+            decoder.window_log_max(27)?;
+            Ok(Box::new(decoder))
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
+        [b'B', b'Z', b'h', ..] => other("bzip2"),
+        _ => Ok(Box::new(source)),
+    }
+}
+
+fn inflate(source: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) -> Digest {
+    let mut hasher = Sha256::new();
+    if let Err(error) = try_inflate(source, sender, &mut hasher) {
+        // The receiver is gone only where it failed by itself.
+        let _ = sender.send(Err(error));
+    }
+    Digest::from_bytes(hasher.finalize().into())
+}
+
+fn try_inflate(source: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>, hasher: &mut Sha256) -> io::Result<()> {
+    let compressed = Rc::new(Cell::new(0u64));
+    let mut plain = decompress(Counted { source, count: Rc::clone(&compressed) })?;
+    let mut total = 0u64;
+    loop {
+        let mut piece = vec![0; PIECE];
+        let mut filled = 0;
+        while filled < PIECE {
+            match plain.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if filled == 0 {
+            return Ok(());
+        }
+        total += filled as u64;
+        let bomb = total > limits::RATIO_FREE_BYTES && total / limits::LAYER_RATIO > compressed.get().max(1);
+        if bomb || total > limits::LAYER_BYTES {
+            let why = if bomb { "it unpacks to more than 1100 times its size" } else { "it unpacks to more than 256 GiB" };
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
+        piece.truncate(filled);
+        hasher.update(&piece);
+        if sender.send(Ok(piece)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+struct Counted<R> {
+    source: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.count.set(self.count.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// The inflated bytes as they arrive.
+pub struct Pieces {
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+    over: bool,
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.piece.len() && !self.over {
+            self.at = 0;
+            self.piece.clear();
+            match self.receiver.recv() {
+                Ok(Ok(piece)) => self.piece = piece,
+                Ok(Err(error)) => {
+                    self.over = true;
+                    return Err(error);
+                }
+                Err(_) => self.over = true,
+            }
+        }
+        Ok(&self.piece[self.at..])
+    }
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.fill_buf()?;
+        let count = piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&piece[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
