@@ -35,29 +35,36 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
 /// The extended attributes of one directory entry, which is not followed.
 pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Vec<(CString, Vec<u8>)>> {
     let path = entry_path(dir, name);
-    let mut list = Vec::new();
-    let length = match fs::llistxattr(path.as_c_str(), &mut [0u8; 0][..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        Ok(length) => length,
-        Err(error) => return Err(error),
+    let list = match grown(|buffer| fs::llistxattr(path.as_c_str(), buffer)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+        list => list?,
     };
-    list.resize(length + 256, 0u8);
-    let length = fs::llistxattr(path.as_c_str(), &mut list[..])?;
     let mut found = Vec::new();
-    for key in list[..length].split(|&b| b == 0).filter(|key| !key.is_empty()) {
+    for key in list.split(|&b| b == 0).filter(|key| !key.is_empty()) {
         let Ok(key) = CString::new(key) else { continue };
-        let mut value = vec![0u8; 65_536];
-        match fs::lgetxattr(path.as_c_str(), key.as_c_str(), &mut value[..]) {
-            Ok(length) => {
-                value.truncate(length);
-                found.push((key, value));
-            }
+        match grown(|buffer| fs::lgetxattr(path.as_c_str(), key.as_c_str(), buffer)) {
+            Ok(value) => found.push((key, value)),
             // Listed but not for us to read, or gone meanwhile.
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(found)
+}
+
+/// Calls with a small buffer and, where that is too small, with the largest that the kernel knows (`XATTR_SIZE_MAX`).
+fn grown(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut small = [0u8; 512];
+    match call(&mut small) {
+        Ok(length) => Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0u8; 65_536];
+            let length = call(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A path to one entry of an open directory for the calls that have no `at` form.
