@@ -263,7 +263,7 @@ impl Client {
             if !scope.is_empty() {
                 url.push_str(&format!("&scope={}", auth::encode(scope)));
             }
-            let mut request = Request::get("");
+            let mut request = Request::builder();
             if let Some(Credentials::Basic { user, password }) = &self.credentials {
                 url.push_str(&format!("&account={}", auth::encode(user)));
                 if offline {

@@ -1,0 +1,263 @@
+//! Pull and push against Debian's docker-registry, and against a server that lies.
+
+mod common;
+
+use common::{Dir, files, image, quiet, reference, registry};
+use model::{Digest, Kind, Result};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use store::registry::{Access, Credentials, Progress, inspect, login, tags};
+
+/// `me:open sesame`, bcrypt of cost 4.
+const USERS: &str = "me:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n";
+
+fn as_me(password: &str) -> Access {
+    let credentials = Credentials::Basic { user: "me".to_owned(), password: password.to_owned() };
+    Access { credentials: Some(credentials), ..Access::default() }
+}
+
+#[test]
+fn what_is_pushed_is_pulled() {
+    let dir = Dir::new("push-pull");
+    let (_server, host) = registry(&dir.0, None);
+    let (here, there) = (dir.store("here"), dir.store("there"));
+    let name = reference(&format!("{host}/group/app:v1"));
+    let made = image(&here, &name.familiar());
+    let open = Access::default();
+
+    let steps = Mutex::new(Vec::new());
+    let note = |progress: Progress| -> Result<()> {
+        steps.lock().unwrap().push(progress.status);
+        Ok(())
+    };
+    let pushed = here.push(&name, &open, &note).unwrap();
+    assert!(steps.lock().unwrap().iter().any(|status| status == "Pushed"));
+    steps.lock().unwrap().clear();
+    assert_eq!(here.push(&name, &open, &note).unwrap(), pushed, "the same image gives the same manifest");
+    assert!(steps.lock().unwrap().iter().any(|status| status == "Layer already exists"));
+    let digests = here.image(&name.familiar()).unwrap().repo_digests;
+    assert_eq!(digests, [name.at_digest(pushed.digest.clone())]);
+
+    let pulled = there.pull(&name, None, &open, &quiet).unwrap();
+    assert!(pulled.changed);
+    assert_eq!(pulled.digest, pushed.digest);
+    assert_eq!(pulled.image.id, made.id);
+    assert_eq!(pulled.image.config, made.config);
+    assert_eq!(pulled.image.tags, std::slice::from_ref(&name));
+    assert_eq!(files(&there, &pulled.image), files(&here, &made));
+    assert!(!there.pull(&name, None, &open, &quiet).unwrap().changed);
+
+    let by_digest = dir.store("digest").pull(&name.at_digest(pushed.digest.clone()), None, &open, &quiet).unwrap();
+    assert_eq!(by_digest.image.id, made.id);
+    assert!(by_digest.image.tags.is_empty());
+    assert_eq!(tags(&name, &open).unwrap(), ["v1"]);
+    let found = inspect(&name, &open).unwrap();
+    assert_eq!((found.descriptor.digest, found.platforms[0].os.as_str()), (pushed.digest, "linux"));
+}
+
+#[test]
+fn what_is_missing_is_said_in_dockers_words() {
+    let dir = Dir::new("missing");
+    let (_server, host) = registry(&dir.0, None);
+    let store = dir.store("s");
+    let name = reference(&format!("{host}/nothing:here"));
+    let error = store.pull(&name, None, &Access::default(), &quiet).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.to_string(), format!("manifest for {host}/nothing:here not found: manifest unknown: manifest unknown"));
+    let error = store.push(&name, &Access::default(), &quiet).unwrap_err();
+    assert_eq!(error.to_string(), format!("An image does not exist locally with the tag: {host}/nothing"));
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = store.pull(&reference(&format!("{closed}/a:b")), None, &Access::default(), &quiet).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains("connection refused"), "{error}");
+}
+
+#[test]
+fn users_are_asked_for() {
+    let dir = Dir::new("users");
+    let (_server, host) = registry(&dir.0, Some(USERS));
+    let store = dir.store("s");
+    let name = reference(&format!("{host}/private:1"));
+    let made = image(&store, &name.familiar());
+    assert_eq!(login(&host, &as_me("open sesame")).unwrap(), "");
+    assert_eq!(login(&host, &as_me("wrong")).unwrap_err().kind(), Kind::Unauthorized);
+    for access in [Access::default(), as_me("wrong")] {
+        assert_eq!(store.push(&name, &access, &quiet).unwrap_err().kind(), Kind::Unauthorized);
+        let error = store.pull(&name, None, &access, &quiet).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("pull access denied for {host}/private, repository does not exist")), "{error}");
+    }
+    store.push(&name, &as_me("open sesame"), &quiet).unwrap();
+    let pulled = dir.store("other").pull(&name, None, &as_me("open sesame"), &quiet).unwrap();
+    assert_eq!(pulled.image.id, made.id);
+}
+
+/// A server that answers as a table says, and notes what it was asked.
+struct Liar {
+    host: String,
+    asked: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+}
+
+type Answer = (&'static str, Vec<(&'static str, String)>, Vec<u8>, usize);
+
+fn liar(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Liar {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+            std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
+        }
+    });
+    Liar { host, asked }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<(String, Vec<String>)>>, answer: &(dyn Fn(&str) -> Answer + Send + Sync)) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut head = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        // A TLS greeting is no line.
+        if lines.read_until(b'\n', &mut line).unwrap_or(0) == 0 || line[0] == 0x16 {
+            return;
+        }
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if line.is_empty() {
+            break;
+        }
+        head.push(line);
+    }
+    let path = head[0].split(' ').nth(1).unwrap().to_owned();
+    let (status, headers, body, length) = answer(&path);
+    log.lock().unwrap().push((path, head));
+    let mut text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(&body));
+}
+
+fn whole(status: &'static str, body: Vec<u8>) -> Answer {
+    let length = body.len();
+    (status, Vec::new(), body, length)
+}
+
+/// A registry whose one image has this layer, served as `sent` with `length` bytes announced.
+fn image_with_layer(layer: &[u8], sent: Vec<u8>, length: usize) -> Liar {
+    let diff_id = Digest::of(layer);
+    let config = serde_json::to_vec(&serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [diff_id] }
+    }))
+    .unwrap();
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(&config), "size": config.len() },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": layer.len() }]
+    }))
+    .unwrap();
+    let config_path = format!("/v2/x/blobs/{}", Digest::of(&config));
+    liar(move |path| match path {
+        "/v2/" => whole("200 OK", b"{}".to_vec()),
+        "/v2/x/manifests/1" => whole("200 OK", manifest.clone()),
+        path if path == config_path => whole("200 OK", config.clone()),
+        _ => ("200 OK", Vec::new(), sent.clone(), length),
+    })
+}
+
+fn refused(server: &Liar, dir: &Dir) -> String {
+    let store = dir.store("s");
+    let error = store.pull(&reference(&format!("{}/x:1", server.host)), None, &Access::default(), &quiet).unwrap_err();
+    assert!(store.images().unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(store.layout.ingest()).unwrap().count(), 0, "something was left behind");
+    error.to_string()
+}
+
+#[test]
+fn other_content_is_refused() {
+    let dir = Dir::new("other-content");
+    let layer = common::rootfs("true");
+    let mut forged = layer.clone();
+    forged[700] ^= 1;
+    let length = forged.len();
+    let error = refused(&image_with_layer(&layer, forged, length), &dir);
+    assert!(error.contains("its content has the digest"), "{error}");
+}
+
+#[test]
+fn a_blob_that_breaks_off_is_refused() {
+    let dir = Dir::new("breaks-off");
+    let layer = common::rootfs("true");
+    let length = layer.len();
+    let server = image_with_layer(&layer, layer[..length / 2].to_vec(), length);
+    let error = refused(&server, &dir);
+    assert!(error.contains("the transfer broke off after") || error.contains("the registry sent"), "{error}");
+    let tries = server.asked.lock().unwrap().iter().filter(|(path, _)| path.contains(Digest::of(&layer).as_str())).count();
+    assert_eq!(tries, 3);
+}
+
+#[test]
+fn more_than_was_announced_is_refused() {
+    let dir = Dir::new("more");
+    let layer = common::rootfs("true");
+    let longer = [layer.clone(), vec![0u8; 4096]].concat();
+    let length = longer.len();
+    let error = refused(&image_with_layer(&layer, longer, length), &dir);
+    assert!(error.contains("it is longer than"), "{error}");
+}
+
+#[test]
+fn an_endless_manifest_is_refused() {
+    let dir = Dir::new("endless");
+    let server = liar(|path| match path {
+        "/v2/" => whole("200 OK", b"{}".to_vec()),
+        _ => whole("200 OK", vec![b' '; 5 << 20]),
+    });
+    let error = refused(&server, &dir);
+    assert!(error.contains("it is longer than 4194304 bytes"), "{error}");
+}
+
+#[test]
+fn secrets_do_not_follow_a_redirect() {
+    let elsewhere = liar(|_| whole("404 Not Found", Vec::new()));
+    let target = format!("http://{}/stolen", elsewhere.host);
+    let server = liar(move |path| match path {
+        "/v2/" => ("401 Unauthorized", vec![("www-authenticate", "Basic realm=x".to_owned())], Vec::new(), 0),
+        _ => ("307 Temporary Redirect", vec![("location", target.clone())], Vec::new(), 0),
+    });
+    let dir = Dir::new("redirect");
+    let name = reference(&format!("{}/x:1", server.host));
+    dir.store("s").pull(&name, None, &as_me("open sesame"), &quiet).unwrap_err();
+    let has_secret = |(_, head): &(String, Vec<String>)| head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization:"));
+    assert!(server.asked.lock().unwrap().iter().any(has_secret));
+    let asked = elsewhere.asked.lock().unwrap();
+    assert!(!asked.is_empty() && !asked.iter().any(has_secret), "{asked:?}");
+}
+
+#[test]
+fn a_token_is_fetched_and_used() {
+    let server = Arc::new(Mutex::new(String::new()));
+    let host = Arc::clone(&server);
+    let liar = liar(move |path| {
+        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", host.lock().unwrap());
+        match path {
+            "/v2/" => ("401 Unauthorized", vec![("www-authenticate", challenge)], Vec::new(), 0),
+            path if path.starts_with("/token?") => whole("200 OK", br#"{"token":"t0ken"}"#.to_vec()),
+            _ => whole("404 Not Found", br#"{"errors":[{"code":"NAME_UNKNOWN","message":"no"}]}"#.to_vec()),
+        }
+    });
+    server.lock().unwrap().clone_from(&liar.host);
+    let dir = Dir::new("token");
+    let name = reference(&format!("{}/x:1", liar.host));
+    let error = dir.store("s").pull(&name, None, &as_me("open sesame"), &quiet).unwrap_err();
+    assert_eq!(error.to_string(), format!("repository {}/x not found: name unknown: no", liar.host));
+    let asked = liar.asked.lock().unwrap();
+    let of = |start: &str| asked.iter().find(|(path, _)| path.starts_with(start)).unwrap_or_else(|| panic!("{start} was not asked for"));
+    let (path, head) = of("/token?");
+    assert!(path.contains("service=s") && path.contains("scope=repository%3Ax%3Apull"), "{path}");
+    assert!(head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization: basic")));
+    assert!(of("/v2/x/manifests/1").1.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer t0ken")));
+}
