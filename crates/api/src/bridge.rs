@@ -74,7 +74,8 @@ impl Sink {
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = bytes.len().min(CHUNK);
-        self.send(Bytes::copy_from_slice(&bytes[..count])).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.send(Bytes::copy_from_slice(&bytes[..count]))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(count)
     }
     fn flush(&mut self) -> io::Result<()> {

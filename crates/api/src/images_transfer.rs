@@ -22,8 +22,10 @@ use crate::{Failure, Shared, call};
 const JSON: &str = "application/json";
 const TAR: &str = "application/x-tar";
 /// Docker's header is URL-safe base64, with padding or without.
-const HEADER_BASE64: GeneralPurpose =
-    GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const HEADER_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 pub fn routes() -> Router<Shared> {
     Router::new()
@@ -62,9 +64,14 @@ impl AuthConfig {
         if self.auth.is_empty() {
             return Ok(None);
         }
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&self.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(&self.auth)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
         match decoded.as_deref().and_then(|text| text.split_once(':')) {
-            Some((user, password)) => Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() })),
+            Some((user, password)) => {
+                Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() }))
+            }
             None => Err(Error::invalid("the field auth of the credentials is not base64 of user:password")),
         }
     }
@@ -83,7 +90,8 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let config: Option<AuthConfig> = serde_json::from_slice(&bytes).map_err(|error| bad().caused_by(error))?;
+    let config: Option<AuthConfig> =
+        serde_json::from_slice(&bytes).map_err(|error| bad().caused_by(error))?;
     config.unwrap_or_default().credentials()
 }
 
@@ -105,9 +113,17 @@ fn step(sink: &Sink, progress: &Progress) -> Result<()> {
 /// Docker's own bar, for clients that print it as it comes.
 fn bar(current: u64, total: u64) -> String {
     let filled = usize::try_from(current.saturating_mul(50) / total.max(1)).unwrap_or(50).min(50);
-    let megabytes = |bytes: u64| format!("{:.4}", bytes as f64 / 1e6).trim_end_matches('0').trim_end_matches('.').to_owned();
+    let megabytes = |bytes: u64| {
+        format!("{:.4}", bytes as f64 / 1e6).trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
     let head = if filled < 50 { ">" } else { "" };
-    format!("[{}{head}{}]  {}MB/{}MB", "=".repeat(filled), " ".repeat(50 - filled - head.len()), megabytes(current), megabytes(total))
+    format!(
+        "[{}{head}{}]  {}MB/{}MB",
+        "=".repeat(filled),
+        " ".repeat(50 - filled - head.len()),
+        megabytes(current),
+        megabytes(total)
+    )
 }
 
 fn platform(params: &Params) -> Result<Option<engine::model::image::Platform>> {
@@ -117,7 +133,12 @@ fn platform(params: &Params) -> Result<Option<engine::model::image::Platform>> {
     }
 }
 
-async fn create(State(engine): State<Shared>, params: Params, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+async fn create(
+    State(engine): State<Shared>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
     let platform = platform(&params)?;
     if !params.text("fromImage").is_empty() {
         let credentials = credentials(&headers)?;
@@ -136,7 +157,10 @@ async fn create(State(engine): State<Shared>, params: Params, headers: HeaderMap
         .await;
     }
     if params.text("fromSrc") != "-" {
-        return Err(Error::invalid("fromSrc: only - (the request's body) is taken: the engine fetches no URL").into());
+        return Err(Error::invalid(
+            "fromSrc: only - (the request's body) is taken: the engine fetches no URL",
+        )
+        .into());
     }
     let reference = match (params.text("repo"), params.text("tag")) {
         ("", _) => None,
@@ -168,7 +192,9 @@ async fn load(State(engine): State<Shared>, params: Params, body: Body) -> Resul
     let quiet = params.flag("quiet");
     let source = reader(body);
     stream(&engine, JSON, move |engine, sink| {
-        let report = |progress: Progress| if quiet && progress.bytes.is_some() { Ok(()) } else { step(&sink, &progress) };
+        let report = |progress: Progress| {
+            if quiet && progress.bytes.is_some() { Ok(()) } else { step(&sink, &progress) }
+        };
         for loaded in engine.load_images(source, &report)? {
             sink.message(&json!({ "stream": format!("{loaded}\n") }))?;
         }
@@ -178,7 +204,12 @@ async fn load(State(engine): State<Shared>, params: Params, body: Body) -> Resul
 }
 
 async fn save(State(engine): State<Shared>, params: Params) -> Result<Response, Failure> {
-    let names: Vec<String> = params.all("names").flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let names: Vec<String> = params
+        .all("names")
+        .flat_map(|names| names.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
     save_names(&engine, names).await
 }
 
@@ -194,7 +225,12 @@ async fn save_names(engine: &Shared, names: Vec<String>) -> Result<Response, Fai
     .await
 }
 
-async fn push(State(engine): State<Shared>, Path(name): Path<String>, params: Params, headers: HeaderMap) -> Result<Response, Failure> {
+async fn push(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let credentials = credentials(&headers)?;
     let mut reference = Reference::parse(&name)?;
     if !params.text("tag").is_empty() {
@@ -209,14 +245,23 @@ async fn push(State(engine): State<Shared>, Path(name): Path<String>, params: Pa
     .await
 }
 
-async fn auth(State(engine): State<Shared>, JsonBody(config): JsonBody<AuthConfig>) -> Result<Response, Failure> {
+async fn auth(
+    State(engine): State<Shared>,
+    JsonBody(config): JsonBody<AuthConfig>,
+) -> Result<Response, Failure> {
     let server = config.serveraddress.clone();
-    let credentials = config.credentials()?.ok_or_else(|| Error::invalid("credentials are missing: want username and password"))?;
+    let credentials = config
+        .credentials()?
+        .ok_or_else(|| Error::invalid("credentials are missing: want username and password"))?;
     let token = call(&engine, move |engine| engine.login(&server, credentials)).await?;
     Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": token })).into_response())
 }
 
-async fn distribution(State(engine): State<Shared>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
+async fn distribution(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let credentials = credentials(&headers)?;
     let reference = Reference::parse(&name)?;
     let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await?;

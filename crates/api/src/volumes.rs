@@ -4,7 +4,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bollard_stubs::models::{Volume as Wire, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeScopeEnum};
+use bollard_stubs::models::{
+    Volume as Wire, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeScopeEnum,
+};
 use engine::model::Error;
 use engine::model::filter::Filters;
 use engine::volume::{PruneScope, Volume};
@@ -26,25 +28,38 @@ struct Filtered {
     filters: String,
 }
 
-async fn list(State(engine): State<Shared>, Query(query): Query<Filtered>) -> Result<Json<VolumeListResponse>, Failure> {
+async fn list(
+    State(engine): State<Shared>,
+    Query(query): Query<Filtered>,
+) -> Result<Json<VolumeListResponse>, Failure> {
     let filters = Filters::parse(&query.filters)?;
     let volumes = call(&engine, move |engine| engine.volumes(&filters)).await?;
     Ok(Json(VolumeListResponse { volumes: Some(volumes.into_iter().map(wire).collect()), warnings: None }))
 }
 
-async fn create(State(engine): State<Shared>, body: axum::body::Bytes) -> Result<(StatusCode, Json<Wire>), Failure> {
+async fn create(
+    State(engine): State<Shared>,
+    body: axum::body::Bytes,
+) -> Result<(StatusCode, Json<Wire>), Failure> {
     let request: VolumeCreateRequest = if body.is_empty() {
         VolumeCreateRequest::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| Error::invalid("malformed volume").caused_by(error))?
     };
     if request.cluster_volume_spec.is_some() {
-        return Err(Error::new(engine::model::Kind::Unavailable, "cluster volumes need a swarm manager").into());
+        return Err(
+            Error::new(engine::model::Kind::Unavailable, "cluster volumes need a swarm manager").into()
+        );
     }
     let volume = call(&engine, move |engine| {
         let labels = request.labels.unwrap_or_default().into_iter().collect();
         let options = request.driver_opts.unwrap_or_default().into_iter().collect();
-        engine.create_volume(request.name.as_deref(), request.driver.as_deref().unwrap_or_default(), labels, &options)
+        engine.create_volume(
+            request.name.as_deref(),
+            request.driver.as_deref().unwrap_or_default(),
+            labels,
+            &options,
+        )
     })
     .await?;
     Ok((StatusCode::CREATED, Json(wire(volume))))
@@ -60,7 +75,11 @@ struct Remove {
     force: String,
 }
 
-async fn remove(State(engine): State<Shared>, Path(name): Path<String>, Query(query): Query<Remove>) -> Result<StatusCode, Failure> {
+async fn remove(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    Query(query): Query<Remove>,
+) -> Result<StatusCode, Failure> {
     let force = matches!(query.force.as_str(), "1" | "true" | "True" | "TRUE");
     call(&engine, move |engine| engine.remove_volume(&name, force)).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -41,14 +41,23 @@ impl Engine {
         }
         let tags = store::registry::tags(reference, &access)?;
         if tags.len() > ALL_TAGS {
-            return Err(Error::new(Kind::ResourceExhausted, format!("pull {}: {} tags, {ALL_TAGS} at most", reference.familiar_name(), tags.len())));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("pull {}: {} tags, {ALL_TAGS} at most", reference.familiar_name(), tags.len()),
+            ));
         }
         for tag in tags {
             self.pull_one(&reference.retagged(&tag)?, platform, &access, report)?;
         }
         Ok(())
     }
-    fn pull_one(&self, reference: &Reference, platform: Option<&Platform>, access: &Access, report: Report<'_>) -> Result<()> {
+    fn pull_one(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        access: &Access,
+        report: Report<'_>,
+    ) -> Result<()> {
         let reference = reference.clone().with_default_tag();
         let pulled = self.store.pull(&reference, platform, access, report)?;
         let name = reference.familiar();
@@ -72,10 +81,19 @@ impl Engine {
         }
         let references: Vec<Reference> = match reference.tag() {
             Some(_) => vec![reference.clone()],
-            None => self.store.images()?.into_iter().flat_map(|image| image.tags).filter(|tag| tag.name() == reference.name()).collect(),
+            None => self
+                .store
+                .images()?
+                .into_iter()
+                .flat_map(|image| image.tags)
+                .filter(|tag| tag.name() == reference.name())
+                .collect(),
         };
         if references.is_empty() {
-            return Err(Error::not_found(format!("An image does not exist locally with the tag: {}", reference.familiar_name())));
+            return Err(Error::not_found(format!(
+                "An image does not exist locally with the tag: {}",
+                reference.familiar_name()
+            )));
         }
         let access = self.access(credentials);
         report(Progress::new("", format!("The push refers to repository [{}]", reference.name())))?;
@@ -84,7 +102,12 @@ impl Engine {
             let tag = reference.tag().unwrap_or_default();
             report(Progress::new("", format!("{tag}: digest: {} size: {}", done.digest, done.size)))?;
             pushed(tag, &done.digest, done.size)?;
-            self.emit("image", "push", &reference.familiar(), BTreeMap::from([("name".to_owned(), reference.familiar_name())]));
+            self.emit(
+                "image",
+                "push",
+                &reference.familiar(),
+                BTreeMap::from([("name".to_owned(), reference.familiar_name())]),
+            );
         }
         Ok(())
     }
@@ -99,7 +122,11 @@ impl Engine {
     ///
     /// # Errors
     /// As for a pull.
-    pub fn inspect_distribution(&self, reference: &Reference, credentials: Option<Credentials>) -> Result<Inspected> {
+    pub fn inspect_distribution(
+        &self,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Inspected> {
         store::registry::inspect(reference, &self.access(credentials))
     }
     /// Checks that these images are there, so that a stream need not begin with an error.
@@ -108,9 +135,14 @@ impl Engine {
     /// `No such image: …`.
     pub fn check_saved(&self, names: &[String]) -> Result<()> {
         for name in names {
-            let known = Reference::parse(name).ok().filter(|name| name.tag().is_none() && name.digest().is_none()).is_some_and(|name| {
-                self.store.images().is_ok_and(|images| images.iter().any(|image| image.tags.iter().any(|tag| tag.name() == name.name())))
-            });
+            let known = Reference::parse(name)
+                .ok()
+                .filter(|name| name.tag().is_none() && name.digest().is_none())
+                .is_some_and(|name| {
+                    self.store.images().is_ok_and(|images| {
+                        images.iter().any(|image| image.tags.iter().any(|tag| tag.name() == name.name()))
+                    })
+                });
             if !known {
                 self.store.image(name)?;
             }
@@ -156,7 +188,8 @@ impl Engine {
         platform: Option<Platform>,
     ) -> Result<Digest> {
         let platform = platform.unwrap_or_else(store::registry::host_platform);
-        let import = store::archive::Import { config, message: message.to_owned(), platform, created: crate::now() };
+        let import =
+            store::archive::Import { config, message: message.to_owned(), platform, created: crate::now() };
         let image = self.store.import(source, import)?;
         if let Some(reference) = reference {
             self.store.tag(&reference.clone().with_default_tag(), &image.id)?;
@@ -179,7 +212,10 @@ impl Engine {
             None => "",
         };
         if !matches!(family, "debian" | "ubuntu") || suite.starts_with('-') {
-            return Err(Error::invalid(format!("bootstrap {}: want debian:SUITE or ubuntu:SUITE", reference.familiar())));
+            return Err(Error::invalid(format!(
+                "bootstrap {}: want debian:SUITE or ubuntu:SUITE",
+                reference.familiar()
+            )));
         }
         let mut child = Command::new("mmdebstrap")
             .args(["--variant=minbase", "--format=tar", "--quiet", suite, "-"])
@@ -188,8 +224,10 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Error::not_found("bootstrap: mmdebstrap is not installed on this host")
-                    .hint("install the package mmdebstrap (apt-get install mmdebstrap)"),
+                std::io::ErrorKind::NotFound => {
+                    Error::not_found("bootstrap: mmdebstrap is not installed on this host")
+                        .hint("install the package mmdebstrap (apt-get install mmdebstrap)")
+                }
                 _ => Error::internal("start mmdebstrap").caused_by(error),
             })?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -211,7 +249,11 @@ impl Engine {
             let status = child.wait().context(|| "wait for mmdebstrap")?;
             let said = said.join().unwrap_or_default();
             if !status.success() {
-                return Err(Error::internal(format!("bootstrap {}: mmdebstrap failed ({status}): {}", reference.familiar(), said.join("; "))));
+                return Err(Error::internal(format!(
+                    "bootstrap {}: mmdebstrap failed ({status}): {}",
+                    reference.familiar(),
+                    said.join("; ")
+                )));
             }
             let id = imported?;
             for text in &said {

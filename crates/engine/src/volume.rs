@@ -49,8 +49,10 @@ impl Engine {
     ) -> Result<Volume> {
         if !matches!(driver, "" | "local") {
             let name = name.unwrap_or_default();
-            return Err(Error::not_found(format!("create {name}: error looking up volume plugin {driver}: plugin {driver:?} not found"))
-                .hint("only the built-in driver \"local\" exists; it takes --opt type, o and device"));
+            return Err(Error::not_found(format!(
+                "create {name}: error looking up volume plugin {driver}: plugin {driver:?} not found"
+            ))
+            .hint("only the built-in driver \"local\" exists; it takes --opt type, o and device"));
         }
         let anonymous = name.is_none_or(str::is_empty);
         let name = match name {
@@ -164,7 +166,8 @@ impl Engine {
         let used = self.used_volumes()?;
         let mut failures = Vec::new();
         for name in anonymous {
-            if used.contains_key(name) || self.store.find_volume(name)?.is_none_or(|volume| !volume.anonymous) {
+            if used.contains_key(name) || self.store.find_volume(name)?.is_none_or(|volume| !volume.anonymous)
+            {
                 continue;
             }
             match self.store.remove_volume(name) {
@@ -218,7 +221,14 @@ impl Engine {
             let path = self.store.layout.container(&id).join("spec.json");
             let bytes = match std::fs::read(&path) {
                 // It is being made, or was removed meanwhile.
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
                 read => read.context(|| format!("read {}", path.display()))?,
             };
             let spec: Mounts = serde_json::from_slice(&bytes)

@@ -6,7 +6,9 @@
 
 use model::error::Context as _;
 use model::{Error, Kind, Result, limits};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags,
+};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -134,7 +136,13 @@ impl Copy<'_> {
     }
 
     /// Copies one entry. A directory is only made; its status is returned for the queue.
-    fn entry(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> rustix::io::Result<Option<Stat>> {
+    fn entry(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        name: &CStr,
+        path: &[u8],
+    ) -> rustix::io::Result<Option<Stat>> {
         let stat = fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
@@ -173,7 +181,13 @@ impl Copy<'_> {
 }
 
 /// Owner first (it clears setuid bits and capabilities), then mode, extended attributes, times.
-fn attributes(source: BorrowedFd<'_>, from: &CStr, target: BorrowedFd<'_>, to: &CStr, stat: &Stat) -> rustix::io::Result<()> {
+fn attributes(
+    source: BorrowedFd<'_>,
+    from: &CStr,
+    target: BorrowedFd<'_>,
+    to: &CStr,
+    stat: &Stat,
+) -> rustix::io::Result<()> {
     let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
     fs::chownat(target, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
@@ -200,10 +214,20 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rusti
 }
 
 /// Copies the data of a regular file, leaving its holes holes.
-fn copy_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr, size: u64) -> rustix::io::Result<()> {
+fn copy_file(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    name: &CStr,
+    size: u64,
+) -> rustix::io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let input = fs::openat(source, name, flags | OFlags::RDONLY, Mode::empty())?;
-    let output = fs::openat(target, name, flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
+    let output = fs::openat(
+        target,
+        name,
+        flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+        Mode::RUSR | Mode::WUSR,
+    )?;
     let mut at = 0u64;
     while at < size {
         let start = match fs::seek(&input, fs::SeekFrom::Data(at)) {
@@ -255,7 +279,11 @@ pub(crate) fn clear_directory(path: &std::path::Path) -> Result<()> {
     for entry in std::fs::read_dir(path).context(|| format!("read directory {}", path.display()))? {
         let entry = entry.context(|| format!("read directory {}", path.display()))?;
         let kind = entry.file_type().context(|| format!("look at {}", entry.path().display()))?;
-        let removed = if kind.is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+        let removed = if kind.is_dir() {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
         removed.context(|| format!("remove {}", entry.path().display()))?;
     }
     Ok(())

@@ -78,7 +78,11 @@ pub type Report<'a> = &'a (dyn Fn(Progress) -> Result<()> + Sync);
 
 /// The platform of this machine, in Go's words.
 pub fn host_platform() -> Platform {
-    Platform { architecture: go_architecture(std::env::consts::ARCH).to_owned(), os: "linux".to_owned(), variant: None }
+    Platform {
+        architecture: go_architecture(std::env::consts::ARCH).to_owned(),
+        os: "linux".to_owned(),
+        variant: None,
+    }
 }
 
 /// Parses `[os/]architecture[/variant]`.
@@ -88,7 +92,9 @@ pub fn host_platform() -> Platform {
 pub fn parse_platform(text: &str) -> Result<Platform> {
     let bad = || Error::invalid(format!("invalid platform {text:?}: want linux/ARCHITECTURE[/VARIANT]"));
     let parts: Vec<&str> = text.split('/').collect();
-    let valid = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    let valid = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    };
     if !parts.iter().all(valid) {
         return Err(bad());
     }
@@ -130,7 +136,8 @@ pub(crate) fn platform_text(platform: &Platform) -> String {
 /// The registry (a reference's domain) that a server address of a login means: `https://index.docker.io/v1/` is
 /// `docker.io`.
 pub fn domain_of(address: &str) -> String {
-    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let rest =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     let host = rest.split('/').next().unwrap_or_default();
     match host {
         "" | "index.docker.io" | "registry-1.docker.io" => model::reference::DEFAULT_DOMAIN.to_owned(),
@@ -175,7 +182,9 @@ fn pull_refusal(reference: &Reference, refusal: &http::Refusal) -> Error {
         ("MANIFEST_UNKNOWN", _) | ("", 404) => {
             Error::not_found(format!("manifest for {} not found: {cause}", reference.familiar()))
         }
-        ("TOOMANYREQUESTS", _) | (_, 429 | 500..) => Error::new(Kind::Unavailable, format!("pull {}: {cause}", reference.familiar())),
+        ("TOOMANYREQUESTS", _) | (_, 429 | 500..) => {
+            Error::new(Kind::Unavailable, format!("pull {}: {cause}", reference.familiar()))
+        }
         _ => Error::invalid(format!("pull {}: {cause}", reference.familiar())),
     }
 }
@@ -184,10 +193,16 @@ fn pull_refusal(reference: &Reference, refusal: &http::Refusal) -> Error {
 fn push_refusal(reference: &Reference, what: &str, refusal: &http::Refusal) -> Error {
     let cause = refusal.text();
     match (refusal.code.as_str(), refusal.status) {
-        ("DENIED", _) | (_, 403) => Error::new(Kind::PermissionDenied, format!("push {}: {what}: {cause}", reference.familiar())),
-        ("UNAUTHORIZED", _) | (_, 401) => Error::new(Kind::Unauthorized, format!("push {}: {what}: {cause}", reference.familiar()))
-            .hint(format!("log in first: login {}", reference.domain())),
-        (_, 429 | 500..) => Error::new(Kind::Unavailable, format!("push {}: {what}: {cause}", reference.familiar())),
+        ("DENIED", _) | (_, 403) => {
+            Error::new(Kind::PermissionDenied, format!("push {}: {what}: {cause}", reference.familiar()))
+        }
+        ("UNAUTHORIZED", _) | (_, 401) => {
+            Error::new(Kind::Unauthorized, format!("push {}: {what}: {cause}", reference.familiar()))
+                .hint(format!("log in first: login {}", reference.domain()))
+        }
+        (_, 429 | 500..) => {
+            Error::new(Kind::Unavailable, format!("push {}: {what}: {cause}", reference.familiar()))
+        }
         _ => Error::invalid(format!("push {}: {what}: {cause}", reference.familiar())),
     }
 }
@@ -198,7 +213,9 @@ fn verified(what: &str, bytes: &[u8], expected: &Digest) -> Result<()> {
     if digest == *expected {
         return Ok(());
     }
-    Err(Error::invalid(format!("{what} {expected}: the registry sent other content, with the digest {digest}")))
+    Err(Error::invalid(format!(
+        "{what} {expected}: the registry sent other content, with the digest {digest}"
+    )))
 }
 
 #[cfg(test)]

@@ -67,7 +67,9 @@ pub fn random_name() -> Result<String> {
 /// An invalid argument in Docker's words.
 pub fn check_name(name: &str) -> Result<()> {
     if name.len() == 1 {
-        return Err(Error::invalid("volume name is too short, names should be at least two alphanumeric characters"));
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
     }
     if name.len() > NAME_BYTES {
         return Err(Error::invalid(format!("volume name is too long: {NAME_BYTES} characters at most")));
@@ -129,9 +131,15 @@ impl Store {
         let temporary = self.layout.volumes().join(format!(".new-{}", &volume.id[..16]));
         let dir = self.layout.volume(name);
         let made = write_volume(&temporary, &volume).and_then(|()| {
-            rustix::fs::renameat_with(rustix::fs::CWD, &temporary, rustix::fs::CWD, &dir, RenameFlags::NOREPLACE)
-                .map_err(std::io::Error::from)
-                .context(|| format!("rename {} to {}", temporary.display(), dir.display()))
+            rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                &temporary,
+                rustix::fs::CWD,
+                &dir,
+                RenameFlags::NOREPLACE,
+            )
+            .map_err(std::io::Error::from)
+            .context(|| format!("rename {} to {}", temporary.display(), dir.display()))
         });
         match made {
             Ok(()) => {
@@ -139,7 +147,8 @@ impl Store {
                 Ok((volume, true))
             }
             Err(error) => {
-                let removed = std::fs::remove_dir_all(&temporary).context(|| format!("remove {}", temporary.display()));
+                let removed =
+                    std::fs::remove_dir_all(&temporary).context(|| format!("remove {}", temporary.display()));
                 if error.kind() == Kind::AlreadyExists {
                     removed?;
                     return agreeing(self.volume(name)?, options).map(|volume| (volume, false));
@@ -170,8 +179,9 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.context(|| format!("read {}", path.display()))?,
         };
-        let mut volume: Volume = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::internal(format!("volume {name}: read {}", path.display())).caused_by(error))?;
+        let mut volume: Volume = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::internal(format!("volume {name}: read {}", path.display())).caused_by(error)
+        })?;
         volume.data = dir.join("_data");
         Ok(Some(volume))
     }
@@ -201,8 +211,10 @@ impl Store {
         let dir = self.layout.volume(name);
         mount::unmount(&volume.data)?;
         let trash = self.layout.trash().join(format!("volume-{}", &volume.id[..16.min(volume.id.len())]));
-        std::fs::rename(&dir, &trash).context(|| format!("remove volume {name}: rename {}", dir.display()))?;
-        std::fs::remove_dir_all(&trash).context(|| format!("remove volume {name}: delete {}", trash.display()))
+        std::fs::rename(&dir, &trash)
+            .context(|| format!("remove volume {name}: rename {}", dir.display()))?;
+        std::fs::remove_dir_all(&trash)
+            .context(|| format!("remove volume {name}: delete {}", trash.display()))
     }
     /// Bytes that a volume's files take up on disk; hard links count once. What is mounted on it is not looked into.
     ///
@@ -239,11 +251,16 @@ impl Store {
     pub fn populate_volume(&self, name: &str, from: BorrowedFd<'_>) -> Result<()> {
         let volume = self.volume(name)?;
         let dir = self.layout.volume(name);
-        let held = rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(std::io::Error::from)
-            .context(|| format!("open {}", dir.display()))?;
+        let held =
+            rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(std::io::Error::from)
+                .context(|| format!("open {}", dir.display()))?;
         lock(&held, FlockOperation::LockExclusive).context(|| format!("lock {}", dir.display()))?;
-        let populated = if volume.options.is_empty() { populate(&dir, from) } else { self.populate_mounted(&volume, from) };
+        let populated = if volume.options.is_empty() {
+            populate(&dir, from)
+        } else {
+            self.populate_mounted(&volume, from)
+        };
         populated.context(|| format!("copy the image's content into volume {name}"))
     }
     /// A volume of another file system is filled in place: nothing could be renamed into it.
@@ -301,22 +318,30 @@ fn agreeing(volume: Volume, options: &BTreeMap<String, String>) -> Result<Volume
     if options.is_empty() || *options == volume.options {
         return Ok(volume);
     }
-    Err(Error::conflict(format!("create {0}: a volume of that name exists with other driver options", volume.name))
-        .hint(format!("see `volume inspect {0}`; remove it first, or choose another name", volume.name)))
+    Err(Error::conflict(format!(
+        "create {0}: a volume of that name exists with other driver options",
+        volume.name
+    ))
+    .hint(format!("see `volume inspect {0}`; remove it first, or choose another name", volume.name)))
 }
 
 fn write_volume(dir: &Path, volume: &Volume) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let make = |path: &Path, mode: u32| {
-        std::fs::DirBuilder::new().mode(mode).create(path).context(|| format!("create directory {}", path.display()))
+        std::fs::DirBuilder::new()
+            .mode(mode)
+            .create(path)
+            .context(|| format!("create directory {}", path.display()))
     };
     make(dir, 0o700)?;
     let data = dir.join("_data");
     make(&data, 0o755)?;
     // Whatever the umask: other users than root live in containers.
-    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).context(|| format!("set the mode of {}", data.display()))?;
-    let text = serde_json::to_vec_pretty(volume).map_err(|error| Error::internal("write a volume's record").caused_by(error))?;
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755))
+        .context(|| format!("set the mode of {}", data.display()))?;
+    let text = serde_json::to_vec_pretty(volume)
+        .map_err(|error| Error::internal("write a volume's record").caused_by(error))?;
     let path = dir.join("volume.json");
     let mut file = std::fs::File::create(&path).context(|| format!("create {}", path.display()))?;
     file.write_all(&text).context(|| format!("write {}", path.display()))?;
@@ -328,7 +353,9 @@ fn write_volume(dir: &Path, volume: &Volume) -> Result<()> {
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from).context(|| format!("open directory {}", path.display()))
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .context(|| format!("open directory {}", path.display()))
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
@@ -349,9 +376,10 @@ fn populate(dir: &Path, from: BorrowedFd<'_>) -> Result<()> {
         return Ok(());
     }
     std::fs::create_dir(&staging).context(|| format!("create {}", staging.display()))?;
-    let copied = open_directory(&staging)
-        .and_then(|target| copy::copy_tree(from, target.as_fd()))
-        .and_then(|()| std::fs::rename(&staging, &staged).context(|| format!("rename {}", staging.display())));
+    let copied =
+        open_directory(&staging).and_then(|target| copy::copy_tree(from, target.as_fd())).and_then(|()| {
+            std::fs::rename(&staging, &staged).context(|| format!("rename {}", staging.display()))
+        });
     if let Err(error) = copied {
         let undone = std::fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()));
         return Err(error.with_undo_failures(undone.err()));

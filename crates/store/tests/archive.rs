@@ -28,7 +28,8 @@ fn what_is_saved_is_loaded() {
     let packed = [archive.clone(), gzip.finish().unwrap(), zstd::encode_all(archive.as_slice(), 1).unwrap()];
     for (at, archive) in packed.iter().enumerate() {
         let there = dir.store(&format!("there{at}"));
-        let mut lines: Vec<String> = there.load(archive.as_slice(), &quiet).unwrap().iter().map(ToString::to_string).collect();
+        let mut lines: Vec<String> =
+            there.load(archive.as_slice(), &quiet).unwrap().iter().map(ToString::to_string).collect();
         lines.sort();
         assert_eq!(lines, ["Loaded image: group/two:v2", "Loaded image: one:v1", "Loaded image: one:v3"]);
         for (name, image) in [("one:v3", &one), ("group/two:v2", &two)] {
@@ -109,11 +110,27 @@ fn a_bad_archive_is_refused() {
         ("no tar", vec![b'x'; 4096], "read the archive"),
         ("empty", archive(&[]), "neither manifest.json nor index.json"),
         ("no layer", archive(&[("manifest.json", manifest), ("c.json", &good)]), "it has no \"l.tar\""),
-        ("other layer", archive(&[("manifest.json", manifest), ("c.json", &good), ("l.tar", &wrong)]), "sha256:"),
-        ("link outside", archive(&[("a/l.tar@", b"../../etc/passwd"), ("manifest.json", manifest)]), "leaves it"),
-        ("link to the host", archive(&[("l.tar@", b"/etc/passwd"), ("manifest.json", manifest), ("c.json", &good)]), "it has no \"l.tar\""),
+        (
+            "other layer",
+            archive(&[("manifest.json", manifest), ("c.json", &good), ("l.tar", &wrong)]),
+            "sha256:",
+        ),
+        (
+            "link outside",
+            archive(&[("a/l.tar@", b"../../etc/passwd"), ("manifest.json", manifest)]),
+            "leaves it",
+        ),
+        (
+            "link to the host",
+            archive(&[("l.tar@", b"/etc/passwd"), ("manifest.json", manifest), ("c.json", &good)]),
+            "it has no \"l.tar\"",
+        ),
         ("forged blob", archive(&[(blob.as_str(), b"y")]), "its content has the digest"),
-        ("count", archive(&[("manifest.json", manifest), ("c.json", &config(&[])), ("l.tar", &layer)]), "layers length mismatch"),
+        (
+            "count",
+            archive(&[("manifest.json", manifest), ("c.json", &config(&[])), ("l.tar", &layer)]),
+            "layers length mismatch",
+        ),
     ];
     for (what, archive, expected) in cases {
         let error = store.load(archive.as_slice(), &quiet).unwrap_err().to_string();
@@ -165,7 +182,16 @@ fn dockerd(dir: &Path) -> (Server, String) {
     let host = format!("unix://{}", at("docker.sock"));
     let mut command = Command::new("/usr/sbin/dockerd");
     command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
-    command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid"), "-H", &host]);
+    command.args([
+        "--data-root",
+        &at("data"),
+        "--exec-root",
+        &at("exec"),
+        "--pidfile",
+        &at("pid"),
+        "-H",
+        &host,
+    ]);
     command.args(["--config-file", &at("none.json")]);
     std::fs::write(dir.join("none.json"), "{}").unwrap();
     (Server::start(&mut command, "API listen on").0, host)
@@ -187,8 +213,14 @@ fn a_real_dockerd_loads_and_gives_back() {
     let back = dir.0.join("back.tar");
     {
         let (_server, host) = dockerd(&dir.0);
-        assert_eq!(docker(&host, &["load", "-i", file.to_str().unwrap()]).trim(), "Loaded image: exchange/app:v1");
-        let id = docker(&host, &["image", "inspect", "--format", "{{.Id}} {{json .Config.Cmd}}", "exchange/app:v1"]);
+        assert_eq!(
+            docker(&host, &["load", "-i", file.to_str().unwrap()]).trim(),
+            "Loaded image: exchange/app:v1"
+        );
+        let id = docker(
+            &host,
+            &["image", "inspect", "--format", "{{.Id}} {{json .Config.Cmd}}", "exchange/app:v1"],
+        );
         assert_eq!(id.trim(), format!("{} [\"/bin/sh\"]", made.id));
         docker(&host, &["save", "-o", back.to_str().unwrap(), "exchange/app:v1"]);
     }

@@ -48,7 +48,8 @@ fn what_is_pushed_is_pulled() {
     assert_eq!(files(&there, &pulled.image), files(&here, &made));
     assert!(!there.pull(&name, None, &open, &quiet).unwrap().changed);
 
-    let by_digest = dir.store("digest").pull(&name.at_digest(pushed.digest.clone()), None, &open, &quiet).unwrap();
+    let by_digest =
+        dir.store("digest").pull(&name.at_digest(pushed.digest.clone()), None, &open, &quiet).unwrap();
     assert_eq!(by_digest.image.id, made.id);
     assert!(by_digest.image.tags.is_empty());
     assert_eq!(tags(&name, &open).unwrap(), ["v1"]);
@@ -64,12 +65,16 @@ fn what_is_missing_is_said_in_dockers_words() {
     let name = reference(&format!("{host}/nothing:here"));
     let error = store.pull(&name, None, &Access::default(), &quiet).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert_eq!(error.to_string(), format!("manifest for {host}/nothing:here not found: manifest unknown: manifest unknown"));
+    assert_eq!(
+        error.to_string(),
+        format!("manifest for {host}/nothing:here not found: manifest unknown: manifest unknown")
+    );
     let error = store.push(&name, &Access::default(), &quiet).unwrap_err();
     assert_eq!(error.to_string(), format!("An image does not exist locally with the tag: {host}/nothing"));
 
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = store.pull(&reference(&format!("{closed}/a:b")), None, &Access::default(), &quiet).unwrap_err();
+    let error =
+        store.pull(&reference(&format!("{closed}/a:b")), None, &Access::default(), &quiet).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("connection refused"), "{error}");
 }
@@ -86,7 +91,12 @@ fn users_are_asked_for() {
     for access in [Access::default(), as_me("wrong")] {
         assert_eq!(store.push(&name, &access, &quiet).unwrap_err().kind(), Kind::Unauthorized);
         let error = store.pull(&name, None, &access, &quiet).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("pull access denied for {host}/private, repository does not exist")), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("pull access denied for {host}/private, repository does not exist")),
+            "{error}"
+        );
     }
     store.push(&name, &as_me("open sesame"), &quiet).unwrap();
     let pulled = dir.store("other").pull(&name, None, &as_me("open sesame"), &quiet).unwrap();
@@ -96,9 +106,11 @@ fn users_are_asked_for() {
 /// A server that answers as a table says, and notes what it was asked.
 struct Liar {
     host: String,
-    asked: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
+/// Path and head of each request.
+type Asked = Vec<(String, Vec<String>)>;
 type Answer = (&'static str, Vec<(&'static str, String)>, Vec<u8>, usize);
 
 fn liar(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Liar {
@@ -115,7 +127,11 @@ fn liar(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Liar {
     Liar { host, asked }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<(String, Vec<String>)>>, answer: &(dyn Fn(&str) -> Answer + Send + Sync)) {
+fn serve(
+    mut stream: TcpStream,
+    log: &Mutex<Asked>,
+    answer: &(dyn Fn(&str) -> Answer + Send + Sync),
+) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut head = Vec::new();
     loop {
@@ -170,7 +186,9 @@ fn image_with_layer(layer: &[u8], sent: Vec<u8>, length: usize) -> Liar {
 
 fn refused(server: &Liar, dir: &Dir) -> String {
     let store = dir.store("s");
-    let error = store.pull(&reference(&format!("{}/x:1", server.host)), None, &Access::default(), &quiet).unwrap_err();
+    let error = store
+        .pull(&reference(&format!("{}/x:1", server.host)), None, &Access::default(), &quiet)
+        .unwrap_err();
     assert!(store.images().unwrap().is_empty());
     assert_eq!(std::fs::read_dir(store.layout.ingest()).unwrap().count(), 0, "something was left behind");
     error.to_string()
@@ -195,7 +213,13 @@ fn a_blob_that_breaks_off_is_refused() {
     let server = image_with_layer(&layer, layer[..length / 2].to_vec(), length);
     let error = refused(&server, &dir);
     assert!(error.contains("the transfer broke off after") || error.contains("the registry sent"), "{error}");
-    let tries = server.asked.lock().unwrap().iter().filter(|(path, _)| path.contains(Digest::of(&layer).as_str())).count();
+    let tries = server
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(path, _)| path.contains(Digest::of(&layer).as_str()))
+        .count();
     assert_eq!(tries, 3);
 }
 
@@ -231,7 +255,9 @@ fn secrets_do_not_follow_a_redirect() {
     let dir = Dir::new("redirect");
     let name = reference(&format!("{}/x:1", server.host));
     dir.store("s").pull(&name, None, &as_me("open sesame"), &quiet).unwrap_err();
-    let has_secret = |(_, head): &(String, Vec<String>)| head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization:"));
+    let has_secret = |(_, head): &(String, Vec<String>)| {
+        head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization:"))
+    };
     assert!(server.asked.lock().unwrap().iter().any(has_secret));
     let asked = elsewhere.asked.lock().unwrap();
     assert!(!asked.is_empty() && !asked.iter().any(has_secret), "{asked:?}");
@@ -255,9 +281,16 @@ fn a_token_is_fetched_and_used() {
     let error = dir.store("s").pull(&name, None, &as_me("open sesame"), &quiet).unwrap_err();
     assert_eq!(error.to_string(), format!("repository {}/x not found: name unknown: no", liar.host));
     let asked = liar.asked.lock().unwrap();
-    let of = |start: &str| asked.iter().find(|(path, _)| path.starts_with(start)).unwrap_or_else(|| panic!("{start} was not asked for"));
+    let of = |start: &str| {
+        asked
+            .iter()
+            .find(|(path, _)| path.starts_with(start))
+            .unwrap_or_else(|| panic!("{start} was not asked for"))
+    };
     let (path, head) = of("/token?");
     assert!(path.contains("service=s") && path.contains("scope=repository%3Ax%3Apull"), "{path}");
     assert!(head.iter().any(|line| line.to_ascii_lowercase().starts_with("authorization: basic")));
-    assert!(of("/v2/x/manifests/1").1.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer t0ken")));
+    assert!(
+        of("/v2/x/manifests/1").1.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer t0ken"))
+    );
 }

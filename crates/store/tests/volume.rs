@@ -54,7 +54,14 @@ fn content(dir: &Path) {
     symlink("/etc/passwd", dir.join("absolute")).unwrap();
     rustix::fs::setxattr(dir.join("sub"), "trusted.colour", b"blue", XattrFlags::empty()).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, dir.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, dir.join("null"), FileType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3)).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("null"),
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        rustix::fs::makedev(1, 3),
+    )
+    .unwrap();
     let sparse = fs::File::create(dir.join("sparse")).unwrap();
     sparse.set_len(64 << 20).unwrap();
     std::os::unix::fs::FileExt::write_at(&sparse, b"middle", 32 << 20).unwrap();
@@ -66,13 +73,20 @@ fn content(dir: &Path) {
 fn is_made_once_and_removed() {
     let root = Root::new("made");
     let first = root.create("data", &[]);
-    let (second, new) = root.store.create_volume("data", &map(&[("a", "b")]), &map(&[]), false, Timestamp::NEVER).unwrap();
+    let (second, new) =
+        root.store.create_volume("data", &map(&[("a", "b")]), &map(&[]), false, Timestamp::NEVER).unwrap();
     assert!(!new);
     assert_eq!(first, second);
     assert_eq!(fs::metadata(&first.data).unwrap().mode() & 0o7777, 0o755);
-    let clash = root.store.create_volume("data", &map(&[]), &map(&[("type", "tmpfs"), ("device", "tmpfs")]), false, Timestamp::NEVER);
+    let clash = root.store.create_volume(
+        "data",
+        &map(&[]),
+        &map(&[("type", "tmpfs"), ("device", "tmpfs")]),
+        false,
+        Timestamp::NEVER,
+    );
     assert_eq!(clash.unwrap_err().kind(), Kind::Conflict);
-    assert_eq!(root.store.volumes().unwrap(), [first.clone()]);
+    assert_eq!(root.store.volumes().unwrap(), std::slice::from_ref(&first));
     root.store.remove_volume("data").unwrap();
     assert_eq!(root.store.volume("data").unwrap_err().to_string(), "get data: no such volume");
     assert_ne!(root.create("data", &[]).id, first.id);
@@ -139,7 +153,8 @@ fn an_interrupted_copy_is_finished_or_forgotten() {
 #[test]
 fn other_file_systems_are_mounted_while_in_use() {
     let root = Root::new("mounted");
-    let volume = root.create("memory", &[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=0700,noexec")]);
+    let volume =
+        root.create("memory", &[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=0700,noexec")]);
     let plain = fs::metadata(&volume.data).unwrap().dev();
     let mounted = root.store.mount_volume("memory").unwrap();
     assert_eq!(mounted.path, volume.data);
@@ -165,5 +180,8 @@ fn a_bind_shows_the_device() {
     assert_eq!((mounted.path.as_path(), mounted.read_only), (dir.as_path(), true));
     fs::remove_dir(&dir).unwrap();
     let error = root.store.mount_volume("bound").unwrap_err().to_string();
-    assert!(error.starts_with("failed to mount local volume: mount ") && error.contains("flags: 0x1001"), "{error}");
+    assert!(
+        error.starts_with("failed to mount local volume: mount ") && error.contains("flags: 0x1001"),
+        "{error}"
+    );
 }

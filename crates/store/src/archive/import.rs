@@ -54,9 +54,19 @@ impl Store {
             Compression::Gzip => media_type::OCI_LAYER_GZIP,
             Compression::Zstd => media_type::OCI_LAYER_ZSTD,
         };
-        let blob = Descriptor { media_type: kind.to_owned(), digest, size, platform: None, annotations: std::collections::BTreeMap::new() };
+        let blob = Descriptor {
+            media_type: kind.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: std::collections::BTreeMap::new(),
+        };
         let layer = self.unpack_layer(None, &blob, None).context(|| "import")?;
-        let history = History { created: Some(import.created), comment: Some(import.message.clone()), ..History::default() };
+        let history = History {
+            created: Some(import.created),
+            comment: Some(import.message.clone()),
+            ..History::default()
+        };
         let mut config = ImageConfig {
             architecture: import.platform.architecture,
             os: import.platform.os,

@@ -94,13 +94,13 @@ impl Store {
         let _lease = self.lease()?;
         let members = self.read_members(source)?;
         if let Some(bytes) = members.documents.get("manifest.json") {
-            let entries: Vec<Entry> =
-                serde_json::from_slice(bytes).map_err(|error| Error::invalid("invalid archive: manifest.json").caused_by(error))?;
+            let entries: Vec<Entry> = serde_json::from_slice(bytes)
+                .map_err(|error| Error::invalid("invalid archive: manifest.json").caused_by(error))?;
             return self.load_entries(&members, &entries, report);
         }
         if let Some(bytes) = members.documents.get("index.json") {
-            let index: Index =
-                serde_json::from_slice(bytes).map_err(|error| Error::invalid("invalid archive: index.json").caused_by(error))?;
+            let index: Index = serde_json::from_slice(bytes)
+                .map_err(|error| Error::invalid("invalid archive: index.json").caused_by(error))?;
             return self.load_index(&members, &index, report);
         }
         Err(Error::invalid("invalid archive: it has neither manifest.json nor index.json")
@@ -114,22 +114,40 @@ impl Store {
         let mut members = Members::default();
         for (count, entry) in archive.entries().context(broken)?.enumerate() {
             if count >= MEMBERS {
-                return Err(Error::new(Kind::ResourceExhausted, format!("read the archive: more than {MEMBERS} members")));
+                return Err(Error::new(
+                    Kind::ResourceExhausted,
+                    format!("read the archive: more than {MEMBERS} members"),
+                ));
             }
             let mut entry = entry.context(broken)?;
             let path = entry.path_bytes().into_owned();
-            let path = String::from_utf8(path).map_err(|_| Error::invalid("read the archive: a member's name is not UTF-8"))?;
+            let path = String::from_utf8(path)
+                .map_err(|_| Error::invalid("read the archive: a member's name is not UTF-8"))?;
             if path.len() > limits::PATH_BYTES {
-                return Err(Error::new(Kind::ResourceExhausted, "read the archive: a member's name is too long"));
+                return Err(Error::new(
+                    Kind::ResourceExhausted,
+                    "read the archive: a member's name is too long",
+                ));
             }
-            let name = clean("", &path).ok_or_else(|| Error::invalid(format!("invalid archive: member {path:?} leaves it")))?;
+            let name = clean("", &path)
+                .ok_or_else(|| Error::invalid(format!("invalid archive: member {path:?} leaves it")))?;
             match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => self.read_file(&mut members, name, &mut entry)?,
+                tar::EntryType::Regular | tar::EntryType::Continuous => {
+                    self.read_file(&mut members, name, &mut entry)?
+                }
                 kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
-                    let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned()).unwrap_or_default();
-                    let parent = if kind == tar::EntryType::Link { "" } else { name.rsplit_once('/').map_or("", |(parent, _)| parent) };
-                    let target = clean(parent, &target)
-                        .ok_or_else(|| Error::invalid(format!("invalid archive: link {path:?} to {target:?} leaves it")))?;
+                    let target = entry
+                        .link_name_bytes()
+                        .map(|target| String::from_utf8_lossy(&target).into_owned())
+                        .unwrap_or_default();
+                    let parent = if kind == tar::EntryType::Link {
+                        ""
+                    } else {
+                        name.rsplit_once('/').map_or("", |(parent, _)| parent)
+                    };
+                    let target = clean(parent, &target).ok_or_else(|| {
+                        Error::invalid(format!("invalid archive: link {path:?} to {target:?} leaves it"))
+                    })?;
                     members.links.insert(name, target);
                 }
                 // Directories, and the PAX headers that the reader has taken already.
@@ -145,7 +163,10 @@ impl Store {
             let mut bytes = Vec::new();
             entry.take(limits::CONFIG_BYTES + 1).read_to_end(&mut bytes).context(what)?;
             if bytes.len() as u64 > limits::CONFIG_BYTES {
-                return Err(Error::new(Kind::ResourceExhausted, format!("{}: it is longer than {} bytes", what(), limits::CONFIG_BYTES)));
+                return Err(Error::new(
+                    Kind::ResourceExhausted,
+                    format!("{}: it is longer than {} bytes", what(), limits::CONFIG_BYTES),
+                ));
             }
             members.documents.insert(name, bytes);
             return Ok(());
@@ -176,12 +197,17 @@ impl Store {
     /// Docker's archive.
     fn load_entries(&self, members: &Members, entries: &[Entry], report: Report<'_>) -> Result<Vec<Loaded>> {
         if entries.len() > IMAGES {
-            return Err(Error::new(Kind::ResourceExhausted, format!("invalid archive: more than {IMAGES} images")));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("invalid archive: more than {IMAGES} images"),
+            ));
         }
         let mut loaded = Vec::new();
         for entry in entries {
             let (digest, size, _) = members.need(&entry.config)?;
-            let config = self.read_blob(digest, limits::CONFIG_BYTES).context(|| format!("configuration {:?}", entry.config))?;
+            let config = self
+                .read_blob(digest, limits::CONFIG_BYTES)
+                .context(|| format!("configuration {:?}", entry.config))?;
             let layers: Vec<Descriptor> = entry
                 .layers
                 .iter()
@@ -202,7 +228,8 @@ impl Store {
                 layers,
                 annotations: std::collections::BTreeMap::new(),
             };
-            let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::internal("write a manifest").caused_by(error))?;
+            let bytes = serde_json::to_vec(&manifest)
+                .map_err(|error| Error::internal("write a manifest").caused_by(error))?;
             let tags = entry.repo_tags.iter().map(|tag| Reference::parse(tag)).collect::<Result<Vec<_>>>()?;
             self.load_image(&manifest, &bytes, &config, &tags, &mut loaded, report)?;
         }
@@ -212,7 +239,10 @@ impl Store {
     /// An OCI layout.
     fn load_index(&self, members: &Members, index: &Index, report: Report<'_>) -> Result<Vec<Loaded>> {
         if index.manifests.len() > IMAGES {
-            return Err(Error::new(Kind::ResourceExhausted, format!("invalid archive: more than {IMAGES} images")));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("invalid archive: more than {IMAGES} images"),
+            ));
         }
         let mut loaded = Vec::new();
         for entry in &index.manifests {
@@ -243,11 +273,16 @@ impl Store {
             if let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) {
                 return Ok((bytes, manifest));
             }
-            let index: Index =
-                serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("invalid archive: manifest {digest}")).caused_by(error))?;
+            let index: Index = serde_json::from_slice(&bytes).map_err(|error| {
+                Error::invalid(format!("invalid archive: manifest {digest}")).caused_by(error)
+            })?;
             let platform = host_platform();
             digest = crate::registry::select(&index.manifests, &platform)
-                .ok_or_else(|| Error::not_found(format!("invalid archive: index {digest} has no image for this machine's platform")))?
+                .ok_or_else(|| {
+                    Error::not_found(format!(
+                        "invalid archive: index {digest} has no image for this machine's platform"
+                    ))
+                })?
                 .digest
                 .clone();
         }
@@ -264,7 +299,8 @@ impl Store {
         report: Report<'_>,
     ) -> Result<()> {
         let what = || format!("configuration {}", manifest.config.digest);
-        let config: ImageConfig = serde_json::from_slice(config_bytes).map_err(|error| Error::invalid(what()).caused_by(error))?;
+        let config: ImageConfig =
+            serde_json::from_slice(config_bytes).map_err(|error| Error::invalid(what()).caused_by(error))?;
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(Error::invalid(format!(
@@ -274,14 +310,21 @@ impl Store {
             )));
         }
         if diff_ids.len() > limits::LAYERS {
-            return Err(Error::new(Kind::ResourceExhausted, format!("{}: {} layers, {} at most", what(), diff_ids.len(), limits::LAYERS)));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("{}: {} layers, {} at most", what(), diff_ids.len(), limits::LAYERS),
+            ));
         }
         let mut parent = None;
         for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
             let chain = chain_id(parent.as_ref(), diff_id);
             if self.layer(&chain)?.is_none() {
                 let bytes = Some((layer.size, layer.size));
-                report(Progress { id: diff_id.short().to_owned(), status: "Loading layer".to_owned(), bytes })?;
+                report(Progress {
+                    id: diff_id.short().to_owned(),
+                    status: "Loading layer".to_owned(),
+                    bytes,
+                })?;
                 self.unpack_layer(parent.as_ref(), layer, Some(diff_id))?;
             }
             parent = Some(chain);
@@ -291,7 +334,10 @@ impl Store {
             let tag = tag.clone().with_default_tag();
             let lost = self.tag(&tag, &image.id)?;
             if let Some(old) = lost.filter(|old| *old != image.id) {
-                let text = format!("The image {} already exists, renaming the old one with ID {old} to empty string", tag.familiar());
+                let text = format!(
+                    "The image {} already exists, renaming the old one with ID {old} to empty string",
+                    tag.familiar()
+                );
                 report(Progress::new("", text))?;
             }
             loaded.push(Loaded::Tag(tag));
@@ -306,7 +352,8 @@ impl Store {
 /// The name in an index: containerd's annotation, or the specification's where it is a whole name.
 fn tag_of(entry: &Descriptor) -> Option<Reference> {
     let name = entry.annotations.get(NAME_ANNOTATION);
-    let name = name.or_else(|| entry.annotations.get(REF_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
+    let name =
+        name.or_else(|| entry.annotations.get(REF_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
     Reference::parse(name).ok().filter(|reference| reference.digest().is_none())
 }
 

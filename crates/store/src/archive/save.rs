@@ -29,13 +29,15 @@ impl Store {
     pub fn save(&self, names: &[String], archive: impl Write) -> Result<()> {
         let _lease = self.lease()?;
         let saved = self.saved(names)?;
-        let mut writer = Writer { store: self, archive: tar::Builder::new(archive), written: BTreeSet::new() };
+        let mut writer =
+            Writer { store: self, archive: tar::Builder::new(archive), written: BTreeSet::new() };
         let mut entries = Vec::new();
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         let mut manifests = Vec::new();
         for Saved { image, tags } in &saved {
             let blobs: Vec<&Digest> = image.manifest.layers.iter().map(|layer| &layer.digest).collect();
-            for digest in blobs.iter().copied().chain([&image.manifest.config.digest, &image.manifest_digest]) {
+            for digest in blobs.iter().copied().chain([&image.manifest.config.digest, &image.manifest_digest])
+            {
                 writer.blob(digest)?;
             }
             entries.push(Entry {
@@ -45,11 +47,15 @@ impl Store {
             });
             for tag in tags {
                 let top = blobs.last().map_or_else(String::new, |digest| digest.hex().to_owned());
-                repositories.entry(tag.familiar_name()).or_default().insert(tag.tag().unwrap_or_default().to_owned(), top);
+                repositories
+                    .entry(tag.familiar_name())
+                    .or_default()
+                    .insert(tag.tag().unwrap_or_default().to_owned(), top);
             }
             manifests.extend(self.descriptors(image, tags)?);
         }
-        let index = Index { schema_version: 2, media_type: Some(media_type::OCI_INDEX.to_owned()), manifests };
+        let index =
+            Index { schema_version: 2, media_type: Some(media_type::OCI_INDEX.to_owned()), manifests };
         writer.document("index.json", &index)?;
         writer.document("manifest.json", &entries)?;
         writer.document("oci-layout", &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
@@ -79,8 +85,12 @@ impl Store {
                     add(self.image(name)?, Some(reference));
                     continue;
                 }
-                let tags: Vec<Reference> =
-                    self.images()?.into_iter().flat_map(|image| image.tags).filter(|tag| tag.name() == reference.name()).collect();
+                let tags: Vec<Reference> = self
+                    .images()?
+                    .into_iter()
+                    .flat_map(|image| image.tags)
+                    .filter(|tag| tag.name() == reference.name())
+                    .collect();
                 if !tags.is_empty() {
                     for tag in tags {
                         add(self.image(&tag.familiar())?, Some(tag));
@@ -136,7 +146,8 @@ impl<W: Write> Writer<'_, W> {
         self.member(&blob_path(digest), size, file)
     }
     fn document(&mut self, name: &str, value: &impl serde::Serialize) -> Result<()> {
-        let bytes = serde_json::to_vec(value).map_err(|error| model::Error::new(Kind::Internal, format!("write {name}")).caused_by(error))?;
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| model::Error::new(Kind::Internal, format!("write {name}")).caused_by(error))?;
         self.member(name, bytes.len() as u64, bytes.as_slice())
     }
     fn member(&mut self, name: &str, size: u64, data: impl Read) -> Result<()> {
@@ -144,6 +155,8 @@ impl<W: Write> Writer<'_, W> {
         header.set_size(size);
         header.set_mode(0o644);
         header.set_entry_type(tar::EntryType::Regular);
-        self.archive.append_data(&mut header, name, data.take(size)).context(|| format!("write {name} to the archive"))
+        self.archive
+            .append_data(&mut header, name, data.take(size))
+            .context(|| format!("write {name} to the archive"))
     }
 }

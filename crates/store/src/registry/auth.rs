@@ -18,7 +18,10 @@ pub(super) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Option<Challen
             if scheme.eq_ignore_ascii_case("bearer")
                 && let Some(realm) = parameters.remove("realm")
             {
-                return Some(Challenge::Bearer { realm, service: parameters.remove("service").unwrap_or_default() });
+                return Some(Challenge::Bearer {
+                    realm,
+                    service: parameters.remove("service").unwrap_or_default(),
+                });
             }
             if scheme.eq_ignore_ascii_case("basic") {
                 basic = Some(Challenge::Basic);
@@ -92,15 +95,22 @@ mod tests {
 
     #[test]
     fn reads_challenges() {
-        let bearer = |realm: &str, service: &str| Some(Challenge::Bearer { realm: realm.to_owned(), service: service.to_owned() });
+        let bearer = |realm: &str, service: &str| {
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.to_owned() })
+        };
         let one = |text: &str| parse([text].into_iter());
         assert_eq!(
-            one(r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="a:b:c,d""#),
+            one(
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="a:b:c,d""#
+            ),
             bearer("https://auth.docker.io/token", "registry.docker.io")
         );
         assert_eq!(one(r#"Basic realm="Registry Realm""#), Some(Challenge::Basic));
         assert_eq!(one("basic"), Some(Challenge::Basic));
-        assert_eq!(one(r#"Basic realm="x, y", Bearer realm=https://t/, service="a\"b""#), bearer("https://t/", "a\"b"));
+        assert_eq!(
+            one(r#"Basic realm="x, y", Bearer realm=https://t/, service="a\"b""#),
+            bearer("https://t/", "a\"b")
+        );
         assert_eq!(one(r#"Bearer service="x""#), None);
         assert_eq!(one("Negotiate abc=="), None);
         assert_eq!(one("Bearer realm=\"unterminated"), bearer("unterminated", ""));

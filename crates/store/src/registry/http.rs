@@ -102,23 +102,42 @@ impl Client {
             }
         }
         let error = first.unwrap_or_else(|| Error::internal("no way to the registry"));
-        Err(if insecure { error } else { error.hint("a registry without TLS must be listed in insecure-registries of the configuration") })
+        Err(if insecure {
+            error
+        } else {
+            error.hint("a registry without TLS must be listed in insecure-registries of the configuration")
+        })
     }
     /// A mirror by URL, without credentials.
     pub fn mirror(url: &str, scope: Option<String>, access: &Access) -> Result<Self> {
-        let base = if url.contains("://") { url.trim_end_matches('/').to_owned() } else { format!("https://{url}") };
+        let base =
+            if url.contains("://") { url.trim_end_matches('/').to_owned() } else { format!("https://{url}") };
         let host = host_of(&base);
         let insecure = is_loopback(&host) || access.insecure.iter().any(|entry| matches_host(entry, &host));
         if base.starts_with("http://") && !insecure {
-            return Err(Error::invalid(format!("registry mirror {url}: plain HTTP is for insecure-registries only")));
+            return Err(Error::invalid(format!(
+                "registry mirror {url}: plain HTTP is for insecure-registries only"
+            )));
         }
         Self::ping(&base, scope, None, insecure)
     }
 
-    fn ping(base: &str, scope: Option<String>, credentials: Option<Credentials>, insecure: bool) -> Result<Self> {
+    fn ping(
+        base: &str,
+        scope: Option<String>,
+        credentials: Option<Credentials>,
+        insecure: bool,
+    ) -> Result<Self> {
         let agent = agent(base, insecure)?;
-        let mut client =
-            Self { agent, base: base.to_owned(), credentials, challenge: None, scope, token: Mutex::new(None), insecure };
+        let mut client = Self {
+            agent,
+            base: base.to_owned(),
+            credentials,
+            challenge: None,
+            scope,
+            token: Mutex::new(None),
+            insecure,
+        };
         let url = format!("{base}/v2/");
         let response = client.send(&Method::GET, &url, &[], Payload::None, None)?;
         match response.status() {
@@ -127,12 +146,18 @@ impl Client {
                 let values = response.headers().get_all(header::WWW_AUTHENTICATE);
                 client.challenge = auth::parse(values.iter().filter_map(|value| value.to_str().ok()));
                 if client.challenge.is_none() {
-                    return Err(Error::new(Kind::Unavailable, format!("Get {url:?}: it wants an authentication that is not supported")));
+                    return Err(Error::new(
+                        Kind::Unavailable,
+                        format!("Get {url:?}: it wants an authentication that is not supported"),
+                    ));
                 }
             }
             _ => {
                 let text = Refusal::read(response).text();
-                return Err(Error::new(Kind::Unavailable, format!("Get {url:?}: this does not answer as a registry does: {text}")));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!("Get {url:?}: this does not answer as a registry does: {text}"),
+                ));
             }
         }
         Ok(client)
@@ -143,11 +168,23 @@ impl Client {
         format!("{}/v2/{path}", self.base)
     }
     /// `HTTP method` on a path below `/v2/`, with whatever authorization is wanted.
-    pub fn request(&self, method: &Method, path: &str, headers: &[(&str, &str)], payload: Payload<'_>) -> Result<Response<Body>> {
+    pub fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        payload: Payload<'_>,
+    ) -> Result<Response<Body>> {
         self.request_url(method, &self.url(path), headers, payload)
     }
     /// The same for a full URL, which the registry may have named: authorization is sent to its own origin only.
-    pub fn request_url(&self, method: &Method, url: &str, headers: &[(&str, &str)], mut payload: Payload<'_>) -> Result<Response<Body>> {
+    pub fn request_url(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        mut payload: Payload<'_>,
+    ) -> Result<Response<Body>> {
         let own = origin(url) == origin(&self.base);
         let replay = !matches!(payload, Payload::Stream(..));
         let authorization = if own { self.authorization(false)? } else { None };
@@ -157,7 +194,11 @@ impl Client {
             Payload::Stream(stream, length) => Payload::Stream(*stream, *length),
         };
         let response = self.send(method, url, headers, lent, authorization.as_deref())?;
-        if response.status() == StatusCode::UNAUTHORIZED && own && replay && matches!(self.challenge, Some(Challenge::Bearer { .. })) {
+        if response.status() == StatusCode::UNAUTHORIZED
+            && own
+            && replay
+            && matches!(self.challenge, Some(Challenge::Bearer { .. }))
+        {
             // The token has expired.
             let authorization = self.authorization(true)?;
             return self.send(method, url, headers, payload, authorization.as_deref());
@@ -179,7 +220,8 @@ impl Client {
     /// Where a response's `Location` points.
     pub fn location(&self, base: &str, response: &Response<Body>) -> Result<String> {
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| Error::new(Kind::Unavailable, format!("{base}: the registry sent no Location")))?;
+        let location = location
+            .ok_or_else(|| Error::new(Kind::Unavailable, format!("{base}: the registry sent no Location")))?;
         let url = if location.starts_with("https://") || location.starts_with("http://") {
             location.to_owned()
         } else if location.starts_with('/') {
@@ -189,7 +231,10 @@ impl Client {
             format!("{}/{location}", stem.rsplit_once('/').map_or(stem, |(stem, _)| stem))
         };
         if url.starts_with("http://") && !(self.insecure || is_loopback(&host_of(&url))) {
-            return Err(Error::new(Kind::PermissionDenied, format!("{base}: the registry sends us to plain HTTP at {}", host_of(&url))));
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!("{base}: the registry sends us to plain HTTP at {}", host_of(&url)),
+            ));
         }
         Ok(url)
     }
@@ -197,7 +242,8 @@ impl Client {
     /// Gets a token, or checks that user name and password are taken.
     pub fn login(&self) -> Result<String> {
         let url = format!("{}/v2/", self.base);
-        let denied = |text: String| Error::new(Kind::Unauthorized, format!("Get {url:?}: unauthorized: {text}"));
+        let denied =
+            |text: String| Error::new(Kind::Unauthorized, format!("Get {url:?}: unauthorized: {text}"));
         if let Some(Challenge::Bearer { realm, service }) = &self.challenge {
             let answer = self.token(realm, service, true).map_err(|error| match error.kind() {
                 Kind::NotFound => denied("incorrect username or password".to_owned()),
@@ -233,7 +279,9 @@ impl Client {
             (Challenge::Bearer { realm, service }, _) => {
                 let answer = self.token(realm, service, false)?;
                 let token = answer["token"].as_str().or_else(|| answer["access_token"].as_str());
-                let token = token.ok_or_else(|| Error::new(Kind::Unavailable, format!("token server {realm}: its answer has no token")))?;
+                let token = token.ok_or_else(|| {
+                    Error::new(Kind::Unavailable, format!("token server {realm}: its answer has no token"))
+                })?;
                 format!("Bearer {token}")
             }
         };
@@ -246,9 +294,13 @@ impl Client {
     fn token(&self, realm: &str, service: &str, offline: bool) -> Result<serde_json::Value> {
         let https = realm.starts_with("https://");
         if !(https || realm.starts_with("http://") && is_loopback(&host_of(realm))) {
-            return Err(Error::new(Kind::PermissionDenied, format!("registry {} names a token server without TLS: {realm}", self.base)));
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!("registry {} names a token server without TLS: {realm}", self.base),
+            ));
         }
-        let agent = if origin(realm) == origin(&self.base) { self.agent.clone() } else { agent(realm, false)? };
+        let agent =
+            if origin(realm) == origin(&self.base) { self.agent.clone() } else { agent(realm, false)? };
         let scope = self.scope.as_deref().unwrap_or_default();
         let request = if let Some(Credentials::Identity(refresh)) = &self.credentials {
             let form = format!(
@@ -257,9 +309,15 @@ impl Client {
                 auth::encode(scope),
                 auth::encode(refresh)
             );
-            Request::post(realm).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.into_bytes())
+            Request::post(realm)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.into_bytes())
         } else {
-            let mut url = format!("{realm}{}service={}", if realm.contains('?') { '&' } else { '?' }, auth::encode(service));
+            let mut url = format!(
+                "{realm}{}service={}",
+                if realm.contains('?') { '&' } else { '?' },
+                auth::encode(service)
+            );
             if !scope.is_empty() {
                 url.push_str(&format!("&scope={}", auth::encode(scope)));
             }
@@ -273,29 +331,34 @@ impl Client {
             }
             request.uri(url).body(Vec::new())
         };
-        let request = request.map_err(|error| Error::invalid(format!("token server {realm}")).caused_by(error))?;
-        let response = if request.body().is_empty() { agent.run(request.map(|_| ())) } else { agent.run(request) };
+        let request =
+            request.map_err(|error| Error::invalid(format!("token server {realm}")).caused_by(error))?;
+        let response =
+            if request.body().is_empty() { agent.run(request.map(|_| ())) } else { agent.run(request) };
         let response = response.map_err(|error| failure("Get", realm, error))?;
         match response.status() {
             StatusCode::OK => {
                 let mut text = Vec::new();
-                response
-                    .into_body()
-                    .into_reader()
-                    .take(TOKEN_BYTES)
-                    .read_to_end(&mut text)
-                    .map_err(|error| Error::new(Kind::Unavailable, format!("token server {realm}")).caused_by(error))?;
-                serde_json::from_slice(&text)
-                    .map_err(|error| Error::new(Kind::Unavailable, format!("token server {realm}: malformed answer")).caused_by(error))
+                response.into_body().into_reader().take(TOKEN_BYTES).read_to_end(&mut text).map_err(
+                    |error| Error::new(Kind::Unavailable, format!("token server {realm}")).caused_by(error),
+                )?;
+                serde_json::from_slice(&text).map_err(|error| {
+                    Error::new(Kind::Unavailable, format!("token server {realm}: malformed answer"))
+                        .caused_by(error)
+                })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let text = Refusal::read(response).text();
-                let name = self.scope.as_deref().and_then(|scope| scope.split(':').nth(1)).unwrap_or("the registry");
+                let name =
+                    self.scope.as_deref().and_then(|scope| scope.split(':').nth(1)).unwrap_or("the registry");
                 Err(Error::not_found(format!(
                     "pull access denied for {name}, repository does not exist or may require 'docker login': {text}"
                 )))
             }
-            _ => Err(Error::new(Kind::Unavailable, format!("token server {realm}: {}", Refusal::read(response).text()))),
+            _ => Err(Error::new(
+                Kind::Unavailable,
+                format!("token server {realm}: {}", Refusal::read(response).text()),
+            )),
         }
     }
 
@@ -304,7 +367,10 @@ impl Client {
         if url.starts_with("https://") || is_loopback(&host_of(url)) {
             return Ok(());
         }
-        Err(Error::new(Kind::PermissionDenied, format!("registry {} speaks plain HTTP: credentials are not sent to it", host_of(url))))
+        Err(Error::new(
+            Kind::PermissionDenied,
+            format!("registry {} speaks plain HTTP: credentials are not sent to it", host_of(url)),
+        ))
     }
 
     fn send(
@@ -322,7 +388,8 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let malformed = |error| Error::new(Kind::Unavailable, format!("registry address {url:?}")).caused_by(error);
+        let malformed =
+            |error| Error::new(Kind::Unavailable, format!("registry address {url:?}")).caused_by(error);
         let result = match payload {
             Payload::None if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
                 self.agent.run(request.header(header::CONTENT_LENGTH, 0).body(&b""[..]).map_err(malformed)?)
@@ -332,7 +399,9 @@ impl Client {
                 self.agent.run(request.header(header::CONTENT_TYPE, kind).body(bytes).map_err(malformed)?)
             }
             Payload::Stream(stream, length) => {
-                let request = request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, length);
+                let request = request
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .header(header::CONTENT_LENGTH, length);
                 self.agent.run(request.body(SendBody::from_reader(stream)).map_err(malformed)?)
             }
         };
@@ -356,12 +425,15 @@ fn failure(method: &str, url: &str, error: ureq::Error) -> Error {
     let shown = url.split('?').next().unwrap_or(url);
     let what = match &error {
         ureq::Error::HostNotFound => format!("lookup {host}: no such host"),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => format!("dial tcp {host}: connect: connection refused"),
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp {host}: connect: connection refused")
+        }
         ureq::Error::Rustls(error) => format!("tls: {error}"),
         ureq::Error::Timeout(stage) => format!("{host} did not answer in time ({stage})"),
         error => error.to_string(),
     };
-    let kind = if matches!(error, ureq::Error::Rustls(_)) { Kind::PermissionDenied } else { Kind::Unavailable };
+    let kind =
+        if matches!(error, ureq::Error::Rustls(_)) { Kind::PermissionDenied } else { Kind::Unavailable };
     Error::new(kind, format!("{method} {shown:?}: {what}"))
 }
 
@@ -397,13 +469,19 @@ fn roots(host: &str) -> Result<RootCerts> {
         let pem = match std::fs::read(path) {
             Ok(pem) => pem,
             Err(_) if !must => return Ok(()),
-            Err(error) => return Err(Error::invalid(format!("read certificates {}", path.display())).caused_by(error)),
+            Err(error) => {
+                return Err(Error::invalid(format!("read certificates {}", path.display())).caused_by(error));
+            }
         };
         for item in ureq::tls::parse_pem(&pem) {
             match item {
                 Ok(ureq::tls::PemItem::Certificate(certificate)) => certificates.push(certificate),
                 Ok(_) => {}
-                Err(error) => return Err(Error::invalid(format!("read certificates {}", path.display())).caused_by(error)),
+                Err(error) => {
+                    return Err(
+                        Error::invalid(format!("read certificates {}", path.display())).caused_by(error)
+                    );
+                }
             }
         }
         Ok(())
@@ -436,7 +514,10 @@ fn origin(url: &str) -> String {
 
 /// Host and port of a URL as written.
 fn host_of(url: &str) -> String {
-    url.parse::<Uri>().ok().and_then(|uri| uri.authority().map(|authority| authority.to_string())).unwrap_or_default()
+    url.parse::<Uri>()
+        .ok()
+        .and_then(|uri| uri.authority().map(|authority| authority.to_string()))
+        .unwrap_or_default()
 }
 
 fn without_port(host: &str) -> &str {
@@ -479,7 +560,9 @@ mod tests {
 
     #[test]
     fn refusals_read_as_dockers() {
-        let refusal = |code: &str, message: &str| Refusal { status: 404, code: code.to_owned(), message: message.to_owned() }.text();
+        let refusal = |code: &str, message: &str| {
+            Refusal { status: 404, code: code.to_owned(), message: message.to_owned() }.text()
+        };
         assert_eq!(refusal("MANIFEST_UNKNOWN", "manifest unknown"), "manifest unknown: manifest unknown");
         assert_eq!(refusal("", ""), "not found (HTTP 404)");
         assert_eq!(refusal("", "a\n\x1b[31mb"), "a[31mb");

@@ -1,8 +1,8 @@
 //! From a registry: manifest, platform, configuration, layers.
 
+use model::digest::chain_id;
 use model::error::Context as _;
 use model::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
-use model::digest::chain_id;
 use model::{Digest, Error, Kind, Reference, Result, limits};
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,12 +58,19 @@ impl Store {
     ///
     /// # Errors
     /// Docker's texts for what does not exist or is denied; whatever arrived damaged is named and not kept.
-    pub fn pull(&self, reference: &Reference, platform: Option<&Platform>, access: &Access, report: Report<'_>) -> Result<Pulled> {
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        access: &Access,
+        report: Report<'_>,
+    ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
         let _lease = self.lease()?;
         let scope = format!("repository:{}:pull", reference.path());
         let mut failures = Vec::new();
-        let mirrors = if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
+        let mirrors =
+            if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
         for mirror in mirrors {
             let pulled = Client::mirror(mirror, Some(scope.clone()), access)
                 .and_then(|client| self.pull_from(&client, &reference, platform, report));
@@ -81,7 +88,13 @@ impl Store {
         })
     }
 
-    fn pull_from(&self, client: &Client, reference: &Reference, platform: Option<&Platform>, report: Report<'_>) -> Result<Pulled> {
+    fn pull_from(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        report: Report<'_>,
+    ) -> Result<Pulled> {
         let top = manifest(client, reference, &wanted(reference))?;
         let digest = top.digest.clone();
         let document = choose(client, reference, top, platform)?;
@@ -117,15 +130,22 @@ pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>
         #[serde(default)]
         tags: Option<Vec<String>>,
     }
-    let client = Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
+    let client =
+        Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
     let response = client.get_following(&format!("{}/tags/list", reference.path()), &[])?;
     if response.status() != StatusCode::OK {
         return Err(pull_refusal(reference, &Refusal::read(response)));
     }
     let mut bytes = Vec::new();
-    response.into_body().into_reader().take(TAGS_BYTES).read_to_end(&mut bytes).context(|| format!("read the tags of {}", reference.name()))?;
-    let tags: Tags = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(Kind::Unavailable, format!("read the tags of {}", reference.name())).caused_by(error))?;
+    response
+        .into_body()
+        .into_reader()
+        .take(TAGS_BYTES)
+        .read_to_end(&mut bytes)
+        .context(|| format!("read the tags of {}", reference.name()))?;
+    let tags: Tags = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::new(Kind::Unavailable, format!("read the tags of {}", reference.name())).caused_by(error)
+    })?;
     Ok(tags.tags.unwrap_or_default())
 }
 
@@ -135,7 +155,8 @@ pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>
 /// As for a pull.
 pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspected> {
     let reference = &reference.clone().with_default_tag();
-    let client = Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
+    let client =
+        Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
     let document = manifest(&client, reference, &wanted(reference))?;
     let descriptor = Descriptor {
         media_type: document.kind.clone(),
@@ -148,8 +169,10 @@ pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspecte
         parse_index(&document)?.manifests.into_iter().filter_map(|entry| entry.platform).collect()
     } else {
         let manifest = parse_manifest(&document)?;
-        let config: ImageConfig = serde_json::from_slice(&config(&client, reference, &manifest)?)
-            .map_err(|error| Error::invalid(format!("configuration {}", manifest.config.digest)).caused_by(error))?;
+        let config: ImageConfig =
+            serde_json::from_slice(&config(&client, reference, &manifest)?).map_err(|error| {
+                Error::invalid(format!("configuration {}", manifest.config.digest)).caused_by(error)
+            })?;
         vec![Platform { architecture: config.architecture, os: config.os, variant: config.variant }]
     };
     Ok(Inspected { descriptor, platforms })
@@ -159,7 +182,9 @@ pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspecte
 fn named(error: Error, reference: &Reference) -> Error {
     let raw = format!("pull access denied for {},", reference.path());
     match error.message().strip_prefix(&raw) {
-        Some(rest) => Error::new(error.kind(), format!("pull access denied for {},{rest}", reference.familiar_name())),
+        Some(rest) => {
+            Error::new(error.kind(), format!("pull access denied for {},{rest}", reference.familiar_name()))
+        }
         None => error,
     }
 }
@@ -173,7 +198,13 @@ fn wanted(reference: &Reference) -> String {
 
 /// Gets a manifest or index by tag or digest, bounded; a digest is verified.
 fn manifest(client: &Client, reference: &Reference, wanted: &str) -> Result<Document> {
-    let accept = [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST].join(", ");
+    let accept = [
+        media_type::OCI_INDEX,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_LIST,
+        media_type::DOCKER_MANIFEST,
+    ]
+    .join(", ");
     let path = format!("{}/manifests/{wanted}", reference.path());
     let response = client.get_following(&path, &[("accept", &accept)])?;
     if response.status() != StatusCode::OK {
@@ -182,7 +213,10 @@ fn manifest(client: &Client, reference: &Reference, wanted: &str) -> Result<Docu
     let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut kind = text(header::CONTENT_TYPE).unwrap_or_default();
     kind.truncate(kind.find(';').unwrap_or(kind.len()));
-    let declared = response.headers().get("docker-content-digest").and_then(|value| Digest::parse(value.to_str().ok()?).ok());
+    let declared = response
+        .headers()
+        .get("docker-content-digest")
+        .and_then(|value| Digest::parse(value.to_str().ok()?).ok());
     let what = || format!("manifest for {}", reference.familiar());
     let bytes = bounded(response.into_body().into_reader(), limits::MANIFEST_BYTES, what)?;
     for expected in Digest::parse(wanted).ok().iter().chain(&declared) {
@@ -193,12 +227,14 @@ fn manifest(client: &Client, reference: &Reference, wanted: &str) -> Result<Docu
 
 fn bounded(reader: impl std::io::Read, limit: u64, what: impl Fn() -> String) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    reader
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Error::new(Kind::Unavailable, format!("{}: the transfer broke off", what())).caused_by(error))?;
+    reader.take(limit + 1).read_to_end(&mut bytes).map_err(|error| {
+        Error::new(Kind::Unavailable, format!("{}: the transfer broke off", what())).caused_by(error)
+    })?;
     if bytes.len() as u64 > limit {
-        return Err(Error::new(Kind::ResourceExhausted, format!("{}: it is longer than {limit} bytes", what())));
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!("{}: it is longer than {limit} bytes", what()),
+        ));
     }
     Ok(bytes)
 }
@@ -220,38 +256,70 @@ fn is_index(document: &Document) -> bool {
 }
 
 fn parse_index(document: &Document) -> Result<Index> {
-    serde_json::from_slice(&document.bytes).map_err(|error| Error::invalid(format!("index {}", document.digest)).caused_by(error))
+    serde_json::from_slice(&document.bytes)
+        .map_err(|error| Error::invalid(format!("index {}", document.digest)).caused_by(error))
 }
 
 fn parse_manifest(document: &Document) -> Result<Manifest> {
     if document.kind.starts_with("application/vnd.docker.distribution.manifest.v1") {
-        return Err(Error::new(Kind::NotImplemented, format!("manifest {}: Docker's schema 1 is not supported any more", document.digest))
-            .hint("push the image again with a Docker of 2016 or later"));
+        return Err(Error::new(
+            Kind::NotImplemented,
+            format!("manifest {}: Docker's schema 1 is not supported any more", document.digest),
+        )
+        .hint("push the image again with a Docker of 2016 or later"));
     }
-    let manifest: Manifest =
-        serde_json::from_slice(&document.bytes).map_err(|error| Error::invalid(format!("manifest {}", document.digest)).caused_by(error))?;
+    let manifest: Manifest = serde_json::from_slice(&document.bytes)
+        .map_err(|error| Error::invalid(format!("manifest {}", document.digest)).caused_by(error))?;
     if manifest.schema_version != 2 {
-        return Err(Error::invalid(format!("manifest {}: schema version {}, want 2", document.digest, manifest.schema_version)));
+        return Err(Error::invalid(format!(
+            "manifest {}: schema version {}, want 2",
+            document.digest, manifest.schema_version
+        )));
     }
-    if !matches!(manifest.config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | "text/html" | "") {
-        return Err(Error::invalid(format!("manifest {}: this is no container image but {}", document.digest, manifest.config.media_type)));
+    if !matches!(
+        manifest.config.media_type.as_str(),
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | "text/html" | ""
+    ) {
+        return Err(Error::invalid(format!(
+            "manifest {}: this is no container image but {}",
+            document.digest, manifest.config.media_type
+        )));
     }
     if manifest.layers.len() > limits::LAYERS {
-        return Err(Error::new(Kind::ResourceExhausted, format!("manifest {}: {} layers, {} at most", document.digest, manifest.layers.len(), limits::LAYERS)));
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!(
+                "manifest {}: {} layers, {} at most",
+                document.digest,
+                manifest.layers.len(),
+                limits::LAYERS
+            ),
+        ));
     }
     for layer in &manifest.layers {
         if layer.media_type.contains("nondistributable") || layer.media_type.contains(".foreign.") {
-            return Err(Error::new(Kind::NotImplemented, format!("layer {}: foreign layers are not supported", layer.digest)));
+            return Err(Error::new(
+                Kind::NotImplemented,
+                format!("layer {}: foreign layers are not supported", layer.digest),
+            ));
         }
         if layer.size > limits::LAYER_BYTES {
-            return Err(Error::new(Kind::ResourceExhausted, format!("layer {}: {} bytes, {} at most", layer.digest, layer.size, limits::LAYER_BYTES)));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("layer {}: {} bytes, {} at most", layer.digest, layer.size, limits::LAYER_BYTES),
+            ));
         }
     }
     Ok(manifest)
 }
 
 /// Goes through indexes to the manifest for the platform.
-fn choose(client: &Client, reference: &Reference, mut document: Document, platform: Option<&Platform>) -> Result<Document> {
+fn choose(
+    client: &Client,
+    reference: &Reference,
+    mut document: Document,
+    platform: Option<&Platform>,
+) -> Result<Document> {
     for _ in 0..INDEX_DEPTH {
         if !is_index(&document) {
             return Ok(document);
@@ -259,8 +327,11 @@ fn choose(client: &Client, reference: &Reference, mut document: Document, platfo
         let index = parse_index(&document)?;
         let wanted = platform.cloned().unwrap_or_else(super::host_platform);
         let entry = select(&index.manifests, &wanted).ok_or_else(|| {
-            Error::not_found(format!("no matching manifest for {} in the manifest list entries", platform_text(&wanted)))
-                .within(reference.familiar())
+            Error::not_found(format!(
+                "no matching manifest for {} in the manifest list entries",
+                platform_text(&wanted)
+            ))
+            .within(reference.familiar())
         })?;
         document = manifest(client, reference, entry.digest.as_str())?;
     }
@@ -271,7 +342,10 @@ fn choose(client: &Client, reference: &Reference, mut document: Document, platfo
 /// no platform counts only where it is the only one.
 pub(crate) fn select<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
     let matching = |entry: &&Descriptor| {
-        entry.platform.as_ref().is_some_and(|have| have.os == wanted.os && have.architecture == wanted.architecture)
+        entry
+            .platform
+            .as_ref()
+            .is_some_and(|have| have.os == wanted.os && have.architecture == wanted.architecture)
     };
     let variant = |entry: &Descriptor| entry.platform.as_ref().and_then(|have| have.variant.clone());
     let mut candidates: Vec<&Descriptor> = entries.iter().filter(matching).collect();
@@ -282,9 +356,11 @@ pub(crate) fn select<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option
         (_, None) => 2,
         _ => 3,
     });
-    let first = candidates.first().copied().filter(|entry| wanted.variant.is_none() || {
-        let have = variant(entry);
-        have == wanted.variant || have.is_none()
+    let first = candidates.first().copied().filter(|entry| {
+        wanted.variant.is_none() || {
+            let have = variant(entry);
+            have == wanted.variant || have.is_none()
+        }
     });
     match entries {
         [only] if only.platform.is_none() => Some(only),
@@ -297,7 +373,10 @@ fn config(client: &Client, reference: &Reference, manifest: &Manifest) -> Result
     let digest = &manifest.config.digest;
     let what = || format!("configuration {digest} of {}", reference.familiar());
     if manifest.config.size > limits::CONFIG_BYTES {
-        return Err(Error::new(Kind::ResourceExhausted, format!("{}: {} bytes, {} at most", what(), manifest.config.size, limits::CONFIG_BYTES)));
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!("{}: {} bytes, {} at most", what(), manifest.config.size, limits::CONFIG_BYTES),
+        ));
     }
     let response = client.get_following(&format!("{}/blobs/{digest}", reference.path()), &[])?;
     if response.status() != StatusCode::OK {
@@ -310,7 +389,8 @@ fn config(client: &Client, reference: &Reference, manifest: &Manifest) -> Result
 
 fn check_config(manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig> {
     let what = || format!("configuration {}", manifest.config.digest);
-    let config: ImageConfig = serde_json::from_slice(bytes).map_err(|error| Error::invalid(what()).caused_by(error))?;
+    let config: ImageConfig =
+        serde_json::from_slice(bytes).map_err(|error| Error::invalid(what()).caused_by(error))?;
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(Error::invalid(format!(
             "{}: it names {} layers, the manifest {}",
@@ -326,7 +406,11 @@ fn check_platform(reference: &Reference, config: &ImageConfig, wanted: &Platform
     if config.os == wanted.os && config.architecture == wanted.architecture {
         return Ok(());
     }
-    let have = Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant: config.variant.clone() };
+    let have = Platform {
+        architecture: config.architecture.clone(),
+        os: config.os.clone(),
+        variant: config.variant.clone(),
+    };
     Err(Error::not_found(format!(
         "image with reference {} was found but does not match the specified platform: wanted {}, actual: {}",
         reference.familiar(),
@@ -396,8 +480,12 @@ impl Layers<'_> {
                     Ok(Ok(())) => {}
                     // The one that stopped the others says why.
                     Ok(Err(error)) if error.kind() == Kind::Cancelled => {
-                        let cause = receivers[at + 1..].iter().filter_map(|other| other.try_recv().ok()?.err());
-                        return Err(cause.into_iter().find(|cause| cause.kind() != Kind::Cancelled).unwrap_or(error));
+                        let cause =
+                            receivers[at + 1..].iter().filter_map(|other| other.try_recv().ok()?.err());
+                        return Err(cause
+                            .into_iter()
+                            .find(|cause| cause.kind() != Kind::Cancelled)
+                            .unwrap_or(error));
                     }
                     Ok(Err(error)) => return Err(error),
                     Err(_) => return Err(gone()),
@@ -439,7 +527,8 @@ impl Layers<'_> {
     fn download(&self, blob: &Descriptor, stop: &AtomicBool) -> Result<()> {
         let id = blob.digest.short();
         let what = || format!("layer {} of {}", blob.digest, self.reference.familiar());
-        let response = self.client.get_following(&format!("{}/blobs/{}", self.reference.path(), blob.digest), &[])?;
+        let response =
+            self.client.get_following(&format!("{}/blobs/{}", self.reference.path(), blob.digest), &[])?;
         if response.status() != StatusCode::OK {
             return Err(pull_refusal(self.reference, &Refusal::read(response)).within(what()));
         }
@@ -456,7 +545,8 @@ impl Layers<'_> {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    let message = format!("{}: the transfer broke off after {done} of {} bytes", what(), blob.size);
+                    let message =
+                        format!("{}: the transfer broke off after {done} of {} bytes", what(), blob.size);
                     return Err(Error::new(Kind::Unavailable, message).caused_by(error));
                 }
             };
@@ -464,11 +554,18 @@ impl Layers<'_> {
             done += count as u64;
             if told.elapsed() >= REPORT_EVERY {
                 told = Instant::now();
-                (self.report)(Progress { id: id.to_owned(), status: "Downloading".to_owned(), bytes: Some((done, blob.size)) })?;
+                (self.report)(Progress {
+                    id: id.to_owned(),
+                    status: "Downloading".to_owned(),
+                    bytes: Some((done, blob.size)),
+                })?;
             }
         }
         if done < blob.size {
-            return Err(Error::new(Kind::Unavailable, format!("{}: the registry sent {done} of {} bytes", what(), blob.size)));
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("{}: the registry sent {done} of {} bytes", what(), blob.size),
+            ));
         }
         (self.report)(Progress::new(id, "Verifying Checksum"))?;
         ingest.commit(Some(&blob.digest)).context(what)?;
@@ -490,7 +587,13 @@ mod tests {
             let mut parts = platform.split('/').map(str::to_owned);
             Platform { os: parts.next().unwrap(), architecture: parts.next().unwrap(), variant: parts.next() }
         });
-        Descriptor { media_type: String::new(), digest: Digest::of(text.as_bytes()), size: 0, platform, annotations: Default::default() }
+        Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(text.as_bytes()),
+            size: 0,
+            platform,
+            annotations: Default::default(),
+        }
     }
 
     #[test]
@@ -502,7 +605,9 @@ mod tests {
             entry("amd64", "linux/amd64"),
             entry("arm64", "linux/arm64/v8"),
         ];
-        let pick = |text: &str| select(&entries, &super::super::parse_platform(text).unwrap()).map(|found| found.digest.clone());
+        let pick = |text: &str| {
+            select(&entries, &super::super::parse_platform(text).unwrap()).map(|found| found.digest.clone())
+        };
         let of = |text: &str| Some(Digest::of(text.as_bytes()));
         assert_eq!(pick("linux/amd64"), of("amd64"));
         assert_eq!(pick("linux/arm64"), of("arm64"));

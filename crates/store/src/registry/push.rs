@@ -50,7 +50,10 @@ impl Store {
         };
         let _lease = self.lease()?;
         let image = self.image(&reference.familiar()).map_err(|error| match error.kind() {
-            Kind::NotFound => Error::not_found(format!("An image does not exist locally with the tag: {}", reference.familiar_name())),
+            Kind::NotFound => Error::not_found(format!(
+                "An image does not exist locally with the tag: {}",
+                reference.familiar_name()
+            )),
             _ => error,
         })?;
         let scope = format!("repository:{}:pull,push", reference.path());
@@ -63,7 +66,8 @@ impl Store {
             self.read_blob(&image.manifest_digest, limits::MANIFEST_BYTES)?
         } else {
             let manifest = rewritten(&image.manifest, sent);
-            serde_json::to_vec(&manifest).map_err(|error| Error::internal("write a manifest").caused_by(error))?
+            serde_json::to_vec(&manifest)
+                .map_err(|error| Error::internal("write a manifest").caused_by(error))?
         };
         let pushed = push.manifest(tag, &bytes)?;
         self.add_repo_digest(&image.id, &reference.at_digest(pushed.digest.clone()))?;
@@ -96,7 +100,8 @@ impl Push<'_> {
             }
         }
         let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Result<Descriptor>>>> = Mutex::new(unique.iter().map(|_| None).collect());
+        let results: Mutex<Vec<Option<Result<Descriptor>>>> =
+            Mutex::new(unique.iter().map(|_| None).collect());
         std::thread::scope(|scope| {
             for _ in 0..UPLOADS.min(unique.len()) {
                 scope.spawn(|| {
@@ -124,7 +129,9 @@ impl Push<'_> {
         if skipped {
             return Err(Error::internal(format!("push {}: a layer was skipped", self.reference.familiar())));
         }
-        let as_sent = |layer: &Descriptor| unique.iter().position(|other| other.digest == layer.digest).map(|at| sent[at].clone());
+        let as_sent = |layer: &Descriptor| {
+            unique.iter().position(|other| other.digest == layer.digest).map(|at| sent[at].clone())
+        };
         Ok(layers.iter().filter_map(as_sent).collect())
     }
 
@@ -181,8 +188,10 @@ impl Push<'_> {
         let location = self.client.location(&self.client.url(&path), &response)?;
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={}", super::auth::encode(digest.as_str()));
-        let mut reader = Reported { source: &mut source, done: 0, size, id, told: Instant::now(), report: self.report };
-        let response = self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size))?;
+        let mut reader =
+            Reported { source: &mut source, done: 0, size, id, told: Instant::now(), report: self.report };
+        let response =
+            self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size))?;
         if response.status() != StatusCode::CREATED {
             return Err(push_refusal(self.reference, &what, &Refusal::read(response)));
         }
@@ -197,7 +206,8 @@ impl Push<'_> {
     }
 
     fn manifest(&self, tag: &str, bytes: &[u8]) -> Result<Pushed> {
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| Error::internal("read a manifest").caused_by(error))?;
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|error| Error::internal("read a manifest").caused_by(error))?;
         let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
         let path = format!("{}/manifests/{tag}", self.reference.path());
         let response = self.client.request(&Method::PUT, &path, &[], Payload::Bytes(bytes, kind))?;
@@ -228,7 +238,11 @@ impl<R: Read> Read for Reported<'_, R> {
         self.done += count as u64;
         if !self.id.is_empty() && self.told.elapsed() >= REPORT_EVERY {
             self.told = Instant::now();
-            let progress = Progress { id: self.id.to_owned(), status: "Pushing".to_owned(), bytes: Some((self.done, self.size)) };
+            let progress = Progress {
+                id: self.id.to_owned(),
+                status: "Pushing".to_owned(),
+                bytes: Some((self.done, self.size)),
+            };
             (self.report)(progress).map_err(|error| io::Error::other(error.to_string()))?;
         }
         Ok(count)

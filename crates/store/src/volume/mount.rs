@@ -120,8 +120,16 @@ pub(super) fn mount(volume: &Volume) -> Result<Mounted> {
 
 fn failed(volume: &Volume, device: &str, options: &Options, error: Errno) -> Error {
     let kind = if error == Errno::NOENT { Kind::NotFound } else { Kind::InvalidArgument };
-    let message = format!("failed to mount local volume: mount {device}:{}, flags: 0x{:x}", volume.data.display(), options.flags.bits());
-    let message = if options.data.is_empty() { message } else { format!("{message}, data: {}", options.data.join(",")) };
+    let message = format!(
+        "failed to mount local volume: mount {device}:{}, flags: 0x{:x}",
+        volume.data.display(),
+        options.flags.bits()
+    );
+    let message = if options.data.is_empty() {
+        message
+    } else {
+        format!("{message}, data: {}", options.data.join(","))
+    };
     Error::new(kind, message).caused_by(std::io::Error::from(error))
 }
 
@@ -135,9 +143,20 @@ fn resolve_address(options: &mut [String]) -> Result<()> {
         }
         let address = (host, 0)
             .to_socket_addrs()
-            .map_err(|error| Error::new(Kind::Unavailable, format!("error resolving passed in network volume address {host}")).caused_by(error))?
+            .map_err(|error| {
+                Error::new(
+                    Kind::Unavailable,
+                    format!("error resolving passed in network volume address {host}"),
+                )
+                .caused_by(error)
+            })?
             .next()
-            .ok_or_else(|| Error::new(Kind::Unavailable, format!("error resolving passed in network volume address {host}: it has no address")))?;
+            .ok_or_else(|| {
+                Error::new(
+                    Kind::Unavailable,
+                    format!("error resolving passed in network volume address {host}: it has no address"),
+                )
+            })?;
         *option = format!("addr={}", address.ip());
     }
     Ok(())
@@ -148,15 +167,18 @@ fn is_mounted(path: &Path) -> Result<bool> {
     match rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
         Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(Error::internal(format!("look at {}", path.display())).caused_by(std::io::Error::from(error))),
+        Err(error) => {
+            Err(Error::internal(format!("look at {}", path.display())).caused_by(std::io::Error::from(error)))
+        }
     }
 }
 
 /// Unmounts what is mounted on this directory, if anything is.
 pub(super) fn unmount(path: &Path) -> Result<()> {
     while is_mounted(path)? {
-        rustix::mount::unmount(path, UnmountFlags::DETACH)
-            .map_err(|error| Error::internal(format!("unmount {}", path.display())).caused_by(std::io::Error::from(error)))?;
+        rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(|error| {
+            Error::internal(format!("unmount {}", path.display())).caused_by(std::io::Error::from(error))
+        })?;
     }
     Ok(())
 }
@@ -175,7 +197,9 @@ mod tests {
 
     #[test]
     fn options_are_checked_in_dockers_words() {
-        let options = |pairs: &[(&str, &str)]| pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>();
+        let options = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
+        };
         assert!(check(&options(&[])).is_ok());
         assert!(check(&options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")])).is_ok());
         let message = |pairs| check(&options(pairs)).unwrap_err().to_string();

@@ -67,7 +67,11 @@ pub fn rootfs(extra: &str) -> Vec<u8> {
 
 /// An image of one layer, tagged.
 pub fn image(store: &Store, tag: &str) -> Image {
-    let config = RunConfig { cmd: Some(vec!["/bin/sh".to_owned()]), env: vec!["A=b".to_owned()], ..RunConfig::default() };
+    let config = RunConfig {
+        cmd: Some(vec!["/bin/sh".to_owned()]),
+        env: vec!["A=b".to_owned()],
+        ..RunConfig::default()
+    };
     let created = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
     let import = Import { config, message: "a test".to_owned(), platform: host_platform(), created };
     let image = store.import(rootfs(tag).as_slice(), import).unwrap();
@@ -114,19 +118,18 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("start {name}: {error} (make test installs it)"));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
+        // From here on it is ended whatever happens.
+        let mut server = Self { child, said: None };
         let mut all = String::new();
         loop {
             let mut line = String::new();
-            if lines.read_line(&mut line).unwrap() == 0 {
-                let _ = child.wait();
-                panic!("{name} ended: {all}");
-            }
+            assert!(lines.read_line(&mut line).unwrap() > 0, "{name} ended: {all}");
             if line.contains(ready) {
-                let said = std::thread::spawn(move || {
+                server.said = Some(std::thread::spawn(move || {
                     let mut rest = Vec::new();
                     let _ = lines.read_to_end(&mut rest);
-                });
-                return (Self { child, said: Some(said) }, line);
+                }));
+                return (server, line);
             }
             all.push_str(&line);
         }
@@ -155,11 +158,14 @@ pub fn registry(dir: &Path, htpasswd: Option<&str>) -> (Server, String) {
     if let Some(users) = htpasswd {
         let path = dir.join("htpasswd");
         std::fs::write(&path, users).unwrap();
-        config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {:?}}}}}\n", path.to_str().unwrap()));
+        config
+            .push_str(&format!("auth: {{htpasswd: {{realm: test, path: {:?}}}}}\n", path.to_str().unwrap()));
     }
     let path = dir.join("registry.yml");
     std::fs::write(&path, config).unwrap();
-    let (server, line) = Server::start(Command::new("docker-registry").arg("serve").arg(&path), "listening on ");
-    let port: String = line.split("127.0.0.1:").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    let (server, line) =
+        Server::start(Command::new("docker-registry").arg("serve").arg(&path), "listening on ");
+    let port: String =
+        line.split("127.0.0.1:").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
     (server, format!("127.0.0.1:{port}"))
 }
