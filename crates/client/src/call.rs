@@ -244,6 +244,32 @@ impl Lines {
     }
 }
 
+/// An answer's body, piece by piece.
+pub struct Chunks {
+    body: Incoming,
+}
+
+impl Chunks {
+    /// The body of an answer.
+    pub fn new(response: Response<Incoming>) -> Self {
+        Self { body: response.into_body() }
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| Error::Protocol(format!("stream broke: {}", chain(&error))))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// A body that is fed while it is sent: the sender's end and the body.
 pub fn body_channel(capacity: usize) -> (tokio::sync::mpsc::Sender<std::io::Result<Bytes>>, Body) {
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(capacity);

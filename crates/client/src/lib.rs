@@ -13,13 +13,16 @@ mod error;
 mod tls;
 mod transport;
 
-pub use call::{Body, Client, Lines, body_channel, encode, query};
+pub use call::{Body, Chunks, Client, Lines, body_channel, encode, query};
 pub use endpoint::{Endpoint, Roots, TlsFiles};
 pub use error::{Error, Result};
 pub use transport::Io;
 
 pub use bollard;
 pub use hyper::Method;
+
+/// An answer whose body is unread.
+pub type Response = hyper::Response<hyper::body::Incoming>;
 
 /// How to find the engine.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,283 @@
+//! The command line's shape: one table of verbs, from which parsing, help, completion and man pages all come.
+
+use crate::args::{Given, flag, list, opt};
+use crate::command;
+use crate::fail::{Failure, Outcome};
+use crate::session::Session;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+/// A command on its way.
+pub type Task = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// One verb: `cauldron container run` and its short form `cauldron run`.
+pub struct Verb {
+    /// The management group; empty for a verb without one.
+    pub group: &'static str,
+    /// Its name in the group, then other names.
+    pub names: &'static [&'static str],
+    /// Its names without the group.
+    pub top: &'static [&'static str],
+    /// After the flags in the usage line.
+    pub usage: &'static str,
+    /// One line of what it does.
+    pub about: &'static str,
+    /// Examples and notes, below the help.
+    pub more: &'static str,
+    /// Its flags and arguments.
+    pub args: fn() -> Vec<Arg>,
+    /// What it does.
+    pub run: fn(Session, ArgMatches) -> Task,
+    /// The exit code of an engine's error.
+    pub failure: u8,
+    /// Not listed in the help.
+    pub hidden: bool,
+}
+
+/// The defaults of a verb.
+pub const VERB: Verb = Verb {
+    group: "",
+    names: &[],
+    top: &[],
+    usage: "",
+    about: "",
+    more: "",
+    args: Vec::new,
+    run: |_, _| Box::pin(async { Ok(0) }),
+    failure: 1,
+    hidden: false,
+};
+
+/// Management groups.
+const GROUPS: &[(&str, &str)] = &[
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("network", "Manage networks"),
+    ("volume", "Manage volumes"),
+    ("system", "Manage the engine"),
+    ("builder", "Manage builds"),
+    ("buildx", "Build, under the name that newer Docker versions use"),
+    ("context", "Show the engines that can be named"),
+];
+
+/// Every verb.
+pub fn verbs() -> impl Iterator<Item = &'static Verb> {
+    command::ALL.iter().flat_map(|verbs| verbs.iter())
+}
+
+fn globals() -> Vec<Arg> {
+    vec![
+        list("host", "H", "list", "Engine to use instead of this process: unix://, tcp://, http://, https://, ssh://"),
+        opt("context", "c", "string", "Name of a Docker CLI context to use (DOCKER_CONTEXT); 'default' is this process"),
+        opt("root", "", "dir", "Durable state [CAULDRON_ROOT, /var/lib/cauldron]"),
+        opt("run-root", "", "dir", "State that dies with the boot [CAULDRON_RUN_ROOT, /run/cauldron]"),
+        opt("config-file", "", "file", "Configuration [CAULDRON_CONFIG, /etc/cauldron/config.toml]"),
+        opt("config", "", "dir", "Location of client config files (credentials, contexts)"),
+        flag("debug", "D", "Accepted for compatibility"),
+        opt("log-level", "l", "string", "Accepted for compatibility"),
+        flag("tls", "", "Use TLS; implied by --tlsverify"),
+        opt("tlscacert", "", "file", "Trust certs signed only by this CA"),
+        opt("tlscert", "", "file", "Path to TLS certificate file"),
+        opt("tlskey", "", "file", "Path to TLS key file"),
+        flag("tlsverify", "", "Use TLS and verify the remote"),
+        Arg::new("version").long("version").short('v').action(ArgAction::SetTrue).help("Print version information and quit"),
+    ]
+}
+
+/// `wanted`: with its flags, which only the verb that runs needs.
+fn leaf(name: &'static str, verb: &'static Verb, path: &str, wanted: bool) -> Command {
+    let mut command = Command::new(name).about(verb.about).hide(verb.hidden);
+    if !verb.more.is_empty() {
+        command = command.after_help(verb.more);
+    }
+    if !wanted {
+        return command;
+    }
+    let args = (verb.args)();
+    let options = if args.iter().any(|arg| !arg.is_positional()) { " [OPTIONS]" } else { "" };
+    let short_taken = args.iter().any(|arg| arg.get_short() == Some('h'));
+    let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print usage");
+    command
+        .disable_help_flag(true)
+        .args_override_self(true)
+        .override_usage(format!("{path}{options}{}{}", if verb.usage.is_empty() { "" } else { " " }, verb.usage))
+        .args(args)
+        .arg(if short_taken { help } else { help.short('h') })
+}
+
+/// The command line: every verb, with the flags of those that `argv` could mean (of all without one).
+pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
+    let wanted = |names: &[&str]| argv.is_none_or(|argv| argv.iter().any(|word| names.iter().any(|name| word == name)));
+    let name: &'static str = if program == "docker" { "docker" } else { "cauldron" };
+    let mut root = Command::new(name)
+        .about("A container engine for everything that is not a server. It needs no daemon.")
+        .after_help("Run 'cauldron COMMAND --help' for more about a command, with examples.\n\nWith no -H, context or DOCKER_HOST the engine is this process; state is below --root.")
+        .disable_help_subcommand(false)
+        .subcommand_required(false)
+        .args_override_self(true)
+        .args(globals());
+    for (group, about) in GROUPS {
+        let mut command = Command::new(*group).about(*about).disable_help_subcommand(true).subcommand_required(true).arg_required_else_help(true);
+        for verb in verbs().filter(|verb| verb.group == *group) {
+            let (first, others) = verb.names.split_first().unwrap_or((&"", &[]));
+            command = command.subcommand(leaf(first, verb, &format!("{name} {group} {first}"), wanted(verb.names)).aliases(others.iter().copied()));
+        }
+        root = root.subcommand(command);
+    }
+    for verb in verbs() {
+        if let Some((first, others)) = verb.top.split_first() {
+            root = root.subcommand(leaf(first, verb, &format!("{name} {first}"), wanted(verb.top)).aliases(others.iter().copied()));
+        }
+    }
+    root
+}
+
+/// Parses, runs and tells the exit code.
+pub fn main(argv: &[OsString]) -> ExitCode {
+    let program = argv.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let program = match program.as_deref() {
+        Some("docker") => "docker",
+        _ => "cauldron",
+    };
+    let matches = match root(program, Some(argv)).try_get_matches_from(argv) {
+        Ok(matches) => matches,
+        Err(error) => return ExitCode::from(malformed(program, &error)),
+    };
+    let session = Session::new(engine(&matches), program.to_owned(), matches.text("config").map(PathBuf::from));
+    if matches.get_flag("version") {
+        let text = format!("Cauldron version {}\n", env!("CARGO_PKG_VERSION"));
+        return exit(&session, session.out(&text).map(|()| 0), 1);
+    }
+    let Some((name, inner)) = matches.subcommand() else {
+        let help = root(program, Some(&[])).render_help().to_string();
+        return exit(&session, session.out(&help).map(|()| 0), 1);
+    };
+    let (verb, inner) = match inner.subcommand() {
+        Some((leaf, inner)) => (verbs().find(|verb| verb.group == name && verb.names.first() == Some(&leaf)), inner),
+        None => (verbs().find(|verb| verb.top.first() == Some(&name)), inner),
+    };
+    let Some(verb) = verb else {
+        return exit(&session, Err(Failure::new(format!("'{name}' is not a command"))), 1);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on((verb.run)(session.clone(), inner.clone()));
+            // A thread that still reads stdin must not hold the exit up.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::new(format!("start the runtime: {error}"))),
+    };
+    exit(&session, outcome, verb.failure)
+}
+
+fn exit(session: &Session, outcome: Outcome, code: u8) -> ExitCode {
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            session.complain(&failure);
+            ExitCode::from(failure.code.unwrap_or(code))
+        }
+    }
+}
+
+fn engine(matches: &ArgMatches) -> client::Options {
+    let path = |flag: &str| matches.text(flag).map(PathBuf::from);
+    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    client::Options {
+        host: matches.texts("host").pop(),
+        context: matches.text("context").map(str::to_owned),
+        tls: client::TlsFiles {
+            enabled: matches.on("tls") || matches.on("tlsverify"),
+            verify: matches.on("tlsverify"),
+            ca: path("tlscacert"),
+            cert: path("tlscert"),
+            key: path("tlskey"),
+        },
+        roots: client::Roots {
+            root: absolute(path("root").or_else(|| env("CAULDRON_ROOT")).unwrap_or_else(|| "/var/lib/cauldron".into())),
+            run_root: absolute(path("run-root").or_else(|| env("CAULDRON_RUN_ROOT")).unwrap_or_else(|| "/run/cauldron".into())),
+            config: path("config-file").or_else(|| env("CAULDRON_CONFIG")),
+        },
+    }
+}
+
+/// Says what is wrong with the command line, as Docker does: 125 for a flag, 1 for the rest; help is no error.
+fn malformed(program: &str, error: &clap::Error) -> u8 {
+    use std::io::Write;
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(" ")),
+        _ => None,
+    };
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        let _ = error.print();
+        return 0;
+    }
+    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
+    let rendered = error.render().to_string();
+    let usage = rendered.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default().to_owned();
+    let path: Vec<&str> = usage.split_whitespace().take_while(|word| !word.starts_with(['[', '<', '-']) && !word.chars().all(|c| c.is_ascii_uppercase())).collect();
+    let path = if path.is_empty() { program.to_owned() } else { path.join(" ") };
+    let (text, code) = match error.kind() {
+        ErrorKind::UnknownArgument if argument.starts_with("--") => {
+            (format!("unknown flag: {}", argument.split('=').next().unwrap_or(&argument)), 125)
+        }
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            (format!("unknown shorthand flag: '{}' in {argument}", argument.chars().nth(1).unwrap_or('-')), 125)
+        }
+        ErrorKind::UnknownArgument => (format!("'{path}' accepts no argument {argument}"), 1),
+        ErrorKind::InvalidSubcommand => {
+            let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            (format!("unknown command: {path} {name}"), 1)
+        }
+        ErrorKind::MissingRequiredArgument => (format!("'{path}' requires more arguments: {usage}"), 1),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            let flag = argument.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
+            if value.is_empty() { (format!("flag needs an argument: {flag}"), 125) } else { (format!("invalid argument \"{value}\" for \"{flag}\" flag"), 125) }
+        }
+        _ => (rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(), 125),
+    };
+    let _ = writeln!(std::io::stderr(), "{program}: {text}\nSee '{path} --help'.");
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<ArgMatches, clap::Error> {
+        root("cauldron", None).try_get_matches_from(std::iter::once("cauldron").chain(args.iter().copied()))
+    }
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut command = root("cauldron", None);
+        command.build();
+        command.debug_assert();
+    }
+
+    #[test]
+    fn docker_spellings() {
+        let matches = run(&["-H", "unix:///x", "run", "-itd", "--rm=false", "--detach=true", "-e", "A=1", "-eB=2", "--memory-swap", "-1", "img", "--rm", "-x", "--", "y"]).unwrap();
+        let (_, run) = matches.subcommand().unwrap();
+        assert!(run.on("interactive") && run.on("tty") && run.on("detach") && !run.on("rm"));
+        assert_eq!(run.texts("env"), ["A=1", "B=2"]);
+        assert_eq!(run.text("memory-swap"), Some("-1"));
+        assert_eq!(run.texts("args"), ["img", "--rm", "-x", "--", "y"]);
+    }
+
+    #[test]
+    fn refused() {
+        for args in [&["run"][..], &["run", "--nope", "img"], &["nope"], &["ps", "extra"], &["run", "--rm=x", "img"]] {
+            assert!(run(args).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! One file a verb or a small family of verbs: flags → client calls → rendering.
+
+mod container;
+mod exec;
+mod filters;
+mod image;
+mod inspect;
+mod login;
+mod logs;
+mod ps;
+mod pull;
+mod run;
+
+use crate::cli::Verb;
+
+/// Every verb, in the order of the help.
+pub const ALL: &[&[Verb]] =
+    &[run::VERBS, exec::VERBS, ps::VERBS, container::VERBS, logs::VERBS, login::VERBS, image::VERBS, pull::VERBS, inspect::VERBS];
