@@ -131,7 +131,7 @@ pub const VERBS: &[Verb] = &[
         names: &["prune"],
         usage: "",
         about: "Remove all stopped containers",
-        args: || vec![prune_prune_filter(), force()],
+        args: || vec![prune_filter(), force()],
         run: |session, given| Box::pin(prune(session, given)),
         ..EACH
     },
