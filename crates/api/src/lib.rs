@@ -20,6 +20,8 @@ mod networks;
 mod serve;
 mod streams;
 mod system;
+#[cfg(test)]
+mod test;
 mod volumes;
 
 use axum::Router;

@@ -1,1 +1,90 @@
-//! See the crate's documentation.
+//! What the engine and its machine are: read from the kernel each time, never stored.
+
+use model::Result;
+use model::state::Status;
+use std::path::Path;
+
+use crate::Engine;
+
+/// The machine and what this root holds.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// Containers that run, are paused, are stopped.
+    pub containers: (usize, usize, usize),
+    /// Images.
+    pub images: usize,
+    /// Kernel release.
+    pub kernel: String,
+    /// Kernel version text.
+    pub kernel_version: String,
+    /// `x86_64`.
+    pub machine: String,
+    /// Host name.
+    pub host_name: String,
+    /// `PRETTY_NAME` and `VERSION_ID` of /etc/os-release.
+    pub os: (String, String),
+    /// Processors online.
+    pub cpus: usize,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// 1 or 2; hybrid set-ups count as 1.
+    pub cgroup_version: u8,
+    /// The machine forwards IPv4.
+    pub ipv4_forwarding: bool,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A container's record cannot be read.
+    pub fn info(&self) -> Result<Info> {
+        let mut info = machine();
+        for container in self.containers()? {
+            match container.status() {
+                Status::Running | Status::Restarting => info.containers.0 += 1,
+                Status::Paused => info.containers.1 += 1,
+                _ => info.containers.2 += 1,
+            }
+        }
+        info.images = self.store.images()?.len();
+        if !info.ipv4_forwarding {
+            info.warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
+        }
+        Ok(info)
+    }
+    /// Where this engine keeps things.
+    pub fn roots(&self) -> &crate::Roots {
+        &self.roots
+    }
+}
+
+/// The machine alone.
+pub fn machine() -> Info {
+    let name = rustix::system::uname();
+    let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let release = read("/etc/os-release");
+    let field = |key: &str| {
+        let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let memory = read("/proc/meminfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .unwrap_or_default();
+    Info {
+        kernel: text(name.release()),
+        kernel_version: text(name.version()),
+        machine: text(name.machine()),
+        host_name: text(name.nodename()),
+        os: (field("PRETTY_NAME"), field("VERSION_ID")),
+        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory: memory * 1024,
+        cgroup_version: if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
+        ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+        ..Info::default()
+    }
+}
