@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 use crate::ContainerId;
-use crate::container::{Healthcheck, HostPath, ContainerPath, Lifecycle, Propagation, Resources, Seccomp, Ulimit};
+use crate::container::{
+    ContainerPath, Healthcheck, HostPath, Lifecycle, Propagation, Resources, Seccomp, Ulimit,
+};
 
 /// A container that is ready to be started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -623,7 +623,13 @@ fn is_zero(value: &i64) -> bool {
 
 impl ContainerSpec {
     /// A container of this image with nothing asked for: what the builder's steps start from.
-    pub fn new(id: ContainerId, created: Timestamp, image_name: &str, image: Digest, layers: Vec<Digest>) -> Self {
+    pub fn new(
+        id: ContainerId,
+        created: Timestamp,
+        image_name: &str,
+        image: Digest,
+        layers: Vec<Digest>,
+    ) -> Self {
         Self {
             id,
             name: String::new(),
@@ -728,10 +734,14 @@ impl LogSpec {
         if let Some(text) = option("max-size")
             && text != "-1"
         {
-            self.max_bytes = parse_size(text).filter(|bytes| *bytes > 0).ok_or_else(|| Error::invalid(format!("invalid value for max-size: {text}: invalid size")))?;
+            self.max_bytes = parse_size(text)
+                .filter(|bytes| *bytes > 0)
+                .ok_or_else(|| Error::invalid(format!("invalid value for max-size: {text}: invalid size")))?;
         }
         if let Some(text) = option("max-file") {
-            self.max_files = text.parse().ok().filter(|count| *count > 0).ok_or_else(|| Error::invalid(format!("invalid value for max-file: {text}: must be a positive number")))?;
+            self.max_files = text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+                Error::invalid(format!("invalid value for max-file: {text}: must be a positive number"))
+            })?;
         }
         Ok(())
     }

@@ -1,9 +1,14 @@
 //! From a [`ContainerSpec`] and what only the machine can tell ([`Facts`]) to a [`Bundle`]: Docker's defaults, in one
 //! pure function. Containers and the builder's steps both come through here.
 
-use crate::bundle::{Bundle, DeviceNode, DeviceRule, LogTarget, MountOp, MountOpSource, NamespaceSet, Process, Rootfs};
+use crate::bundle::{
+    Bundle, DeviceNode, DeviceRule, LogTarget, MountOp, MountOpSource, NamespaceSet, Process, Rootfs,
+};
 use crate::capability;
-use crate::container::{ContainerPath, ContainerSpec, Healthcheck, HostPath, IpcMode, Lifecycle, Mount, MountSource, Propagation, Resources, Seccomp};
+use crate::container::{
+    ContainerPath, ContainerSpec, Healthcheck, HostPath, IpcMode, Lifecycle, Mount, MountSource, Propagation,
+    Resources, Seccomp,
+};
 
 /// Docker's default `PATH`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -11,13 +16,25 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 pub const SHM_BYTES: u64 = 64 << 20;
 /// Hidden from a container that is not privileged (moby `oci/defaults.go`).
 pub const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-    "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 ];
 /// Readable only, in a container that is not privileged.
-pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Programs that must be process 1 themselves: no init of ours goes in between.
-const OWN_INITS: [&str; 8] = ["init", "systemd", "openrc-init", "runit-init", "s6-svscan", "tini", "dumb-init", "catatonit"];
+const OWN_INITS: [&str; 8] =
+    ["init", "systemd", "openrc-init", "runit-init", "s6-svscan", "tini", "dumb-init", "catatonit"];
 
 /// What the machine tells about a container that is to be started; paths are the host's.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +127,11 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
         readonly_paths: paths(&READONLY_PATHS),
         log: match spec.log.driver.as_str() {
             "none" => LogTarget::None,
-            _ => LogTarget::JsonFile { path: facts.log, max_bytes: spec.log.max_bytes, max_files: spec.log.max_files },
+            _ => LogTarget::JsonFile {
+                path: facts.log,
+                max_bytes: spec.log.max_bytes,
+                max_files: spec.log.max_files,
+            },
         },
         healthcheck: spec.healthcheck.as_ref().and_then(healthcheck),
         name: facts.name,
@@ -222,13 +243,19 @@ pub fn mount_op(mount: &Mount, volume: Option<HostPath>) -> MountOp {
         nodev: false,
         noexec: false,
     };
-    let bind = |path: HostPath, recursive, propagation, subpath| MountOpSource::Bind { path, recursive, propagation, subpath };
+    let bind = |path: HostPath, recursive, propagation, subpath| MountOpSource::Bind {
+        path,
+        recursive,
+        propagation,
+        subpath,
+    };
     match &mount.source {
         MountSource::Bind { path, propagation, non_recursive, .. } => {
             MountOp { source: bind(path.clone(), !non_recursive, *propagation, None), ..base }
         }
         MountSource::Volume { subpath, .. } => {
-            let subpath = subpath.as_deref().map(|text| ContainerPath::root().join(text.trim_start_matches('/')));
+            let subpath =
+                subpath.as_deref().map(|text| ContainerPath::root().join(text.trim_start_matches('/')));
             MountOp { source: bind(volume.unwrap_or_default(), true, Propagation::RPrivate, subpath), ..base }
         }
         MountSource::Tmpfs { size, mode, options } => tmpfs(base, *size, *mode, options),
@@ -256,7 +283,8 @@ fn tmpfs(mut op: MountOp, size: Option<u64>, mode: Option<u32>, words: &[String]
             "dev" => op.nodev = false,
             "nodev" => op.nodev = true,
             word => {
-                let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
+                let (name, value) =
+                    word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
                 options.retain(|(known, _)| known != name);
                 options.push((name.to_owned(), value));
             }
@@ -271,7 +299,10 @@ fn fs(target: &str, fstype: &str, flags: [bool; 3], options: &[(&str, &str)]) ->
         target: ContainerPath::root().join(target),
         source: MountOpSource::Fs {
             fstype: fstype.to_owned(),
-            options: options.iter().map(|(name, value)| ((*name).to_owned(), (!value.is_empty()).then(|| (*value).to_owned()))).collect(),
+            options: options
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (!value.is_empty()).then(|| (*value).to_owned())))
+                .collect(),
         },
         read_only: false,
         nosuid: flags[0],
@@ -284,14 +315,24 @@ fn fs(target: &str, fstype: &str, flags: [bool; 3], options: &[(&str, &str)]) ->
 fn default_mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
     let privileged = spec.security.privileged;
     let host = |target: &str, path: &HostPath| MountOp {
-        source: MountOpSource::Bind { path: path.clone(), recursive: true, propagation: Propagation::RPrivate, subpath: None },
+        source: MountOpSource::Bind {
+            path: path.clone(),
+            recursive: true,
+            propagation: Propagation::RPrivate,
+            subpath: None,
+        },
         ..fs(target, "", [true, true, true], &[])
     };
     let shm_bytes = spec.shm_bytes.to_string();
     let mut mounts = vec![
         fs("/proc", "proc", [true, true, true], &[]),
         fs("/dev", "tmpfs", [true, false, false], &[("mode", "755"), ("size", "65536k")]),
-        fs("/dev/pts", "devpts", [true, false, true], &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+        fs(
+            "/dev/pts",
+            "devpts",
+            [true, false, true],
+            &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+        ),
         MountOp { read_only: !privileged, ..fs("/sys", "sysfs", [true, true, true], &[]) },
         MountOp { read_only: !privileged, ..fs("/sys/fs/cgroup", "cgroup", [true, true, true], &[]) },
         match &facts.mqueue {
@@ -302,7 +343,12 @@ fn default_mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
     match &facts.shm {
         Some(path) => mounts.push(host("/dev/shm", path)),
         None if spec.namespaces.ipc == IpcMode::None => {}
-        None => mounts.push(fs("/dev/shm", "tmpfs", [true, true, true], &[("mode", "1777"), ("size", &shm_bytes)])),
+        None => mounts.push(fs(
+            "/dev/shm",
+            "tmpfs",
+            [true, true, true],
+            &[("mode", "1777"), ("size", &shm_bytes)],
+        )),
     }
     mounts
 }
@@ -317,7 +363,8 @@ fn mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
         .collect();
     if spec.read_only_rootfs {
         for mount in &mut all {
-            let writable = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"].contains(&mount.target.as_str());
+            let writable =
+                ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"].contains(&mount.target.as_str());
             mount.read_only |= !writable;
         }
     }
@@ -327,7 +374,12 @@ fn mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
         .filter(|(target, _)| !taken(target))
         .map(|(target, path)| MountOp {
             target: target.clone(),
-            source: MountOpSource::Bind { path: path.clone(), recursive: false, propagation: Propagation::RPrivate, subpath: None },
+            source: MountOpSource::Bind {
+                path: path.clone(),
+                recursive: false,
+                propagation: Propagation::RPrivate,
+                subpath: None,
+            },
             read_only: false,
             nosuid: false,
             nodev: false,
@@ -343,7 +395,13 @@ fn mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
 
 /// Docker's device rules (moby `oci/defaults.go` and runc's allowed devices).
 pub fn device_rules(privileged: bool, more: Vec<DeviceRule>) -> Vec<DeviceRule> {
-    let rule = |allow, kind, major, minor, access: &str| DeviceRule { allow, kind, major, minor, access: access.to_owned() };
+    let rule = |allow, kind, major, minor, access: &str| DeviceRule {
+        allow,
+        kind,
+        major,
+        minor,
+        access: access.to_owned(),
+    };
     if privileged {
         return vec![rule(true, 'a', None, None, "rwm")];
     }
@@ -353,7 +411,17 @@ pub fn device_rules(privileged: bool, more: Vec<DeviceRule>) -> Vec<DeviceRule> 
         rule(true, 'b', None, None, "m"),
     ];
     // null, zero, full, random, urandom, tty, console, ptmx, and every pts.
-    let known = [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(1)), (5, Some(2)), (136, None)];
+    let known = [
+        (1, Some(3)),
+        (1, Some(5)),
+        (1, Some(7)),
+        (1, Some(8)),
+        (1, Some(9)),
+        (5, Some(0)),
+        (5, Some(1)),
+        (5, Some(2)),
+        (136, None),
+    ];
     rules.extend(known.into_iter().map(|(major, minor)| rule(true, 'c', Some(major), minor, "rwm")));
     rules.extend(more);
     rules
@@ -366,7 +434,9 @@ pub fn device_rules(privileged: bool, more: Vec<DeviceRule>) -> Vec<DeviceRule> 
 pub fn parse_device_rule(text: &str) -> crate::Result<DeviceRule> {
     let bad = || crate::Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
     let mut words = text.split(' ');
-    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some(kind), Some(numbers), Some(access), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(bad());
     };
     let kind = match kind {
@@ -382,5 +452,11 @@ pub fn parse_device_rule(text: &str) -> crate::Result<DeviceRule> {
     if access.is_empty() || access.len() > 3 || !access.bytes().all(|b| b"rwm".contains(&b)) {
         return Err(bad());
     }
-    Ok(DeviceRule { allow: true, kind, major: number(major)?, minor: number(minor)?, access: access.to_owned() })
+    Ok(DeviceRule {
+        allow: true,
+        kind,
+        major: number(major)?,
+        minor: number(minor)?,
+        access: access.to_owned(),
+    })
 }

@@ -3,8 +3,9 @@
 use crate::{Error, Result};
 
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
-    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// The first real-time signal that programs may use (the C library keeps 32 and 33).
 const RTMIN: i32 = 34;
@@ -60,7 +61,17 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         for (text, number) in [
-            ("SIGTERM", 15), ("TERM", 15), ("term", 15), ("15", 15), ("KILL", 9), ("SIGWINCH", 28), ("sigusr2", 12), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34), ("SYS", 31),
+            ("SIGTERM", 15),
+            ("TERM", 15),
+            ("term", 15),
+            ("15", 15),
+            ("KILL", 9),
+            ("SIGWINCH", 28),
+            ("sigusr2", 12),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMIN", 34),
+            ("SYS", 31),
         ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }

@@ -4,8 +4,8 @@
 use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig};
 use engine::container::Request;
 use engine::model::container::{
-    Attachment, ContainerSpec, Healthcheck, IpcMode, Lifecycle, Link, LogSpec, NamespaceMode, Namespaces, NetworkMode, Port,
-    ProcessSpec, Resolver, RestartPolicy, Seccomp, Security, StopSpec,
+    Attachment, ContainerSpec, Healthcheck, IpcMode, Lifecycle, Link, LogSpec, NamespaceMode, Namespaces,
+    NetworkMode, Port, ProcessSpec, Resolver, RestartPolicy, Seccomp, Security, StopSpec,
 };
 use engine::model::{ContainerId, Digest, Error, Kind, Result, capability, launch, signal};
 use serde_json::Value;
@@ -17,26 +17,36 @@ use super::{mounts, ports, resources};
 pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> Result<ContainerId>;
 
 /// A request as the engine takes it, and warnings for the user.
-pub(super) fn request(name: Option<String>, mut body: Value, resolve: Resolve<'_>) -> Result<(Request, Vec<String>)> {
+pub(super) fn request(
+    name: Option<String>,
+    mut body: Value,
+    resolve: Resolve<'_>,
+) -> Result<(Request, Vec<String>)> {
     let host_config = body.get("HostConfig").cloned().unwrap_or(Value::Null);
     let unmasked = normalise(&mut body)?;
     let mac = body.get("MacAddress").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let body: ContainerCreateBody =
-        serde_json::from_value(body).map_err(|error| Error::invalid("invalid JSON in the request's body").caused_by(error))?;
+    let body: ContainerCreateBody = serde_json::from_value(body)
+        .map_err(|error| Error::invalid("invalid JSON in the request's body").caused_by(error))?;
     let host = body.host_config.clone().unwrap_or_default();
     let image = body.image.clone().unwrap_or_default();
     if image.is_empty() {
         return Err(Error::invalid("no image was named"));
     }
     // The engine fills in id, digest and layers.
-    let mut spec =
-        ContainerSpec::new(ContainerId::from_bytes([0; 32]), engine::model::time::Timestamp::NEVER, &image, Digest::of(b""), Vec::new());
+    let mut spec = ContainerSpec::new(
+        ContainerId::from_bytes([0; 32]),
+        engine::model::time::Timestamp::NEVER,
+        &image,
+        Digest::of(b""),
+        Vec::new(),
+    );
     let mut warnings = Vec::new();
     spec.process = process(&body, &host)?;
     spec.hostname = text(body.hostname.as_ref());
     spec.domainname = text(body.domainname.as_ref());
     spec.labels = body.labels.clone().unwrap_or_default().into_iter().collect();
-    spec.exposed_ports = body.exposed_ports.iter().flatten().map(|text| Port::parse(text)).collect::<Result<_>>()?;
+    spec.exposed_ports =
+        body.exposed_ports.iter().flatten().map(|text| Port::parse(text)).collect::<Result<_>>()?;
     let volume_options = mounts::convert(&body, &host, &mut spec)?;
     spec.volumes_from = host.volumes_from.clone().unwrap_or_default();
     spec.resolver = Resolver {
@@ -83,7 +93,9 @@ fn normalise(body: &mut Value) -> Result<bool> {
     let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) else {
         return Ok(false);
     };
-    if let Some(policy) = host.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str) {
+    if let Some(policy) =
+        host.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str)
+    {
         check_policy_name(policy)?;
     }
     if let Some(mode) = host.get("CgroupnsMode").and_then(Value::as_str)
@@ -105,18 +117,21 @@ fn list(value: Option<&Vec<String>>) -> Vec<String> {
 fn process(body: &ContainerCreateBody, host: &HostConfig) -> Result<ProcessSpec> {
     let working_dir = text(body.working_dir.as_ref());
     if !working_dir.is_empty() && !working_dir.starts_with('/') {
-        return Err(Error::invalid(format!("the working directory '{working_dir}' is invalid, it needs to be an absolute path")));
+        return Err(Error::invalid(format!(
+            "the working directory '{working_dir}' is invalid, it needs to be an absolute path"
+        )));
     }
     let env = list(body.env.as_ref());
-    if let Some(bad) = env.iter().find(|entry| entry.starts_with('=') || entry.is_empty() || entry.contains('\0')) {
+    if let Some(bad) =
+        env.iter().find(|entry| entry.starts_with('=') || entry.is_empty() || entry.contains('\0'))
+    {
         return Err(Error::invalid(format!("invalid environment variable: {bad}")));
     }
     let size = host.console_size.as_deref().unwrap_or_default();
     let console_size = match size {
-        [rows, columns] if *rows > 0 && *columns > 0 => Some((
-            u16::try_from(*rows).unwrap_or(u16::MAX),
-            u16::try_from(*columns).unwrap_or(u16::MAX),
-        )),
+        [rows, columns] if *rows > 0 && *columns > 0 => {
+            Some((u16::try_from(*rows).unwrap_or(u16::MAX), u16::try_from(*columns).unwrap_or(u16::MAX)))
+        }
         _ => None,
     };
     Ok(ProcessSpec {
@@ -191,7 +206,9 @@ fn network(
         "none" => return Ok(NetworkMode::None),
         "host" => {
             if !links.is_empty() {
-                return conflict("host type networking can't be used with links. This would result in undefined behavior");
+                return conflict(
+                    "host type networking can't be used with links. This would result in undefined behavior",
+                );
             }
             if publishes {
                 warnings.push("Published ports are discarded when using host network mode".to_owned());
@@ -211,8 +228,12 @@ fn network(
     }
     let endpoints = ports::endpoints(mode, mac, body.networking_config.as_ref(), resolve)?;
     let user_defined = mode != "bridge";
-    let mut attachment =
-        Attachment { endpoints, ports: bindings, publish_all: host.publish_all_ports.unwrap_or_default(), links: Vec::new() };
+    let mut attachment = Attachment {
+        endpoints,
+        ports: bindings,
+        publish_all: host.publish_all_ports.unwrap_or_default(),
+        links: Vec::new(),
+    };
     if user_defined {
         if let Some(first) = attachment.endpoints.first_mut() {
             first.links.extend(links);
@@ -264,7 +285,8 @@ pub(super) fn links(asked: &[String], resolve: Resolve<'_>) -> Result<Vec<Link>>
 fn security(host: &HostConfig, unmasked: bool) -> Result<Security> {
     let caps = |list: Option<&Vec<String>>, what: &str| -> Result<Vec<String>> {
         let list = list.into_iter().flatten();
-        list.map(|text| capability::normalise(text).map_err(|error| error.within(format!("invalid {what}")))).collect()
+        list.map(|text| capability::normalise(text).map_err(|error| error.within(format!("invalid {what}"))))
+            .collect()
     };
     let mut security = Security {
         privileged: host.privileged.unwrap_or_default(),
@@ -303,8 +325,9 @@ fn security_option(option: &str, security: &mut Security) -> Result<()> {
                 "unconfined" => Seccomp::Unconfined,
                 "builtin" => Seccomp::Default,
                 profile => {
-                    serde_json::from_str::<Value>(profile)
-                        .map_err(|error| Error::invalid("Decoding seccomp profile failed").caused_by(error))?;
+                    serde_json::from_str::<Value>(profile).map_err(|error| {
+                        Error::invalid("Decoding seccomp profile failed").caused_by(error)
+                    })?;
                     Seccomp::Profile(profile.to_owned())
                 }
             };
@@ -335,14 +358,16 @@ pub(super) fn policy(asked: Option<&bollard_stubs::models::RestartPolicy>) -> Re
         return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
     }
     if retries != 0 && name != "on-failure" {
-        return Err(Error::invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
+        return Err(Error::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
     }
     Ok(match name.as_str() {
         "always" => Some(Lifecycle::Restart(RestartPolicy::Always)),
         "unless-stopped" => Some(Lifecycle::Restart(RestartPolicy::UnlessStopped)),
-        "on-failure" => {
-            Some(Lifecycle::Restart(RestartPolicy::OnFailure { max_retries: u32::try_from(retries).unwrap_or(u32::MAX) }))
-        }
+        "on-failure" => Some(Lifecycle::Restart(RestartPolicy::OnFailure {
+            max_retries: u32::try_from(retries).unwrap_or(u32::MAX),
+        })),
         "no" => Some(Lifecycle::Keep),
         _ => None,
     })
@@ -351,15 +376,27 @@ pub(super) fn policy(asked: Option<&bollard_stubs::models::RestartPolicy>) -> Re
 fn lifecycle(host: &HostConfig) -> Result<Lifecycle> {
     let policy = policy(host.restart_policy.as_ref())?.unwrap_or_default();
     match (host.auto_remove.unwrap_or_default(), policy) {
-        (true, Lifecycle::Restart(_)) => Err(Error::invalid("can't create 'AutoRemove' container with restart policy")),
+        (true, Lifecycle::Restart(_)) => {
+            Err(Error::invalid("can't create 'AutoRemove' container with restart policy"))
+        }
         (true, _) => Ok(Lifecycle::RemoveOnExit),
         (false, policy) => Ok(policy),
     }
 }
 
 fn log(host: &HostConfig) -> Result<LogSpec> {
-    const OPTIONS: [&str; 10] =
-        ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
+    const OPTIONS: [&str; 10] = [
+        "max-size",
+        "max-file",
+        "compress",
+        "labels",
+        "labels-regex",
+        "env",
+        "env-regex",
+        "tag",
+        "mode",
+        "max-buffer-size",
+    ];
     let config = host.log_config.clone().unwrap_or_default();
     let driver = match config.typ.as_deref().unwrap_or_default() {
         "" | "json-file" => "json-file",
@@ -377,7 +414,9 @@ fn log(host: &HostConfig) -> Result<LogSpec> {
 fn healthcheck(asked: &HealthConfig) -> Result<Healthcheck> {
     let duration = |value: Option<i64>, what: &str| match value.unwrap_or_default() {
         0 => Ok(0),
-        nanos if nanos < 1_000_000 => Err(Error::invalid(format!("{what} in Healthcheck cannot be less than 1ms"))),
+        nanos if nanos < 1_000_000 => {
+            Err(Error::invalid(format!("{what} in Healthcheck cannot be less than 1ms")))
+        }
         nanos => Ok(nanos),
     };
     let retries = asked.retries.unwrap_or_default();
@@ -397,7 +436,13 @@ fn healthcheck(asked: &HealthConfig) -> Result<Healthcheck> {
 /// Only what is a namespace's own may be set (runc `validateSysctls`).
 fn sysctls(host: &HostConfig, spec: &ContainerSpec) -> Result<BTreeMap<String, String>> {
     const IPC: [&str; 8] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
     let all: BTreeMap<String, String> = host.sysctls.clone().unwrap_or_default().into_iter().collect();

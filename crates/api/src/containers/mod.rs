@@ -1,6 +1,10 @@
 //! `/containers`: create, list, inspect, and what changes their state. Streams (attach, logs, exec) are elsewhere.
 
 mod convert;
+mod echo;
+mod inspect;
+mod lifecycle;
+mod list;
 mod mounts;
 pub(crate) mod ports;
 mod resources;
@@ -9,5 +13,5 @@ use crate::Shared;
 use axum::Router;
 
 pub fn routes() -> Router<Shared> {
-    Router::new()
+    Router::new().merge(lifecycle::routes()).merge(list::routes()).merge(inspect::routes())
 }

@@ -7,17 +7,42 @@ use std::collections::BTreeMap;
 
 /// Words that `--tmpfs` takes (moby `mount.validFlags`), beside `NAME=VALUE`.
 const TMPFS_WORDS: [&str; 22] = [
-    "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "remount", "mand", "nomand", "atime",
-    "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime",
+    "ro",
+    "rw",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "sync",
+    "async",
+    "dirsync",
+    "remount",
+    "mand",
+    "nomand",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
 ];
 const TMPFS_VALUES: [&str; 8] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"];
 
 type VolumeOptions = BTreeMap<String, (BTreeMap<String, String>, BTreeMap<String, String>)>;
 
 /// Adds the mounts to the specification; returns what mounts say about volumes that they make.
-pub(super) fn convert(body: &ContainerCreateBody, host: &HostConfig, spec: &mut ContainerSpec) -> Result<VolumeOptions> {
+pub(super) fn convert(
+    body: &ContainerCreateBody,
+    host: &HostConfig,
+    spec: &mut ContainerSpec,
+) -> Result<VolumeOptions> {
     let mut options = VolumeOptions::new();
-    let driver = host.volume_driver.clone().filter(|driver| !driver.is_empty()).unwrap_or_else(|| "local".to_owned());
+    let driver =
+        host.volume_driver.clone().filter(|driver| !driver.is_empty()).unwrap_or_else(|| "local".to_owned());
     for text in host.binds.iter().flatten() {
         add(spec, bind(text, &driver)?)?;
     }
@@ -60,16 +85,26 @@ fn add(spec: &mut ContainerSpec, mount: Mount) -> Result<()> {
 }
 
 fn volume(name: &str, copy: bool, subpath: Option<String>, driver: &str) -> MountSource {
-    MountSource::Volume { name: name.to_owned(), anonymous: name.is_empty(), copy, subpath, driver: driver.to_owned() }
+    MountSource::Volume {
+        name: name.to_owned(),
+        anonymous: name.is_empty(),
+        copy,
+        subpath,
+        driver: driver.to_owned(),
+    }
 }
 
 fn target_path(text: &str, kind: &str) -> Result<ContainerPath> {
     if !text.starts_with('/') {
-        return Err(Error::invalid(format!("invalid mount config for type {kind:?}: invalid mount path: '{text}' mount path must be absolute")));
+        return Err(Error::invalid(format!(
+            "invalid mount config for type {kind:?}: invalid mount path: '{text}' mount path must be absolute"
+        )));
     }
     let path = ContainerPath::parse(text)?;
     if path.as_str() == "/" {
-        return Err(Error::invalid(format!("invalid mount config for type {kind:?}: invalid specification: destination can't be '/'")));
+        return Err(Error::invalid(format!(
+            "invalid mount config for type {kind:?}: invalid specification: destination can't be '/'"
+        )));
     }
     Ok(path)
 }
@@ -88,9 +123,12 @@ fn bind(text: &str, driver: &str) -> Result<Mount> {
         return Err(bad());
     }
     let is_bind = source.starts_with('/');
-    let target = target_path(target, if is_bind { "bind" } else { "volume" }).map_err(|error| error.within(bad()))?;
+    let target =
+        target_path(target, if is_bind { "bind" } else { "volume" }).map_err(|error| error.within(bad()))?;
     if !is_bind && (source.starts_with('.') || source.contains('/')) {
-        return Err(Error::invalid(format!("create {source}: {source:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path")));
+        return Err(Error::invalid(format!(
+            "create {source}: {source:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )));
     }
     let mut read_only = false;
     let mut copy = true;

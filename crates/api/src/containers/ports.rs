@@ -16,9 +16,15 @@ pub(super) fn bindings(map: Option<&PortMap>) -> Result<Vec<PortBinding>> {
         for binding in bindings {
             let host_ip = match binding.host_ip.as_deref().unwrap_or_default() {
                 "" => None,
-                text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?),
+                text => {
+                    Some(text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?)
+                }
             };
-            all.push(PortBinding { container, host_ip, host_ports: host_ports(binding.host_port.as_deref().unwrap_or_default())? });
+            all.push(PortBinding {
+                container,
+                host_ip,
+                host_ports: host_ports(binding.host_port.as_deref().unwrap_or_default())?,
+            });
         }
     }
     all.sort_by_key(|binding| (binding.container, binding.host_ports));
@@ -31,18 +37,25 @@ fn host_ports(text: &str) -> Result<Option<(u16, u16)>> {
     match text {
         "" | "0" => Ok(None),
         _ => {
-            let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+            let (first, last): (u16, u16) =
+                (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
             if first == 0 || first > last { Err(bad()) } else { Ok(Some((first, last))) }
         }
     }
 }
 
 /// The endpoints: first the network of `--network`, then the others by name.
-pub(super) fn endpoints(mode: &str, mac: &str, config: Option<&NetworkingConfig>, resolve: Resolve<'_>) -> Result<Vec<EndpointSpec>> {
+pub(super) fn endpoints(
+    mode: &str,
+    mac: &str,
+    config: Option<&NetworkingConfig>,
+    resolve: Resolve<'_>,
+) -> Result<Vec<EndpointSpec>> {
     let canonical = |name: &str| if name == "default" { "bridge".to_owned() } else { name.to_owned() };
     let mut all = vec![EndpointSpec { network: mode.to_owned(), ..EndpointSpec::default() }];
     let config = config.and_then(|config| config.endpoints_config.as_ref());
-    let mut asked: Vec<_> = config.into_iter().flatten().map(|(name, settings)| (canonical(name), settings)).collect();
+    let mut asked: Vec<_> =
+        config.into_iter().flatten().map(|(name, settings)| (canonical(name), settings)).collect();
     asked.sort_by(|a, b| a.0.cmp(&b.0));
     for (network, settings) in asked {
         let spec = endpoint(&network, settings, resolve)?;
@@ -60,7 +73,11 @@ pub(super) fn endpoints(mode: &str, mac: &str, config: Option<&NetworkingConfig>
 }
 
 /// One endpoint's settings.
-pub(crate) fn endpoint(network: &str, settings: &EndpointSettings, resolve: Resolve<'_>) -> Result<EndpointSpec> {
+pub(crate) fn endpoint(
+    network: &str,
+    settings: &EndpointSettings,
+    resolve: Resolve<'_>,
+) -> Result<EndpointSpec> {
     let ipam = settings.ipam_config.clone().unwrap_or_default();
     let address = |text: Option<String>| text.filter(|text| !text.is_empty());
     let invalid = |text: &str| Error::invalid(format!("invalid IP address: {text}"));
@@ -77,7 +94,9 @@ pub(crate) fn endpoint(network: &str, settings: &EndpointSettings, resolve: Reso
 
 fn check_mac(text: &str) -> Result<String> {
     let parts: Vec<&str> = text.split([':', '-']).collect();
-    if parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit())) {
+    if parts.len() == 6
+        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
         return Ok(parts.join(":").to_ascii_lowercase());
     }
     Err(Error::invalid(format!("invalid mac address: {text}")))

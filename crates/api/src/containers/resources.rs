@@ -5,8 +5,22 @@ use engine::model::container::{BlkioThrottle, ContainerPath, Device, HostPath, R
 use engine::model::{Error, Result};
 
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 /// Docker's least `--memory`.
 const MIN_MEMORY: u64 = 6 << 20;
@@ -36,7 +50,9 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
     }
     let score = host.oom_score_adj.unwrap_or_default();
     if !(-1000..=1000).contains(&score) {
-        return Err(Error::invalid(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]")));
+        return Err(Error::invalid(format!(
+            "Invalid value {score}, range for oom score adj is [-1000, 1000]"
+        )));
     }
     let resources = Resources {
         memory: positive(host.memory),
@@ -59,7 +75,9 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
     };
     check(&resources)?;
     if resources.memory.is_none() && resources.memory_swap.is_some_and(|swap| swap > 0) {
-        return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if let Some(parent) = &resources.cgroup_parent
         && parent.split('/').any(|part| part == "..")
@@ -110,7 +128,9 @@ fn check(limits: &Resources) -> Result<()> {
     if let (Some(memory), Some(reserved)) = (limits.memory, limits.memory_reservation)
         && memory < reserved
     {
-        return fail("Minimum memory limit can not be less than memory reservation limit, see usage".to_owned());
+        return fail(
+            "Minimum memory limit can not be less than memory reservation limit, see usage".to_owned(),
+        );
     }
     if limits.nano_cpus.is_some() && limits.cpu_period.is_some() {
         return fail("Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned());
@@ -120,10 +140,14 @@ fn check(limits: &Resources) -> Result<()> {
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if limits.nano_cpus.is_some_and(|nano| nano > cpus as u64 * 1_000_000_000) {
-        return fail(format!("Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"));
+        return fail(format!(
+            "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        ));
     }
     if limits.cpu_period.is_some_and(|period| !(1000..=1_000_000).contains(&period)) {
-        return fail("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".to_owned());
+        return fail(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".to_owned(),
+        );
     }
     if limits.cpu_quota.is_some_and(|quota| (0..1000).contains(&quota)) {
         return fail("CPU cfs quota can not be less than 1ms (i.e. 1000)".to_owned());
@@ -143,7 +167,9 @@ fn ulimits(host: &HostConfig) -> Result<Vec<Ulimit>> {
         }
         let (soft, hard) = (asked.soft.unwrap_or_default(), asked.hard.unwrap_or_default());
         if hard != -1 && (soft == -1 || soft > hard) {
-            return Err(Error::invalid(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")));
+            return Err(Error::invalid(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+            )));
         }
         limits.push(Ulimit { name, soft, hard });
     }
@@ -156,17 +182,32 @@ pub(super) fn devices(host: &HostConfig) -> Result<Vec<Device>> {
         let driver = request.driver.clone().unwrap_or_default();
         let capabilities = request.capabilities.clone().unwrap_or_default();
         let shown: Vec<String> = capabilities.iter().map(|set| format!("[{}]", set.join(" "))).collect();
-        return Err(Error::invalid(format!("could not select device driver {driver:?} with capabilities: [{}]", shown.join(" "))));
+        return Err(Error::invalid(format!(
+            "could not select device driver {driver:?} with capabilities: [{}]",
+            shown.join(" ")
+        )));
     }
     let mut devices = Vec::new();
     for asked in host.devices.iter().flatten() {
         let path = asked.path_on_host.clone().unwrap_or_default();
-        let target = asked.path_in_container.clone().filter(|target| !target.is_empty()).unwrap_or_else(|| path.clone());
-        let permissions = asked.cgroup_permissions.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "rwm".to_owned());
+        let target = asked
+            .path_in_container
+            .clone()
+            .filter(|target| !target.is_empty())
+            .unwrap_or_else(|| path.clone());
+        let permissions = asked
+            .cgroup_permissions
+            .clone()
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| "rwm".to_owned());
         if !permissions.bytes().all(|b| b"rwm".contains(&b)) {
             return Err(Error::invalid(format!("invalid device mode: {permissions}")));
         }
-        devices.push(Device { host: HostPath(path.into()), container: ContainerPath::parse(&target)?, permissions });
+        devices.push(Device {
+            host: HostPath(path.into()),
+            container: ContainerPath::parse(&target)?,
+            permissions,
+        });
     }
     Ok(devices)
 }

@@ -61,7 +61,8 @@ impl Engine {
         spec.layers.clone_from(&image.config.rootfs.diff_ids);
         spec.merge_image(&image.config.config);
         if spec.process.argv().is_empty() {
-            return Err(Error::invalid("no command specified").hint("the image has neither CMD nor ENTRYPOINT: name a command after it"));
+            return Err(Error::invalid("no command specified")
+                .hint("the image has neither CMD nor ENTRYPOINT: name a command after it"));
         }
         self.apply_defaults(spec)?;
         self.inherit_mounts(spec)?;
@@ -81,7 +82,11 @@ impl Engine {
             if spec.resources.ulimits.iter().any(|limit| limit.name == *name) {
                 continue;
             }
-            let bad = || Error::invalid(format!("configuration: default-ulimits.{name} = {text:?}: want \"SOFT:HARD\""));
+            let bad = || {
+                Error::invalid(format!(
+                    "configuration: default-ulimits.{name} = {text:?}: want \"SOFT:HARD\""
+                ))
+            };
             let (soft, hard) = text.split_once(':').unwrap_or((text, text));
             let (soft, hard) = (soft.parse().map_err(|_| bad())?, hard.parse().map_err(|_| bad())?);
             spec.resources.ulimits.push(model::container::Ulimit { name: name.clone(), soft, hard });
@@ -95,7 +100,10 @@ impl Engine {
         let _volumes = if request.spec.mounts.is_empty() { None } else { Some(self.store.share_volumes()?) };
         {
             use std::os::unix::fs::DirBuilderExt as _;
-            std::fs::DirBuilder::new().mode(0o700).create(&dir).context(|| format!("create {}", dir.display()))?;
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&dir)
+                .context(|| format!("create {}", dir.display()))?;
         }
         let path = dir.clone();
         undo.push(move || remove_tree(&path));

@@ -26,7 +26,9 @@ impl Engine {
         let (shm, mqueue) = self.shared_memory(container)?;
         let rw = container.rw_dir();
         let program = std::env::current_exe().context(|| "find the engine's own program")?;
-        let on_exit = [program.to_string_lossy().as_ref(), "system", "reap", spec.id.as_str()].map(str::to_owned).to_vec();
+        let on_exit = [program.to_string_lossy().as_ref(), "system", "reap", spec.id.as_str()]
+            .map(str::to_owned)
+            .to_vec();
         Ok(Facts {
             name: container.name().to_owned(),
             container_dir: HostPath(container.dir.clone()),
@@ -57,7 +59,8 @@ impl Engine {
     }
     fn on_exit_env(&self) -> Vec<(String, String)> {
         let pair = |name: &str, path: &Path| (name.to_owned(), path.to_string_lossy().into_owned());
-        let mut env = vec![pair("CAULDRON_ROOT", &self.roots.root), pair("CAULDRON_RUN_ROOT", &self.roots.run_root)];
+        let mut env =
+            vec![pair("CAULDRON_ROOT", &self.roots.root), pair("CAULDRON_RUN_ROOT", &self.roots.run_root)];
         env.extend(self.roots.config.as_deref().map(|path| pair("CAULDRON_CONFIG", path)));
         env
     }
@@ -92,9 +95,9 @@ impl Engine {
     /// The path of a running container's namespace.
     pub(crate) fn namespace_of(&self, id: &ContainerId, kind: &str) -> Result<PathBuf> {
         let other = self.find(id.as_str())?;
-        let live = other
-            .running()
-            .map_err(|_| Error::conflict(format!("cannot join {kind} namespace of a non running container: {id}")))?;
+        let live = other.running().map_err(|_| {
+            Error::conflict(format!("cannot join {kind} namespace of a non running container: {id}"))
+        })?;
         Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", live.pid)))
     }
     /// Where /dev/shm and /dev/mqueue come from, where they are not the container's own.
@@ -111,7 +114,9 @@ impl Engine {
             IpcMode::Join(id) => {
                 let other = self.find(id.as_str())?;
                 if other.spec.namespaces.ipc != IpcMode::Shareable {
-                    return Err(Error::conflict(format!("cannot join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)")));
+                    return Err(Error::conflict(format!(
+                        "cannot join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                    )));
                 }
                 Ok((Some(HostPath(other.run_dir.join("shm"))), None))
             }
@@ -122,8 +127,11 @@ impl Engine {
 fn mount_shm(shm: &Path, bytes: u64) -> Result<()> {
     unmount_shm(shm.parent().unwrap_or(shm))?;
     std::fs::create_dir_all(shm).context(|| format!("create {}", shm.display()))?;
-    let options = std::ffi::CString::new(format!("mode=1777,size={bytes}")).map_err(|_| Error::internal("tmpfs options"))?;
-    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+    let options = std::ffi::CString::new(format!("mode=1777,size={bytes}"))
+        .map_err(|_| Error::internal("tmpfs options"))?;
+    let flags = rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV
+        | rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount("shm", shm, "tmpfs", flags, options.as_c_str())
         .map_err(std::io::Error::from)
         .context(|| format!("mount {}", shm.display()))
@@ -134,7 +142,9 @@ pub(crate) fn unmount_shm(run_dir: &Path) -> Result<()> {
     use rustix::mount::UnmountFlags;
     let shm = run_dir.join("shm");
     match rustix::mount::unmount(&shm, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::NOTDIR) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::NOTDIR) => {
+            Ok(())
+        }
         Err(error) => Err(std::io::Error::from(error)).context(|| format!("unmount {}", shm.display())),
     }
 }
@@ -167,7 +177,8 @@ fn devices(container: &Container) -> Result<(Vec<DeviceNode>, Vec<DeviceRule>)> 
 fn add_device(device: &Device, nodes: &mut Vec<DeviceNode>) -> Result<()> {
     let host = device.host.0.display();
     let gather = |error: std::io::Error| {
-        Error::invalid(format!("error gathering device information while adding custom device \"{host}\"")).caused_by(error)
+        Error::invalid(format!("error gathering device information while adding custom device \"{host}\""))
+            .caused_by(error)
     };
     let meta = std::fs::metadata(&device.host).map_err(gather)?;
     if meta.is_dir() {
@@ -214,7 +225,10 @@ fn walk(dir: &Path, target: &ContainerPath, nodes: &mut Vec<DeviceNode>) -> Resu
             walk(&entry.path(), &path, nodes)?;
         } else if let Some(node) = node(&meta, &path) {
             if nodes.len() >= DEVICES {
-                return Err(Error::new(model::Kind::ResourceExhausted, format!("more than {DEVICES} device nodes below {}", dir.display())));
+                return Err(Error::new(
+                    model::Kind::ResourceExhausted,
+                    format!("more than {DEVICES} device nodes below {}", dir.display()),
+                ));
             }
             nodes.push(node);
         }
@@ -229,5 +243,7 @@ fn thermal_paths() -> Vec<ContainerPath> {
         return Vec::new();
     }
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    (0..count).map(|cpu| ContainerPath::root().join(&format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"))).collect()
+    (0..count)
+        .map(|cpu| ContainerPath::root().join(&format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle")))
+        .collect()
 }

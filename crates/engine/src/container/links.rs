@@ -40,18 +40,31 @@ impl Engine {
         let mut link_env = Vec::new();
         let entries = self.host_entries(container, endpoints, &mut link_env)?;
         let on_host = container.spec.network == NetworkMode::Host;
-        let text = if on_host { hosts::extend_host_file(&read_or_empty("/etc/hosts"), &entries) } else { hosts::hosts(&entries) };
+        let text = if on_host {
+            hosts::extend_host_file(&read_or_empty("/etc/hosts"), &entries)
+        } else {
+            hosts::hosts(&entries)
+        };
         write_in_place(&container.dir.join("hosts"), &text)?;
         write_in_place(&container.dir.join("hostname"), &format!("{hostname}\n"))?;
         let resolver = &container.spec.resolver;
         let dns = Dns { servers: &resolver.servers, search: &resolver.search, options: &resolver.options };
         let host = read_or_empty("/etc/resolv.conf");
         let ipv6 = endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
-        let text = if on_host { hosts::resolv_conf_on_host(&host, dns) } else { hosts::resolv_conf(&host, dns, ipv6) };
+        let text = if on_host {
+            hosts::resolv_conf_on_host(&host, dns)
+        } else {
+            hosts::resolv_conf(&host, dns, ipv6)
+        };
         write_in_place(&container.dir.join("resolv.conf"), &text)?;
         Ok(EtcFiles { hostname, link_env, files: files(&container.dir) })
     }
-    fn host_entries(&self, container: &Container, endpoints: &[Endpoint], link_env: &mut Vec<String>) -> Result<Vec<Entry>> {
+    fn host_entries(
+        &self,
+        container: &Container,
+        endpoints: &[Endpoint],
+        link_env: &mut Vec<String>,
+    ) -> Result<Vec<Entry>> {
         let spec = &container.spec;
         let mut entries = Vec::new();
         let gateway = endpoints.first().and_then(|endpoint| endpoint.gateway).map(IpAddr::V4);
@@ -90,21 +103,41 @@ impl Engine {
         }
         Ok(entries)
     }
-    fn add_link(&self, container: &Container, wanted: &Link, entries: &mut Vec<Entry>, env: Option<&mut Vec<String>>) -> Result<()> {
+    fn add_link(
+        &self,
+        container: &Container,
+        wanted: &Link,
+        entries: &mut Vec<Entry>,
+        env: Option<&mut Vec<String>>,
+    ) -> Result<()> {
         let other = self.find(&wanted.container)?;
         let alias = wanted.alias.as_str();
         let ends = self.networks.endpoints(other.id())?;
         let mine = container.endpoint_specs();
-        let shared = ends.iter().find(|end| mine.iter().any(|spec| spec.network == end.network || (spec.network == "default" && end.network == "bridge")));
+        let shared = ends.iter().find(|end| {
+            mine.iter().any(|spec| {
+                spec.network == end.network || (spec.network == "default" && end.network == "bridge")
+            })
+        });
         let address = match (other.live.is_some(), shared.or(ends.first()).and_then(|end| end.ipv4)) {
             (true, Some(ip)) => IpAddr::V4(ip),
             _ => {
-                return Err(Error::conflict(format!("Cannot link to a non running container: /{} AS /{}/{alias}", other.name(), container.name())));
+                return Err(Error::conflict(format!(
+                    "Cannot link to a non running container: /{} AS /{}/{alias}",
+                    other.name(),
+                    container.name()
+                )));
             }
         };
         entries.push(Entry::new(address, link::host_names(alias, &other.hostname(), other.name())));
         if let Some(env) = env {
-            let linked = Linked { parent: container.name(), alias, address, ports: &other.spec.exposed_ports, env: &other.spec.process.env };
+            let linked = Linked {
+                parent: container.name(),
+                alias,
+                address,
+                ports: &other.spec.exposed_ports,
+                env: &other.spec.process.env,
+            };
             env.extend(link::environment(&linked));
         }
         Ok(())
@@ -141,7 +174,10 @@ impl Container {
 }
 
 fn files(dir: &Path) -> Vec<(ContainerPath, HostPath)> {
-    ["hosts", "hostname", "resolv.conf"].iter().map(|name| (ContainerPath::root().join("/etc").join(name), HostPath(dir.join(name)))).collect()
+    ["hosts", "hostname", "resolv.conf"]
+        .iter()
+        .map(|name| (ContainerPath::root().join("/etc").join(name), HostPath(dir.join(name))))
+        .collect()
 }
 
 fn read_or_empty(path: &str) -> String {

@@ -69,9 +69,10 @@ impl Container {
     /// Docker's text for one that does not.
     pub fn running(&self) -> Result<&Live> {
         match &self.live {
-            Some(live) if live.restarting => {
-                Err(Error::conflict(format!("Container {} is restarting, wait until the container is running", self.id())))
-            }
+            Some(live) if live.restarting => Err(Error::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                self.id()
+            ))),
             Some(live) => Ok(live),
             None => Err(Error::conflict(format!("container {} is not running", self.id()))),
         }
@@ -108,7 +109,9 @@ impl Container {
     }
     /// It ended without anybody writing down how: the monitor was killed, or the machine went down.
     pub(crate) fn ended_unseen(&self) -> bool {
-        self.live.is_none() && !self.state.started_at.is_never() && self.state.finished_at < self.state.started_at
+        self.live.is_none()
+            && !self.state.started_at.is_never()
+            && self.state.finished_at < self.state.started_at
     }
 }
 
@@ -176,7 +179,9 @@ impl Engine {
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
             (None, _) => Err(no_such(name)),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {name}"))),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("multiple IDs found with provided prefix: {name}")))
+            }
         }
     }
     /// All ids, in no order.
@@ -251,7 +256,9 @@ impl Engine {
         }
         let held = rustix::fs::fstat(&dir).map_err(std::io::Error::from).context(what)?;
         match rustix::fs::stat(&path) {
-            Ok(now) if (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino) => Ok(Some(ContainerLock { dir })),
+            Ok(now) if (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino) => {
+                Ok(Some(ContainerLock { dir }))
+            }
             _ => Ok(None),
         }
     }
@@ -267,13 +274,20 @@ impl Engine {
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(error).context(|| format!("read {}", path.display())),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::internal(format!("read {}", path.display())).caused_by(error))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::internal(format!("read {}", path.display())).caused_by(error))
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<()> {
-    let bytes = serde_json::to_vec(value).map_err(|error| Error::internal(format!("write {}", path.display())).caused_by(error))?;
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::internal(format!("write {}", path.display())).caused_by(error))?;
     sys::fs::replace_file(path, &bytes, 0o600, sync).context(|| format!("write {}", path.display()))
 }

@@ -11,14 +11,18 @@
 
 mod create;
 mod facts;
+mod inspect;
 mod links;
+mod list;
 mod lookup;
 mod mounts;
 mod names;
+mod prune;
 mod reap;
 mod remove;
 mod rename;
 mod restart;
+mod restore;
 mod start;
 mod stop;
 mod update;
@@ -26,9 +30,13 @@ mod wait;
 
 pub use create::{Created, Request};
 pub(crate) use lookup::{read_json, write_json};
+pub use inspect::{MountPoint, NetworkView};
+pub use list::ListOptions;
 pub use lookup::{Changes, Container, ContainerLock};
 pub(crate) use names::fill_random;
 pub use names::is_valid as is_valid_name;
+pub use net::{Endpoint, PublishedPort};
+pub use prune::Pruned;
 pub use remove::RemoveOptions;
 pub use update::Update;
 pub use wait::{Condition, Waiter};

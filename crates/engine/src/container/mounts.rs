@@ -34,12 +34,20 @@ impl Engine {
         Ok(())
     }
     /// Anonymous volumes for the image's `VOLUME`s, unless something is mounted there.
-    pub(crate) fn add_image_volumes(spec: &mut ContainerSpec, volumes: Option<&BTreeMap<String, Empty>>) -> Result<()> {
+    pub(crate) fn add_image_volumes(
+        spec: &mut ContainerSpec,
+        volumes: Option<&BTreeMap<String, Empty>>,
+    ) -> Result<()> {
         for path in volumes.into_iter().flat_map(BTreeMap::keys) {
             let target = ContainerPath::parse(path)?;
             if !has(spec, &target) {
-                let source =
-                    MountSource::Volume { name: String::new(), anonymous: true, copy: true, subpath: None, driver: "local".to_owned() };
+                let source = MountSource::Volume {
+                    name: String::new(),
+                    anonymous: true,
+                    copy: true,
+                    subpath: None,
+                    driver: "local".to_owned(),
+                };
                 spec.mounts.push(Mount { target, source, read_only: false });
             }
         }
@@ -55,7 +63,8 @@ impl Engine {
                 MountSource::Tmpfs { .. } => {}
                 MountSource::Bind { path, create_source, .. } => check_source(path, *create_source)?,
                 MountSource::Volume { name, anonymous, copy, driver, subpath } => {
-                    let (labels, options) = request.volume_options.get(mount.target.as_str()).cloned().unwrap_or_default();
+                    let (labels, options) =
+                        request.volume_options.get(mount.target.as_str()).cloned().unwrap_or_default();
                     if name.is_empty() || self.store.find_volume(name)?.is_none() {
                         let asked = Some(name.as_str()).filter(|name| !name.is_empty());
                         *anonymous = asked.is_none();
@@ -101,7 +110,9 @@ impl Engine {
                 }
                 MountSource::Volume { name, .. } => {
                     let mounted = self.store.mount_volume(name).map_err(|error| match error.kind() {
-                        Kind::NotFound => error.hint(format!("the volume was removed: cauldron volume create {name}")),
+                        Kind::NotFound => {
+                            error.hint(format!("the volume was removed: cauldron volume create {name}"))
+                        }
                         _ => error,
                     })?;
                     let mut op = mount_op(mount, Some(HostPath(mounted.path)));
@@ -132,9 +143,8 @@ fn check_source(path: &HostPath, create: bool) -> Result<()> {
     let shown = path.0.display();
     match std::fs::metadata(path) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-            std::fs::create_dir_all(path).context(|| format!("error while creating mount source path '{shown}'"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => std::fs::create_dir_all(path)
+            .context(|| format!("error while creating mount source path '{shown}'")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::invalid(format!(
             "invalid mount config for type \"bind\": bind source path does not exist: {shown}"
         ))),
@@ -152,7 +162,9 @@ fn host_view(path: &Path) -> PathBuf {
     let init = Path::new("/proc/1");
     let rest: PathBuf = match parts.next() {
         Some(Component::Normal(name)) if name == "self" || name == "thread-self" => parts.collect(),
-        Some(Component::Normal(name)) if name == "mounts" || name == "net" => Path::new(name).join(parts.as_path()),
+        Some(Component::Normal(name)) if name == "mounts" || name == "net" => {
+            Path::new(name).join(parts.as_path())
+        }
         _ => return path.to_owned(),
     };
     // No slash at the end: a file would not be found by it.

@@ -8,21 +8,137 @@ use crate::Engine;
 
 /// First halves of made-up names: what fire and brewing do.
 const QUALITIES: [&str; 64] = [
-    "amber", "ashen", "balmy", "blazing", "boiling", "braised", "bright", "bubbling", "candied", "charred", "clear", "coppery",
-    "crackling", "crisp", "curling", "dappled", "earthy", "embered", "fervent", "flaring", "fragrant", "frothy", "gilded",
-    "gleaming", "glowing", "golden", "hearty", "herbal", "honeyed", "humming", "infused", "jovial", "kindled", "lively", "mellow",
-    "minted", "misty", "molten", "mulled", "nimble", "peppery", "piping", "pungent", "quiet", "radiant", "roasted", "rustic",
-    "salted", "savory", "searing", "silvery", "simmering", "singing", "smoky", "sparkling", "spiced", "steady", "steaming",
-    "stirred", "tangy", "tempered", "toasty", "vivid", "zesty",
+    "amber",
+    "ashen",
+    "balmy",
+    "blazing",
+    "boiling",
+    "braised",
+    "bright",
+    "bubbling",
+    "candied",
+    "charred",
+    "clear",
+    "coppery",
+    "crackling",
+    "crisp",
+    "curling",
+    "dappled",
+    "earthy",
+    "embered",
+    "fervent",
+    "flaring",
+    "fragrant",
+    "frothy",
+    "gilded",
+    "gleaming",
+    "glowing",
+    "golden",
+    "hearty",
+    "herbal",
+    "honeyed",
+    "humming",
+    "infused",
+    "jovial",
+    "kindled",
+    "lively",
+    "mellow",
+    "minted",
+    "misty",
+    "molten",
+    "mulled",
+    "nimble",
+    "peppery",
+    "piping",
+    "pungent",
+    "quiet",
+    "radiant",
+    "roasted",
+    "rustic",
+    "salted",
+    "savory",
+    "searing",
+    "silvery",
+    "simmering",
+    "singing",
+    "smoky",
+    "sparkling",
+    "spiced",
+    "steady",
+    "steaming",
+    "stirred",
+    "tangy",
+    "tempered",
+    "toasty",
+    "vivid",
+    "zesty",
 ];
 /// Second halves: people who studied heat, matter and machines.
 const PEOPLE: [&str; 64] = [
-    "agnesi", "archimedes", "avogadro", "bacon", "banneker", "bell", "berzelius", "biruni", "black", "bohr", "boyle", "carnot",
-    "cavendish", "clapeyron", "clausius", "curie", "dalton", "davy", "dirac", "dulong", "euler", "fahrenheit", "faraday", "fourier",
-    "gauss", "geber", "germain", "gibbs", "hamilton", "helmholtz", "hertz", "hooke", "hypatia", "joule", "kelvin", "kirchhoff",
-    "lavoisier", "leavitt", "lovelace", "maxwell", "meitner", "mendeleev", "newcomen", "noether", "ohm", "paracelsus", "pasteur",
-    "perkin", "planck", "priestley", "proust", "ramsay", "rankine", "razi", "rumford", "savery", "scheele", "somerville", "stokes",
-    "tesla", "torricelli", "volta", "watt", "wien",
+    "agnesi",
+    "archimedes",
+    "avogadro",
+    "bacon",
+    "banneker",
+    "bell",
+    "berzelius",
+    "biruni",
+    "black",
+    "bohr",
+    "boyle",
+    "carnot",
+    "cavendish",
+    "clapeyron",
+    "clausius",
+    "curie",
+    "dalton",
+    "davy",
+    "dirac",
+    "dulong",
+    "euler",
+    "fahrenheit",
+    "faraday",
+    "fourier",
+    "gauss",
+    "geber",
+    "germain",
+    "gibbs",
+    "hamilton",
+    "helmholtz",
+    "hertz",
+    "hooke",
+    "hypatia",
+    "joule",
+    "kelvin",
+    "kirchhoff",
+    "lavoisier",
+    "leavitt",
+    "lovelace",
+    "maxwell",
+    "meitner",
+    "mendeleev",
+    "newcomen",
+    "noether",
+    "ohm",
+    "paracelsus",
+    "pasteur",
+    "perkin",
+    "planck",
+    "priestley",
+    "proust",
+    "ramsay",
+    "rankine",
+    "razi",
+    "rumford",
+    "savery",
+    "scheele",
+    "somerville",
+    "stokes",
+    "tesla",
+    "torricelli",
+    "volta",
+    "watt",
+    "wien",
 ];
 
 /// Docker's `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
@@ -39,7 +155,9 @@ pub(crate) fn check(name: &str) -> Result<()> {
     if is_valid(name) {
         return Ok(());
     }
-    Err(Error::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+    Err(Error::invalid(format!(
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
 }
 
 impl Engine {
@@ -100,7 +218,9 @@ impl Engine {
             return Ok(Some(owner));
         }
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("free name {name}")),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("free name {name}"))
+            }
             _ => Ok(None),
         }
     }
@@ -110,7 +230,9 @@ impl Engine {
             return Ok(());
         }
         match std::fs::remove_file(self.store.layout.names().join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("free name {name}")),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("free name {name}"))
+            }
             _ => Ok(()),
         }
     }

@@ -58,7 +58,8 @@ impl Engine {
     /// Writes down how a container ended that nobody saw end, and settles it. Under its lock.
     pub(crate) fn end_unseen(&self, container: &mut Container) -> Result<()> {
         let recorded: Option<Live> = read_json(&container.run_dir.join("live.json"))?;
-        let this_boot = recorded.is_some_and(|live| boot_id().is_some_and(|boot| live.boot_id.trim() == boot.trim()));
+        let this_boot =
+            recorded.is_some_and(|live| boot_id().is_some_and(|boot| live.boot_id.trim() == boot.trim()));
         container.state.exit_code = if this_boot { KILLED } else { LOST };
         container.state.finished_at = crate::now();
         if container.state.error.is_empty() && this_boot {
@@ -77,7 +78,8 @@ impl Engine {
         if container.spec.namespaces.ipc == IpcMode::Shareable {
             failures.extend(super::facts::unmount_shm(&container.run_dir).err());
         }
-        let running = |id: &ContainerId| runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some());
+        let running =
+            |id: &ContainerId| runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some());
         failures.extend(self.release_volumes(&container.spec.mounts, running).err());
         failures.extend(clear_run_dir(&container.run_dir).err());
         first_with_rest(failures)
@@ -97,7 +99,9 @@ impl Engine {
                 if trash.join("with-volumes").exists() {
                     failures.extend(self.remove_anonymous_volumes(&spec.mounts).err());
                 }
-                let running = |id: &ContainerId| runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some());
+                let running = |id: &ContainerId| {
+                    runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some())
+                };
                 failures.extend(self.release_volumes(&spec.mounts, running).err());
             }
             Ok(None) => {}
@@ -141,7 +145,9 @@ fn clear_run_dir(run_dir: &Path) -> Result<()> {
 
 fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("remove {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -42,7 +42,12 @@ impl Engine {
         Err(Error::conflict(format!("cannot remove container \"/{name}\": it is started again and again")))
     }
     /// Removes a container that does not run, under its lock.
-    pub(crate) fn remove_found(&self, container: &Container, lock: ContainerLock, volumes: bool) -> Result<()> {
+    pub(crate) fn remove_found(
+        &self,
+        container: &Container,
+        lock: ContainerLock,
+        volumes: bool,
+    ) -> Result<()> {
         self.discard(container, volumes)?;
         drop(lock);
         let failures: Vec<Error> = self.finish_removal(container.id()).err().into_iter().collect();
@@ -75,7 +80,10 @@ impl Engine {
             Err(error) if error.kind() == Kind::NotFound => return Ok(true),
             Err(error) => return Err(error),
         };
-        if now.live.is_some() || *now.lifecycle() != Lifecycle::RemoveOnExit || now.state.finished_at.is_never() {
+        if now.live.is_some()
+            || *now.lifecycle() != Lifecycle::RemoveOnExit
+            || now.state.finished_at.is_never()
+        {
             return Ok(false);
         }
         self.discard(&now, true)?;
@@ -85,7 +93,11 @@ impl Engine {
 }
 
 fn renamed(error: Error, name: &str) -> Error {
-    if error.kind() == Kind::NotFound { Error::not_found(format!("No such container: {name}")) } else { error }
+    if error.kind() == Kind::NotFound {
+        Error::not_found(format!("No such container: {name}"))
+    } else {
+        error
+    }
 }
 
 fn refusal(container: &Container) -> Error {

@@ -19,7 +19,8 @@ impl Engine {
         if old == new {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
-        self.take_name(new, container.id()).map_err(|error| error.within("Error when allocating new name"))?;
+        self.take_name(new, container.id())
+            .map_err(|error| error.within("Error when allocating new name"))?;
         container.changes.name = Some(new.to_owned());
         if let Err(error) = self.write_changes(&container) {
             return Err(error.with_undo_failures(self.free_name(new, container.id()).err()));

@@ -26,14 +26,18 @@ impl Engine {
                 return Err(Error::conflict("cannot start a paused container, try unpause instead"));
             }
             Status::Running | Status::Restarting => {
-                return Err(Error::new(Kind::NotModified, format!("container {} is already started", container.id())));
+                return Err(Error::new(
+                    Kind::NotModified,
+                    format!("container {} is already started", container.id()),
+                ));
             }
             _ => {}
         }
         let (id, removed) = (container.id().clone(), *container.lifecycle() == Lifecycle::RemoveOnExit);
         match self.start_found(container) {
             Err(error) if removed => {
-                let failures = self.load(&id).and_then(|container| self.remove_found(&container, lock, true)).err();
+                let failures =
+                    self.load(&id).and_then(|container| self.remove_found(&container, lock, true)).err();
                 Err(error.with_undo_failures(failures))
             }
             result => result,
@@ -55,7 +59,8 @@ impl Engine {
             }
         }
         self.container_event(&container, "start", &[]);
-        let networks: Vec<String> = container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
+        let networks: Vec<String> =
+            container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
         self.refresh_neighbours(&container, &networks)
     }
     fn launch<'a>(&'a self, container: &Container, undo: &mut Undo<'a>) -> Result<()> {
@@ -70,14 +75,17 @@ impl Engine {
         }
         let etc = self.write_etc(container, &endpoints)?;
         let mounts = self.resolve_mounts(container)?;
-        std::fs::create_dir_all(&container.run_dir).context(|| format!("create {}", container.run_dir.display()))?;
+        std::fs::create_dir_all(&container.run_dir)
+            .context(|| format!("create {}", container.run_dir.display()))?;
         let bundle: Bundle = launch::bundle(&container.spec, self.facts(container, &etc, mounts)?);
         let netns = match &container.spec.network {
             NetworkMode::None | NetworkMode::Attached(_) => Some(Networks::new_namespace()?),
             NetworkMode::Host | NetworkMode::Join(_) => None,
         };
         let mine: Option<OwnedFd> = match (&netns, &container.spec.network) {
-            (Some(fd), NetworkMode::Attached(_)) => Some(fd.try_clone().context(|| "duplicate the network namespace")?),
+            (Some(fd), NetworkMode::Attached(_)) => {
+                Some(fd.try_clone().context(|| "duplicate the network namespace")?)
+            }
             _ => None,
         };
         let prepared = runtime::prepare(&bundle, netns)?;

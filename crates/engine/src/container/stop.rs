@@ -20,14 +20,22 @@ impl Engine {
         let signal = signal.filter(|text| !text.is_empty()).map(signal::parse).transpose()?;
         let container = self.find(name)?;
         if container.live.is_none() {
-            return Err(Error::new(Kind::NotModified, format!("container {} is not running", container.id())));
+            return Err(Error::new(
+                Kind::NotModified,
+                format!("container {} is not running", container.id()),
+            ));
         }
         self.stop_found(&container, seconds, signal)?;
         self.container_event(&container, "stop", &[]);
         Ok(())
     }
     /// Stops a container that runs, and waits until its end is written down.
-    pub(crate) fn stop_found(&self, container: &Container, seconds: Option<i64>, signal: Option<i32>) -> Result<()> {
+    pub(crate) fn stop_found(
+        &self,
+        container: &Container,
+        seconds: Option<i64>,
+        signal: Option<i32>,
+    ) -> Result<()> {
         let Some(live) = &container.live else { return Ok(()) };
         let number = match signal {
             Some(number) => number,
@@ -77,8 +85,12 @@ impl Engine {
             None => signal::KILL,
         };
         let container = self.find(name)?;
-        let Some(live) = container.live.as_ref().filter(|live| !live.restarting || number == signal::KILL) else {
-            return Err(Error::conflict(format!("cannot kill container: {name}: container {} is not running", container.id())));
+        let Some(live) = container.live.as_ref().filter(|live| !live.restarting || number == signal::KILL)
+        else {
+            return Err(Error::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                container.id()
+            )));
         };
         // A person's SIGKILL or stop signal is the end: a restart policy does not undo it (moby `containerKill`).
         let ends = number == signal::KILL || number == container.stop_signal()?;

@@ -22,8 +22,10 @@ impl Engine {
     pub fn update_container(&self, name: &str, update: &Update) -> Result<()> {
         let (mut container, _lock) = self.find_locked(name)?;
         if update.lifecycle.is_some() && *container.lifecycle() == Lifecycle::RemoveOnExit {
-            return Err(Error::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
-                .within(format!("Cannot update container {}", container.id())));
+            return Err(Error::invalid(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            )
+            .within(format!("Cannot update container {}", container.id())));
         }
         let merged = merge(container.resources().clone(), &update.resources);
         if let (Some(memory), Some(swap)) = (merged.memory, merged.memory_swap)
@@ -54,8 +56,18 @@ fn merge(mut base: Resources, over: &Resources) -> Resources {
         ($($field:ident),*) => { $( if over.$field.is_some() { base.$field.clone_from(&over.$field); } )* };
     }
     take!(
-        memory, memory_swap, memory_reservation, memory_swappiness, nano_cpus, cpu_shares, cpu_period, cpu_quota, cpuset_cpus,
-        cpuset_mems, pids_limit, blkio_weight
+        memory,
+        memory_swap,
+        memory_reservation,
+        memory_swappiness,
+        nano_cpus,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        cpuset_mems,
+        pids_limit,
+        blkio_weight
     );
     base
 }

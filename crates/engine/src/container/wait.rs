@@ -83,12 +83,17 @@ impl Engine {
             Err(error) if error.kind() == Kind::NotFound => return self.last_words(waiter).map(Some),
             Err(error) => return Err(error),
         };
-        let outcome = |container: &Container| Some((container.state.exit_code, container.state.error.clone()));
+        let outcome =
+            |container: &Container| Some((container.state.exit_code, container.state.error.clone()));
         let exited = container.state.finished_at > waiter.before.finished_at;
         Ok(match waiter.condition {
             Condition::NotRunning if container.live.is_none() => outcome(&container),
             Condition::NextExit if exited => outcome(&container),
-            Condition::Removed if exited && container.live.is_none() && *container.lifecycle() == Lifecycle::RemoveOnExit => {
+            Condition::Removed
+                if exited
+                    && container.live.is_none()
+                    && *container.lifecycle() == Lifecycle::RemoveOnExit =>
+            {
                 if self.discard_if_over(&container)? { outcome(&container) } else { None }
             }
             _ => None,

@@ -1,0 +1,204 @@
+//! Create, start, stop, restart, kill, pause, rename, update, wait, remove, prune.
+
+use axum::body::Body as HttpBody;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router, routing};
+use bollard_stubs::models::ContainerUpdateBody;
+use engine::container::{Condition, RemoveOptions, Update};
+use engine::model::{ContainerId, Error, Kind};
+use serde_json::{Value, json};
+
+use super::{convert, resources};
+use crate::input::{Body, Params};
+use crate::{Failure, Shared, call};
+
+pub(super) fn routes() -> Router<Shared> {
+    use routing::{delete, post};
+    Router::new()
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/start", post(start))
+        .route("/containers/{id}/stop", post(stop))
+        .route("/containers/{id}/restart", post(restart))
+        .route("/containers/{id}/kill", post(kill))
+        .route("/containers/{id}/pause", post(pause))
+        .route("/containers/{id}/unpause", post(unpause))
+        .route("/containers/{id}/rename", post(rename))
+        .route("/containers/{id}/update", post(update))
+        .route("/containers/{id}/wait", post(wait))
+        .route("/cauldron/v1/containers/{id}/reap", post(reap))
+        .route("/cauldron/v1/restore", post(restore))
+}
+
+async fn create(
+    State(engine): State<Shared>,
+    params: Params,
+    body: Body<Value>,
+) -> Result<Response, Failure> {
+    let name = Some(params.text("name").trim_start_matches('/').to_owned()).filter(|name| !name.is_empty());
+    let (created, warnings) = call(&engine, move |engine| {
+        let (request, mut warnings) = convert::request(name, body.0, &|name| engine.container_id(name))?;
+        let created = engine.create_container(request)?;
+        warnings.extend(created.warnings.iter().cloned());
+        Ok((created, warnings))
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": created.id.as_str(), "Warnings": warnings })))
+        .into_response())
+}
+
+/// 204, or 304 where nothing was to be done.
+async fn done(
+    engine: &Shared,
+    work: impl FnOnce(&engine::Engine) -> engine::model::Result<()> + Send + 'static,
+) -> Result<StatusCode, Failure> {
+    call(engine, work).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn start(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    done(&engine, move |engine| engine.start_container(&id)).await
+}
+
+async fn stop(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    let seconds = params.number("t")?;
+    done(&engine, move |engine| engine.stop_container(&id, seconds, Some(params.text("signal")))).await
+}
+
+async fn restart(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    let seconds = params.number("t")?;
+    done(&engine, move |engine| engine.restart_container(&id, seconds, Some(params.text("signal")))).await
+}
+
+async fn kill(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    done(&engine, move |engine| engine.kill_container(&id, Some(params.text("signal")))).await
+}
+
+async fn pause(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    done(&engine, move |engine| engine.pause_container(&id)).await
+}
+
+async fn unpause(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    done(&engine, move |engine| engine.unpause_container(&id)).await
+}
+
+async fn rename(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    done(&engine, move |engine| engine.rename_container(&id, params.text("name"))).await
+}
+
+async fn update(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    body: Body<ContainerUpdateBody>,
+) -> Result<Json<Value>, Failure> {
+    let update = Update {
+        resources: resources::update(&body.0)?,
+        lifecycle: convert::policy(body.0.restart_policy.as_ref())?,
+    };
+    call(&engine, move |engine| engine.update_container(&id, &update)).await?;
+    Ok(Json(json!({ "Warnings": [] })))
+}
+
+async fn remove(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    if params.flag("link") {
+        return Err(Error::new(
+            Kind::NotImplemented,
+            "legacy links belong to the container that has them: remove that instead",
+        )
+        .into());
+    }
+    let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
+    done(&engine, move |engine| engine.remove_container(&id, options)).await
+}
+
+async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {
+    let filters = params.filters()?;
+    let until = filters
+        .get("until")
+        .first()
+        .map(|text| until(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'"))))
+        .transpose()?;
+    let pruned = call(&engine, move |engine| engine.prune_containers(&filters, until)).await?;
+    Ok(Json(json!({ "ContainersDeleted": pruned.containers, "SpaceReclaimed": pruned.reclaimed })))
+}
+
+/// A time of a filter: RFC 3339, seconds, or how long ago (`10m`, `1h30m`).
+fn until(text: &str) -> Option<engine::model::time::Timestamp> {
+    use engine::model::time::Timestamp;
+    if let Some(time) = Timestamp::parse_query(text) {
+        return Some(time);
+    }
+    let mut rest = text;
+    let mut seconds = 0i64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: i64 = rest.get(..digits)?.parse().ok()?;
+        let unit = match rest.as_bytes().get(digits)? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    let mut time = Timestamp::from_system(std::time::SystemTime::now());
+    time.seconds = time.seconds.checked_sub(seconds)?;
+    Some(time)
+}
+
+/// Headers at once, so that the client knows that the wait is registered; the body when it is over.
+async fn wait(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
+    let condition = Condition::parse(params.text("condition"))?;
+    let waiter = call(&engine, move |engine| engine.waiter(&id, condition)).await?;
+    let body = async move {
+        let outcome = call(&engine, move |engine| engine.wait(&waiter)).await;
+        let value = match outcome {
+            Ok((code, _)) => json!({ "StatusCode": code }),
+            Err(failure) => json!({ "StatusCode": -1, "Error": { "Message": failure.0.to_string() } }),
+        };
+        Ok::<_, std::convert::Infallible>(format!("{value}\n"))
+    };
+    let stream = futures_util::stream::once(body);
+    Ok(([(header::CONTENT_TYPE, "application/json")], HttpBody::from_stream(stream)).into_response())
+}
+
+async fn reap(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    let id = ContainerId::parse(&id)?;
+    done(&engine, move |engine| engine.reap(&id)).await
+}
+
+async fn restore(State(engine): State<Shared>) -> Result<Json<Value>, Failure> {
+    let started = call(&engine, |engine| engine.restore()).await?;
+    let told: Vec<Value> = started
+        .into_iter()
+        .map(|(id, outcome)| json!({ "Id": id.as_str(), "Error": outcome.err().map(|error| error.to_string()) }))
+        .collect();
+    Ok(Json(Value::Array(told)))
+}

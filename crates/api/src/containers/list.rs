@@ -1,0 +1,182 @@
+//! `GET /containers/json`
+
+use axum::extract::State;
+use axum::{Json, Router, routing};
+use engine::Engine;
+use engine::container::{Container, ListOptions, MountPoint, NetworkView};
+use engine::model::Result;
+use engine::model::state::Status;
+use engine::model::time::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::inspect::{endpoints, network_mode};
+use crate::input::Params;
+use crate::{Failure, Shared, call};
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new().route("/containers/json", routing::get(list))
+}
+
+async fn list(State(engine): State<Shared>, params: Params) -> std::result::Result<Json<Value>, Failure> {
+    let limit: Option<i64> = params.number("limit")?;
+    let options = ListOptions {
+        all: params.flag("all"),
+        limit: limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
+        filters: params.filters()?,
+    };
+    let size = params.flag("size");
+    let summaries = call(&engine, move |engine| {
+        let now = Timestamp::from_system(std::time::SystemTime::now());
+        engine
+            .list_containers(&options)?
+            .iter()
+            .map(|container| summary(engine, container, size, now))
+            .collect::<Result<Vec<_>>>()
+    })
+    .await?;
+    Ok(Json(Value::Array(summaries)))
+}
+
+fn summary(engine: &Engine, container: &Container, size: bool, now: Timestamp) -> Result<Value> {
+    let spec = &container.spec;
+    let view = engine.network_view(container)?;
+    let mut value = json!({
+        "Id": spec.id.as_str(),
+        "Names": [format!("/{}", container.name())],
+        "Image": spec.image_name,
+        "ImageID": spec.image.as_str(),
+        "Command": command(&spec.process.argv()),
+        "Created": spec.created.seconds,
+        "Ports": ports(container, &view),
+        "Labels": spec.labels,
+        "State": container.status().as_str(),
+        "Status": status(container, now),
+        "HostConfig": { "NetworkMode": network_mode(container) },
+        "NetworkSettings": { "Networks": endpoints(engine, container, &view) },
+        "Mounts": engine.mount_points(container).iter().map(mount_point).collect::<Vec<_>>(),
+        "Health": { "Status": container.health(), "FailingStreak": container.state.health.as_ref().map_or(0, |health| health.failing_streak) },
+    });
+    if size {
+        let bytes = container.size_rw()?;
+        value["SizeRw"] = bytes.into();
+        value["SizeRootFs"] = (bytes + engine.image_size(container)).into();
+    }
+    Ok(value)
+}
+
+/// A mount as lists and inspect show it.
+pub(super) fn mount_point(mount: &MountPoint) -> Value {
+    let mut value = Map::new();
+    value.insert("Type".to_owned(), mount.kind.into());
+    if let Some(name) = &mount.name {
+        value.insert("Name".to_owned(), name.as_str().into());
+    }
+    value.insert("Source".to_owned(), mount.source.as_str().into());
+    value.insert("Destination".to_owned(), mount.destination.as_str().into());
+    if let Some(driver) = &mount.driver {
+        value.insert("Driver".to_owned(), driver.as_str().into());
+    }
+    value.insert("Mode".to_owned(), mount.mode.into());
+    value.insert("RW".to_owned(), mount.writable.into());
+    value.insert("Propagation".to_owned(), mount.propagation.into());
+    Value::Object(value)
+}
+
+fn command(argv: &[String]) -> String {
+    let quoted = |(at, arg): (usize, &String)| {
+        if at > 0 && arg.contains(' ') { format!("'{arg}'") } else { arg.clone() }
+    };
+    argv.iter().enumerate().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn ports(container: &Container, view: &NetworkView) -> Vec<Value> {
+    if container.live.is_none() {
+        return Vec::new();
+    }
+    let mut all: Vec<Value> = view
+        .ports
+        .iter()
+        .map(|port| {
+            json!({
+                "IP": port.host_ip.to_string(), "PrivatePort": port.container.number, "PublicPort": port.host_port,
+                "Type": port.container.protocol.as_str(),
+            })
+        })
+        .collect();
+    for port in &container.spec.exposed_ports {
+        if !view.ports.iter().any(|open| open.container == *port) {
+            all.push(json!({ "PrivatePort": port.number, "Type": port.protocol.as_str() }));
+        }
+    }
+    all
+}
+
+/// `Up 3 minutes (healthy)`, `Exited (0) 5 seconds ago`.
+pub(super) fn status(container: &Container, now: Timestamp) -> String {
+    let state = &container.state;
+    let since = |time: Timestamp| human_duration(now.seconds.saturating_sub(time.seconds).max(0));
+    match container.status() {
+        Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
+        Status::Running => match container.health() {
+            "none" => format!("Up {}", since(state.started_at)),
+            "starting" => format!("Up {} (health: starting)", since(state.started_at)),
+            health => format!("Up {} ({health})", since(state.started_at)),
+        },
+        Status::Created => "Created".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Exited if state.finished_at.is_never() => String::new(),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
+    }
+}
+
+/// Docker's words for a time span (go-units `HumanDuration`).
+fn human_duration(seconds: i64) -> String {
+    let minutes = seconds / 60;
+    let hours = (seconds + 1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_in_dockers_words() {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (5400, "2 hours"),
+            (86_400, "24 hours"),
+            (172_800, "2 days"),
+            (86_400 * 15, "2 weeks"),
+            (86_400 * 61, "2 months"),
+            (86_400 * 800, "2 years"),
+        ] {
+            assert_eq!(human_duration(seconds), words, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn commands() {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(command(&own(&["sh", "-c", "echo hi"])), "sh -c 'echo hi'");
+        assert_eq!(command(&own(&["true"])), "true");
+    }
+}
