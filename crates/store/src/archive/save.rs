@@ -82,7 +82,10 @@ impl Store {
             let reference = Reference::parse(name).ok().filter(|reference| reference.digest().is_none());
             if let Some(reference) = reference {
                 if reference.tag().is_some() {
-                    add(self.image(name)?, Some(reference));
+                    let image = self.image(name)?;
+                    // `sha256:<digits>` reads as a name and a tag, but is an id.
+                    let tag = Some(reference).filter(|reference| image.tags.contains(reference));
+                    add(image, tag);
                     continue;
                 }
                 let tags: Vec<Reference> = self
