@@ -460,3 +460,249 @@ pub fn parse_device_rule(text: &str) -> crate::Result<DeviceRule> {
         access: access.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Namespace;
+    use crate::container::{NetworkMode, Security};
+    use crate::time::Timestamp;
+    use crate::{ContainerId, Digest};
+
+    fn spec() -> ContainerSpec {
+        let mut spec = ContainerSpec::new(
+            ContainerId::from_bytes([7; 32]),
+            Timestamp::NEVER,
+            "busybox",
+            Digest::of(b"x"),
+            Vec::new(),
+        );
+        spec.process.command = vec!["sh".to_owned()];
+        spec
+    }
+
+    fn targets(bundle: &Bundle) -> Vec<&str> {
+        bundle.mounts.iter().map(|mount| mount.target.as_str()).collect()
+    }
+
+    fn bind(target: &str) -> MountOp {
+        let path = HostPath("/srv".into());
+        let source = MountSource::Bind {
+            path,
+            propagation: Propagation::RPrivate,
+            create_source: true,
+            non_recursive: false,
+        };
+        mount_op(&Mount { target: ContainerPath::parse(target).unwrap(), source, read_only: false }, None)
+    }
+
+    #[test]
+    fn nothing_asked_is_dockers_default() {
+        let bundle = bundle(&spec(), Facts { hostname: "box".to_owned(), ..Facts::default() });
+        assert_eq!(
+            targets(&bundle),
+            ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]
+        );
+        let read_only: Vec<&str> =
+            bundle.mounts.iter().filter(|mount| mount.read_only).map(|mount| mount.target.as_str()).collect();
+        assert_eq!(read_only, ["/sys", "/sys/fs/cgroup"]);
+        assert_eq!(bundle.process.capabilities.len(), 14);
+        assert_eq!(bundle.process.seccomp, Seccomp::Default);
+        assert_eq!(bundle.process.env, [format!("PATH={PATH}"), "HOSTNAME=box".to_owned()]);
+        assert_eq!((bundle.process.cwd.as_str(), bundle.process.create_cwd), ("/", true));
+        assert_eq!(bundle.masked_paths.len(), MASKED_PATHS.len());
+        assert_eq!(bundle.readonly_paths.len(), READONLY_PATHS.len());
+        assert!(!bundle.device_rules[0].allow, "the first rule denies everything");
+        assert!(bundle.reaper);
+    }
+
+    #[test]
+    fn privileged_is_the_whole_host() {
+        let mut spec = spec();
+        spec.security =
+            Security { privileged: true, cap_drop: vec!["MKNOD".to_owned()], ..Security::default() };
+        let bundle = bundle(&spec, Facts::default());
+        assert!(bundle.mounts.iter().all(|mount| !mount.read_only));
+        assert_eq!(bundle.process.capabilities.len(), capability::ALL.len());
+        assert_eq!(bundle.process.seccomp, Seccomp::Unconfined);
+        assert!(bundle.masked_paths.is_empty() && bundle.readonly_paths.is_empty());
+        assert_eq!(bundle.device_rules.len(), 1);
+        assert!(bundle.device_rules[0].allow);
+    }
+
+    #[test]
+    fn a_profile_holds_even_where_privileged() {
+        let mut spec = spec();
+        spec.security.privileged = true;
+        spec.security.seccomp = Seccomp::Profile("{}".to_owned());
+        assert_eq!(bundle(&spec, Facts::default()).process.seccomp, Seccomp::Profile("{}".to_owned()));
+    }
+
+    #[test]
+    fn what_the_user_mounts_replaces_ours() {
+        let files = ["/etc/hosts", "/etc/hostname"]
+            .map(|path| (ContainerPath::parse(path).unwrap(), HostPath(path.into())));
+        let facts = Facts {
+            mounts: vec![bind("/data/deep/er"), bind("/data"), bind("/sys"), bind("/etc/hosts")],
+            files: files.to_vec(),
+            ..Facts::default()
+        };
+        let bundle = bundle(&spec(), facts);
+        // Parents come before children, the user's /sys instead of ours, the user's /etc/hosts alone.
+        assert_eq!(
+            targets(&bundle),
+            [
+                "/proc",
+                "/dev",
+                "/dev/pts",
+                "/sys/fs/cgroup",
+                "/dev/mqueue",
+                "/dev/shm",
+                "/data",
+                "/sys",
+                "/etc/hostname",
+                "/etc/hosts",
+                "/data/deep/er"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dev_of_the_users_is_the_only_one() {
+        let bundle = bundle(&spec(), Facts { mounts: vec![bind("/dev")], ..Facts::default() });
+        assert_eq!(targets(&bundle), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
+    }
+
+    #[test]
+    fn ipc_and_shm() {
+        let mut spec = spec();
+        spec.namespaces.ipc = IpcMode::None;
+        assert!(!targets(&bundle(&spec, Facts::default())).contains(&"/dev/shm"));
+        spec.namespaces.ipc = IpcMode::Host;
+        let facts = Facts { shm: Some(HostPath("/dev/shm".into())), ..Facts::default() };
+        let bundle = bundle(&spec, facts);
+        let shm = bundle.mounts.iter().find(|mount| mount.target.as_str() == "/dev/shm").unwrap();
+        assert!(matches!(&shm.source, MountOpSource::Bind { .. }));
+    }
+
+    #[test]
+    fn read_only_leaves_what_must_be_writable() {
+        let mut spec = spec();
+        spec.read_only_rootfs = true;
+        spec.security.privileged = true;
+        let bundle = bundle(&spec, Facts::default());
+        let read_only: Vec<&str> =
+            bundle.mounts.iter().filter(|mount| mount.read_only).map(|mount| mount.target.as_str()).collect();
+        assert_eq!(read_only, ["/sys", "/sys/fs/cgroup"]);
+        assert!(matches!(bundle.rootfs, Rootfs::Overlay { read_only: true, .. }));
+    }
+
+    #[test]
+    fn environments() {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let mut spec = spec();
+        spec.process.tty = true;
+        spec.process.env = own(&["PATH=/bin", "A=1", "TERM=vt100", "HOSTNAME"]);
+        let env = environment(&spec, "box", &own(&["DB_NAME=/web/db"]));
+        assert_eq!(env, ["PATH=/bin", "TERM=vt100", "DB_NAME=/web/db", "A=1"]);
+        assert_eq!(merge_env(own(&["A=1", "B=2"]), &own(&["B=3", "C="])), ["A=1", "B=3", "C="]);
+    }
+
+    #[test]
+    fn no_reaper_where_it_would_be_in_the_way() {
+        let mut own = spec();
+        own.process.command = vec!["/sbin/init".to_owned()];
+        assert!(!bundle(&own, Facts::default()).reaper);
+        own.init = Some(true);
+        assert!(bundle(&own, Facts::default()).reaper);
+        let host_pid = NamespaceSet { pid: Namespace::Host, ..NamespaceSet::default() };
+        assert!(!bundle(&spec(), Facts { namespaces: host_pid, ..Facts::default() }).reaper);
+        let mut off = spec();
+        off.init = Some(false);
+        assert!(!bundle(&off, Facts::default()).reaper);
+    }
+
+    #[test]
+    fn tmpfs_options() {
+        let target = ContainerPath::parse("/t").unwrap();
+        let options = ["exec", "size=10%", "uid=5"].map(str::to_owned).to_vec();
+        let source = MountSource::Tmpfs { size: Some(4096), mode: Some(0o1770), options };
+        let op = mount_op(&Mount { target, source, read_only: false }, None);
+        assert!(op.nosuid && op.nodev && !op.noexec);
+        let MountOpSource::Fs { fstype, options } = op.source else { panic!("a tmpfs is a new file system") };
+        let options: Vec<String> = options
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.clone().unwrap_or_default()))
+            .collect();
+        assert_eq!(
+            (fstype.as_str(), options),
+            ("tmpfs", ["mode=1770", "size=10%", "uid=5"].map(str::to_owned).to_vec())
+        );
+    }
+
+    #[test]
+    fn healthchecks_get_their_defaults() {
+        let asked =
+            Healthcheck { test: Some(vec!["CMD".to_owned(), "true".to_owned()]), ..Healthcheck::default() };
+        let check = healthcheck(&asked).unwrap();
+        assert_eq!((check.interval, check.timeout, check.retries), (30_000_000_000, 30_000_000_000, 3));
+        assert_eq!(
+            healthcheck(&Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
+            None
+        );
+        assert_eq!(healthcheck(&Healthcheck::default()), None);
+    }
+
+    #[test]
+    fn device_rules_as_written() {
+        assert_eq!(
+            parse_device_rule("c 1:3 rwm").unwrap(),
+            DeviceRule { allow: true, kind: 'c', major: Some(1), minor: Some(3), access: "rwm".to_owned() }
+        );
+        assert_eq!(parse_device_rule("a *:* r").unwrap().major, None);
+        for bad in ["", "c 1:3", "x 1:3 r", "c 1 r", "c 1:x r", "c 1:3 rwx", "c 1:3 rwm m", "c  1:3 r"] {
+            assert!(parse_device_rule(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_image_is_merged_where_nothing_was_said() {
+        let image: crate::image::RunConfig = serde_json::from_str(
+            r#"{"User":"app","Env":["A=1","B=2"],"Cmd":["c"],"Entrypoint":["e"],"WorkingDir":"/w","Labels":{"l":"i","m":"i"},"ExposedPorts":{"80/tcp":{}},"StopSignal":"SIGQUIT"}"#,
+        )
+        .unwrap();
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for (entrypoint, command, argv) in [
+            (own(&[]), own(&[]), own(&["e", "c"])),
+            (own(&[]), own(&["x"]), own(&["e", "x"])),
+            (own(&["y"]), own(&[]), own(&["y"])),
+            (own(&[""]), own(&["x"]), own(&["x"])),
+        ] {
+            let mut spec = spec();
+            spec.process.entrypoint = entrypoint;
+            spec.process.command = command;
+            spec.process.env = own(&["B=3"]);
+            spec.labels.insert("m".to_owned(), "u".to_owned());
+            spec.merge_image(&image);
+            assert_eq!(spec.process.argv(), argv);
+            assert_eq!(spec.process.env, ["A=1", "B=3"]);
+            assert_eq!((spec.labels["l"].as_str(), spec.labels["m"].as_str()), ("i", "u"));
+            assert_eq!((spec.process.user.as_str(), spec.process.working_dir.as_str()), ("app", "/w"));
+            assert_eq!(spec.stop.signal, "SIGQUIT");
+            assert!(matches!(spec.network, NetworkMode::Attached(_)));
+            assert_eq!(spec.exposed_ports.len(), 1);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("10m", 10 << 20), ("1.5g", 3 << 29), ("64kb", 64 << 10), ("1024", 1024), ("2KiB", 2048)]
+        {
+            assert_eq!(crate::container::parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "m", "-1", "10x", "1e400g"] {
+            assert_eq!(crate::container::parse_size(text), None, "{text}");
+        }
+    }
+}

@@ -15,3 +15,6 @@ use axum::Router;
 pub fn routes() -> Router<Shared> {
     Router::new().merge(lifecycle::routes()).merge(list::routes()).merge(inspect::routes())
 }
+
+#[cfg(test)]
+mod tests;
