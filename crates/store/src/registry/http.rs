@@ -102,11 +102,7 @@ impl Client {
             }
         }
         let error = first.unwrap_or_else(|| Error::internal("no way to the registry"));
-        Err(if insecure {
-            error
-        } else {
-            error.hint("a registry without TLS must be listed in insecure-registries of the configuration")
-        })
+        Err(error)
     }
     /// A mirror by URL, without credentials.
     pub fn mirror(url: &str, scope: Option<String>, access: &Access) -> Result<Self> {
@@ -428,13 +424,33 @@ fn failure(method: &str, url: &str, error: ureq::Error) -> Error {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             format!("dial tcp {host}: connect: connection refused")
         }
+        ureq::Error::Io(error) if error.to_string().contains("failed to lookup address") => {
+            format!("lookup {host}: {error}")
+        }
         ureq::Error::Rustls(error) => format!("tls: {error}"),
         ureq::Error::Timeout(stage) => format!("{host} did not answer in time ({stage})"),
         error => error.to_string(),
     };
-    let kind =
-        if matches!(error, ureq::Error::Rustls(_)) { Kind::PermissionDenied } else { Kind::Unavailable };
-    Error::new(kind, format!("{method} {shown:?}: {what}"))
+    let tls = is_tls(&error);
+    let kind = if tls { Kind::PermissionDenied } else { Kind::Unavailable };
+    let error = Error::new(kind, format!("{method} {shown:?}: {what}"));
+    if !tls {
+        return error;
+    }
+    error.hint(format!(
+        "if {host} speaks plain HTTP, or its certificate is not to be checked, list it in insecure-registries of the \
+         configuration; its own authority goes to {}/{host}/ca.crt",
+        REGISTRY_CERTIFICATES[0]
+    ))
+}
+
+/// Whether it was TLS that failed, also where the transport wraps it.
+fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 fn agent(base: &str, insecure: bool) -> Result<Agent> {
