@@ -116,7 +116,7 @@ pub const VERBS: &[Verb] = &[
         usage: "NAME",
         about: "Make a base image from a distribution's own archive",
         more: "Example:\n  cauldron image bootstrap debian:bookworm\n\nUses mmdebstrap or debootstrap; needs no registry.",
-        args: || vec![opt("tag", "t", "string", "Name of the image instead of the distribution's"), opt("mirror", "", "url", "Archive to use"), opt("include", "", "list", "Further packages, comma separated"), opt("variant", "", "string", "minbase or another variant"), one("distribution")],
+        args: || vec![one("distribution")],
         run: |session, given| Box::pin(bootstrap(session, given)),
         ..VERB
     },
@@ -374,13 +374,9 @@ pub fn deleted_images(items: &Value) -> Value {
 }
 
 async fn bootstrap(session: Session, given: ArgMatches) -> Outcome {
-    let text = |name: &str| given.text(name).unwrap_or_default();
-    let include: Vec<&str> = text("include").split(',').filter(|name| !name.is_empty()).collect();
-    let body = json!({
-        "name": text("distribution"), "distribution": text("distribution"), "tag": text("tag"), "mirror": text("mirror"),
-        "include": include, "variant": text("variant"),
-    });
-    let lines = session.client()?.lines(Method::POST, "/cauldron/v1/images/bootstrap", Some(&body)).await.map_err(only_here)?;
+    let name = given.text("distribution").unwrap_or_default();
+    let path = query("/cauldron/v1/images/bootstrap", [("name", name.to_owned())]);
+    let lines = session.client()?.lines(Method::POST, &path, None).await.map_err(only_here)?;
     Progress::new(Output::Stdout, false).follow(lines).await?;
     Ok(0)
 }

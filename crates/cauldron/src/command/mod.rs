@@ -7,12 +7,29 @@ mod image;
 mod inspect;
 mod login;
 mod logs;
+mod network;
 mod ps;
 mod pull;
 mod run;
+mod serve;
+mod system;
+mod volume;
 
 use crate::cli::Verb;
 
 /// Every verb, in the order of the help.
-pub const ALL: &[&[Verb]] =
-    &[run::VERBS, exec::VERBS, ps::VERBS, container::VERBS, logs::VERBS, login::VERBS, image::VERBS, pull::VERBS, inspect::VERBS];
+pub const ALL: &[&[Verb]] = &[
+    run::VERBS,
+    exec::VERBS,
+    ps::VERBS,
+    container::VERBS,
+    logs::VERBS,
+    image::VERBS,
+    pull::VERBS,
+    inspect::VERBS,
+    network::VERBS,
+    volume::VERBS,
+    system::VERBS,
+    login::VERBS,
+    serve::VERBS,
+];
