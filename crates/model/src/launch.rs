@@ -359,7 +359,7 @@ fn mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
     let own_dev = taken(&ContainerPath::root().join("/dev"));
     let mut all: Vec<MountOp> = default_mounts(spec, facts)
         .into_iter()
-        .filter(|mount| !taken(&mount.target) && !(own_dev && mount.target.as_str().starts_with("/dev/")))
+        .filter(|mount| !(taken(&mount.target) || own_dev && mount.target.as_str().starts_with("/dev/")))
         .collect();
     if spec.read_only_rootfs {
         for mount in &mut all {

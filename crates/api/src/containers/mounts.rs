@@ -1,6 +1,7 @@
 //! Mounts of a request: `Binds` (`-v`), `Mounts` (`--mount`), `Tmpfs`, `Volumes`.
 
 use bollard_stubs::models::{ContainerCreateBody, HostConfig, Mount as Wire, MountType};
+use engine::container::VolumeOptions;
 use engine::model::container::{ContainerPath, ContainerSpec, HostPath, Mount, MountSource, Propagation};
 use engine::model::{Error, Result};
 use std::collections::BTreeMap;
@@ -32,15 +33,13 @@ const TMPFS_WORDS: [&str; 22] = [
 ];
 const TMPFS_VALUES: [&str; 8] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"];
 
-type VolumeOptions = BTreeMap<String, (BTreeMap<String, String>, BTreeMap<String, String>)>;
-
 /// Adds the mounts to the specification; returns what mounts say about volumes that they make.
 pub(super) fn convert(
     body: &ContainerCreateBody,
     host: &HostConfig,
     spec: &mut ContainerSpec,
-) -> Result<VolumeOptions> {
-    let mut options = VolumeOptions::new();
+) -> Result<BTreeMap<String, VolumeOptions>> {
+    let mut options = BTreeMap::new();
     let driver =
         host.volume_driver.clone().filter(|driver| !driver.is_empty()).unwrap_or_else(|| "local".to_owned());
     for text in host.binds.iter().flatten() {
@@ -51,8 +50,8 @@ pub(super) fn convert(
         if let Some(volume) = &wire.volume_options {
             let config = volume.driver_config.clone().unwrap_or_default();
             let labels = volume.labels.clone().unwrap_or_default().into_iter().collect();
-            let opts = config.options.unwrap_or_default().into_iter().collect();
-            options.insert(mount.target.as_str().to_owned(), (labels, opts));
+            let given = config.options.unwrap_or_default().into_iter().collect();
+            options.insert(mount.target.as_str().to_owned(), VolumeOptions { labels, options: given });
         }
         add(spec, mount)?;
     }

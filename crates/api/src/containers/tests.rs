@@ -105,7 +105,7 @@ fn binds_and_mounts() {
         &mounts[6].source,
         MountSource::Tmpfs { size: Some(67_108_864), mode: Some(0o1770), .. }
     ));
-    assert_eq!(request.volume_options["/d"].0["k"], "l");
+    assert_eq!(request.volume_options["/d"].labels["k"], "l");
 }
 
 #[test]

@@ -22,7 +22,16 @@ pub struct Request {
     /// The request's `HostConfig`, repeated by inspect.
     pub host_config: serde_json::Value,
     /// Labels and driver options for volumes that a mount makes, by target.
-    pub volume_options: BTreeMap<String, (BTreeMap<String, String>, BTreeMap<String, String>)>,
+    pub volume_options: BTreeMap<String, VolumeOptions>,
+}
+
+/// What a mount says about a volume that it makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeOptions {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A container that was made.

@@ -209,7 +209,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        all.sort_by(|a: &Container, b| b.spec.created.cmp(&a.spec.created));
+        all.sort_by_key(|container: &Container| std::cmp::Reverse(container.spec.created));
         Ok(all)
     }
     /// What is known of a container, as it is.

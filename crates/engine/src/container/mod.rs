@@ -28,7 +28,7 @@ mod stop;
 mod update;
 mod wait;
 
-pub use create::{Created, Request};
+pub use create::{Created, Request, VolumeOptions};
 pub(crate) use lookup::{read_json, write_json};
 pub use inspect::{MountPoint, NetworkView};
 pub use list::ListOptions;

@@ -117,11 +117,11 @@ impl<W: Write> Writer<W> {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            mtime: stat.st_mtime as i64,
+            mtime: stat.st_mtime,
             ..Header::default()
         };
         if kind != FileType::Directory && stat.st_nlink > 1 {
-            let key = (stat.st_dev as u64, stat.st_ino as u64);
+            let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
                 let first = first.clone();
                 return self.header(&Header { flag: b'1', link: &first, ..header });
