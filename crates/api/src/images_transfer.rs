@@ -182,10 +182,11 @@ async fn create(
 }
 
 fn changed(changes: &[String]) -> Result<RunConfig> {
-    match changes {
-        [] => Ok(RunConfig::default()),
-        _ => Err(Error::new(engine::model::Kind::NotImplemented, "import: changes are not supported yet")),
+    let mut config = RunConfig::default();
+    for line in changes.iter().flat_map(|change| change.lines()).filter(|line| !line.trim().is_empty()) {
+        engine::model::change::apply(&mut config, line)?;
     }
+    Ok(config)
 }
 
 async fn load(State(engine): State<Shared>, params: Params, body: Body) -> Result<Response, Failure> {

@@ -5,6 +5,7 @@
 //! One module an API section; each gives its own `routes()`. The engine is synchronous, so every call goes through
 //! [`call`], which runs it on tokio's blocking threads.
 
+mod archive;
 mod bridge;
 mod build;
 mod containers;
@@ -71,6 +72,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(streams::routes())
+        .merge(archive::routes())
         .merge(images::routes())
         .merge(images_transfer::routes())
         .merge(networks::routes())

@@ -7,8 +7,11 @@ pub use model;
 
 pub mod attach;
 pub mod build;
+pub mod changes;
+pub mod commit;
 pub mod config;
 pub mod container;
+pub mod copy;
 pub mod event;
 pub mod exec;
 pub mod image;

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod capability;
+pub mod change;
 pub mod container;
 pub mod detach;
 pub mod digest;

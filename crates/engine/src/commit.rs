@@ -1,0 +1,100 @@
+//! `commit`: an image from a container.
+
+use model::image::{Empty, History, RunConfig};
+use model::state::Status;
+use model::{Digest, Reference, Result};
+use store::snapshot::Writable;
+
+use crate::Engine;
+use crate::container::Container;
+
+/// What a commit is asked to be.
+#[derive(Clone, Debug, Default)]
+pub struct CommitRequest {
+    /// The tag to set.
+    pub reference: Option<Reference>,
+    /// `--author`.
+    pub author: String,
+    /// `--message`.
+    pub comment: String,
+    /// Freeze a running container meanwhile.
+    pub pause: bool,
+    /// `--change`: Dockerfile instructions, one each.
+    pub changes: Vec<String>,
+}
+
+impl Engine {
+    /// Commits a container.
+    ///
+    /// # Errors
+    /// Names what could not be read or written.
+    pub fn commit(&self, name: &str, request: CommitRequest) -> Result<Digest> {
+        let container = self.find(name)?;
+        let mut config = self.store.image_config(&container.spec.image)?;
+        let mut own = config_of(&container, std::mem::take(&mut config.config));
+        for change in &request.changes {
+            model::change::apply(&mut own, change)?;
+        }
+        let paused = request.pause && container.status() == Status::Running;
+        if paused {
+            runtime::set_paused(&container.run_dir, &container.cgroup(), true)?;
+        }
+        let committed = self.commit_upper(&container);
+        if paused {
+            let thawed = runtime::set_paused(&container.run_dir, &container.cgroup(), false);
+            thawed.map_err(|error| error.within(format!("commit {name}")))?;
+        }
+        let diff_id = committed?;
+        let now = crate::now();
+        config.rootfs.diff_ids.push(diff_id);
+        config.history.push(History {
+            created: Some(now),
+            created_by: Some(container.spec.process.command.join(" ")),
+            author: Some(request.author.clone()).filter(|text| !text.is_empty()),
+            comment: Some(request.comment.clone()).filter(|text| !text.is_empty()),
+            empty_layer: false,
+        });
+        config.created = Some(now);
+        config.author = Some(request.author).filter(|text| !text.is_empty());
+        config.comment = Some(request.comment.clone()).filter(|text| !text.is_empty());
+        config.config = own;
+        let image = self.store.put_image(&config)?;
+        let mut name = String::new();
+        if let Some(reference) = &request.reference {
+            self.store.tag(reference, &image.id)?;
+            name = reference.to_string();
+        }
+        let id = image.id.to_string();
+        self.container_event(&container, "commit", &[("comment", &request.comment), ("imageID", &id), ("imageRef", &name)]);
+        Ok(image.id)
+    }
+    fn commit_upper(&self, container: &Container) -> Result<Digest> {
+        let rw = container.rw_dir();
+        let writable = Writable { upper: rw.join("upper"), work: rw.join("work"), volatile: false };
+        let layers = &container.spec.layers;
+        let parent = layers.iter().fold(None, |chain, layer| Some(model::digest::chain_id(chain.as_ref(), layer)));
+        Ok(self.store.commit_layer(parent.as_ref(), &writable, false)?.0)
+    }
+}
+
+/// The container's configuration, with what only the image knows kept.
+fn config_of(container: &Container, image: RunConfig) -> RunConfig {
+    let spec = &container.spec;
+    let process = &spec.process;
+    let some = |list: &Vec<String>| Some(list.clone()).filter(|list| !list.is_empty());
+    let ports: std::collections::BTreeMap<String, Empty> =
+        spec.exposed_ports.iter().map(|port| (port.to_string(), Empty {})).collect();
+    RunConfig {
+        user: process.user.clone(),
+        exposed_ports: Some(ports).filter(|ports| !ports.is_empty()),
+        env: process.env.clone(),
+        entrypoint: some(&process.entrypoint),
+        cmd: some(&process.command),
+        working_dir: process.working_dir.clone(),
+        labels: Some(spec.labels.clone()).filter(|labels| !labels.is_empty()),
+        stop_signal: Some(spec.stop.signal.clone()).filter(|signal| !signal.is_empty()),
+        healthcheck: spec.healthcheck.clone(),
+        on_build: None,
+        ..image
+    }
+}
