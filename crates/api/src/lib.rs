@@ -19,6 +19,7 @@ mod images_transfer;
 mod input;
 mod networks;
 mod serve;
+mod stats;
 mod streams;
 mod system;
 #[cfg(test)]
@@ -72,6 +73,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(streams::routes())
+        .merge(stats::routes())
         .merge(archive::routes())
         .merge(images::routes())
         .merge(images_transfer::routes())

@@ -20,6 +20,7 @@ pub mod network;
 pub mod prune;
 pub mod system;
 pub mod transfer;
+pub mod top;
 pub mod undo;
 pub mod volume;
 pub mod watch;
