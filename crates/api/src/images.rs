@@ -4,7 +4,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use bollard_stubs::models::{ImageDeleteResponseItem, ImageHistoryResponseItem, ImagePruneResponse, ImageSummary};
+use bollard_stubs::models::{
+    ImageDeleteResponseItem, ImageHistoryResponseItem, ImagePruneResponse, ImageSummary,
+};
 use engine::image::{Image, Listed, Removed, Step};
 use engine::model::Reference;
 use engine::model::image::RunConfig;
@@ -197,7 +199,9 @@ async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Imag
 fn removal(removed: Removed) -> ImageDeleteResponseItem {
     match removed {
         Removed::Untagged(name) => ImageDeleteResponseItem { untagged: Some(name), deleted: None },
-        Removed::Deleted(digest) => ImageDeleteResponseItem { untagged: None, deleted: Some(digest.to_string()) },
+        Removed::Deleted(digest) => {
+            ImageDeleteResponseItem { untagged: None, deleted: Some(digest.to_string()) }
+        }
     }
 }
 

@@ -55,7 +55,9 @@ impl Engine {
             steps.push(Step { history: history.clone(), size });
         }
         // A configuration without a history still has its layers.
-        for _ in steps.iter().filter(|step| !step.history.empty_layer).count()..image.config.rootfs.diff_ids.len() {
+        for _ in
+            steps.iter().filter(|step| !step.history.empty_layer).count()..image.config.rootfs.diff_ids.len()
+        {
             let size = next_size(&mut chain)?;
             steps.push(Step { history: History::default(), size });
         }
@@ -100,7 +102,9 @@ impl Engine {
         let mut needed = Vec::new();
         for container in self.containers()? {
             let layers = container.spec.layers.iter();
-            needed.extend(layers.fold(None, |chain: Option<Digest>, diff_id| Some(chain_id(chain.as_ref(), diff_id))));
+            needed.extend(
+                layers.fold(None, |chain: Option<Digest>, diff_id| Some(chain_id(chain.as_ref(), diff_id))),
+            );
             needed.push(container.spec.image);
         }
         Ok(needed)

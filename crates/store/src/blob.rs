@@ -78,7 +78,10 @@ impl Ingest {
 impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.written.saturating_add(bytes.len() as u64) > self.limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {} bytes", self.limit)));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it is longer than {} bytes", self.limit),
+            ));
         }
         let count = self.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);
@@ -110,7 +113,14 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .context(|| format!("create {}", path.display()))?;
-        Ok(Ingest { layout: self.layout.clone(), path, file, hasher: Sha256::new(), written: 0, limit: u64::MAX })
+        Ok(Ingest {
+            layout: self.layout.clone(),
+            path,
+            file,
+            hasher: Sha256::new(),
+            written: 0,
+            limit: u64::MAX,
+        })
     }
     /// Opens a blob for reading.
     ///
@@ -136,9 +146,15 @@ impl Store {
     /// There is none, it is longer than `limit`, or its bytes are not what its name says.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open_blob(digest)?.take(limit + 1).read_to_end(&mut bytes).context(|| format!("read blob {digest}"))?;
+        self.open_blob(digest)?
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .context(|| format!("read blob {digest}"))?;
         if bytes.len() as u64 > limit {
-            return Err(Error::new(Kind::ResourceExhausted, format!("blob {digest}: it is longer than {limit} bytes")));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("blob {digest}: it is longer than {limit} bytes"),
+            ));
         }
         if Digest::of(&bytes) != *digest {
             return Err(Error::internal(format!("blob {digest}: its content is damaged")));

@@ -26,8 +26,10 @@ pub fn check(layout: &Layout) -> Result<()> {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let format = Format { version: VERSION, features: Vec::new() };
-            let json = serde_json::to_vec(&format).map_err(|error| Error::internal("format.json").caused_by(error))?;
-            return sys::fs::replace_file(&path, &json, 0o600, true).context(|| format!("write {}", path.display()));
+            let json = serde_json::to_vec(&format)
+                .map_err(|error| Error::internal("format.json").caused_by(error))?;
+            return sys::fs::replace_file(&path, &json, 0o600, true)
+                .context(|| format!("write {}", path.display()));
         }
         Err(error) => return Err(error).context(|| format!("read {}", path.display())),
     };
@@ -35,8 +37,8 @@ pub fn check(layout: &Layout) -> Result<()> {
         Error::new(Kind::Conflict, format!("{}: {why}", path.display()))
             .hint("A newer cauldron wrote this root: use that one, or another root (CAULDRON_ROOT).")
     };
-    let format: Format =
-        serde_json::from_slice(&bytes).map_err(|error| refuse("it is malformed".to_owned()).caused_by(error))?;
+    let format: Format = serde_json::from_slice(&bytes)
+        .map_err(|error| refuse("it is malformed".to_owned()).caused_by(error))?;
     if format.version > VERSION {
         return Err(refuse(format!("format version {} is newer than {VERSION}", format.version)));
     }

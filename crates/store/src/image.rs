@@ -107,14 +107,17 @@ impl Store {
     /// # Errors
     /// A layer is missing, or a write failed.
     pub fn put_image(&self, config: &ImageConfig) -> Result<Image> {
-        let json = serde_json::to_vec(config).map_err(|error| Error::internal("image configuration").caused_by(error))?;
+        let json = serde_json::to_vec(config)
+            .map_err(|error| Error::internal("image configuration").caused_by(error))?;
         let config_digest = Digest::of(&json);
         let mut layers = Vec::new();
         let mut chain: Option<Digest> = None;
         for diff_id in &config.rootfs.diff_ids {
             let this = chain_id(chain.as_ref(), diff_id);
             let layer = self.layer(&this)?.ok_or_else(|| missing_layer(&this))?;
-            layers.push(layer.blob.ok_or_else(|| Error::not_found(format!("layer {this}: its blob is not known")))?);
+            layers.push(
+                layer.blob.ok_or_else(|| Error::not_found(format!("layer {this}: its blob is not known")))?,
+            );
             chain = Some(this);
         }
         let manifest = Manifest {
@@ -130,7 +133,8 @@ impl Store {
             layers: layers.into_iter().map(oci_layer).collect(),
             annotations: BTreeMap::new(),
         };
-        let manifest = serde_json::to_vec(&manifest).map_err(|error| Error::internal("manifest").caused_by(error))?;
+        let manifest =
+            serde_json::to_vec(&manifest).map_err(|error| Error::internal("manifest").caused_by(error))?;
         self.record_image(&manifest, &json, false)
     }
     /// Records an image that came from elsewhere (pull, load), with the manifest and the configuration as they came:
@@ -148,7 +152,10 @@ impl Store {
         let config: ImageConfig = parse("image configuration", config_json, limits::CONFIG_BYTES)?;
         let id = Digest::of(config_json);
         if manifest.config.digest != id {
-            return Err(Error::invalid(format!("manifest: it names the configuration {}, not {id}", manifest.config.digest)));
+            return Err(Error::invalid(format!(
+                "manifest: it names the configuration {}, not {id}",
+                manifest.config.digest
+            )));
         }
         let diff_ids = &config.rootfs.diff_ids;
         if manifest.layers.len() != diff_ids.len() || diff_ids.len() > limits::LAYERS {
@@ -207,7 +214,9 @@ impl Store {
         let _changing = self.lock_images()?;
         let mut record = self.image_record(image)?.ok_or_else(|| no_such_image(image.as_str()))?;
         let before = record.repo_digests.len();
-        record.repo_digests.retain(|known| (known.name(), known.digest()) != (reference.name(), reference.digest()));
+        record
+            .repo_digests
+            .retain(|known| (known.name(), known.digest()) != (reference.name(), reference.digest()));
         if record.repo_digests.len() == before {
             return Err(no_such_image(&reference.familiar()));
         }
@@ -259,7 +268,8 @@ impl Store {
         let reference = reference.clone().with_default_tag();
         let _changing = self.lock_images()?;
         let image = self.tag_target(&reference)?.ok_or_else(|| no_such_image(&reference.familiar()))?;
-        std::fs::remove_file(self.layout.tag(&reference)).context(|| format!("remove tag {}", reference.familiar()))?;
+        std::fs::remove_file(self.layout.tag(&reference))
+            .context(|| format!("remove tag {}", reference.familiar()))?;
         self.forget_tag(&image, &reference)
     }
 
@@ -297,11 +307,15 @@ impl Store {
         read_json(&self.layout.image(id))
     }
     fn write_record(&self, id: &Digest, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec(record).map_err(|error| Error::internal("image record").caused_by(error))?;
-        sys::fs::replace_file(self.layout.image(id), &json, 0o600, true).context(|| format!("write image {id}"))
+        let json =
+            serde_json::to_vec(record).map_err(|error| Error::internal("image record").caused_by(error))?;
+        sys::fs::replace_file(self.layout.image(id), &json, 0o600, true)
+            .context(|| format!("write image {id}"))
     }
     fn tag_target(&self, reference: &Reference) -> Result<Option<Digest>> {
-        Ok(read_json::<Tag>(&self.layout.tag(reference))?.filter(|tag| tag.reference == *reference).map(|tag| tag.image))
+        Ok(read_json::<Tag>(&self.layout.tag(reference))?
+            .filter(|tag| tag.reference == *reference)
+            .map(|tag| tag.image))
     }
     /// The ids of all images.
     fn image_ids(&self) -> Result<Vec<Digest>> {
@@ -317,13 +331,17 @@ impl Store {
     }
     fn by_prefix(&self, name: &str) -> Result<Digest> {
         let prefix = name.strip_prefix("sha256:").unwrap_or(name);
-        if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+        if prefix.is_empty()
+            || !prefix.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        {
             return Err(no_such_image(name));
         }
         let mut found = self.image_ids()?.into_iter().filter(|id| id.hex().starts_with(prefix));
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
-            (Some(_), Some(_)) => Err(no_such_image(name).hint("More than one image id begins so: give more digits.")),
+            (Some(_), Some(_)) => {
+                Err(no_such_image(name).hint("More than one image id begins so: give more digits."))
+            }
             _ => Err(no_such_image(name)),
         }
     }
@@ -332,9 +350,13 @@ impl Store {
         let same = |known: &Reference| known.name() == reference.name();
         for id in self.image_ids()? {
             let Some(record) = self.image_record(&id)? else { continue };
-            let known = record.repo_digests.iter().any(|known| same(known) && known.digest() == reference.digest());
+            let known =
+                record.repo_digests.iter().any(|known| same(known) && known.digest() == reference.digest());
             let named = record.tags.iter().any(same);
-            if known || (named && (Some(&record.manifest) == reference.digest() || Some(&id) == reference.digest())) {
+            if known
+                || (named
+                    && (Some(&record.manifest) == reference.digest() || Some(&id) == reference.digest()))
+            {
                 return Ok(Some(id));
             }
         }
@@ -377,14 +399,15 @@ fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &[u8], limit: u64) ->
     if json.len() as u64 > limit {
         return Err(Error::invalid(format!("{what}: it is longer than {limit} bytes")));
     }
-    serde_json::from_slice(json).map_err(|error| Error::invalid(format!("{what}: it is malformed")).caused_by(error))
+    serde_json::from_slice(json)
+        .map_err(|error| Error::invalid(format!("{what}: it is malformed")).caused_by(error))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context(|| format!("read {}", path.display())),
     }

@@ -43,7 +43,12 @@ impl Store {
     ///
     /// # Errors
     /// Names the member that was refused or could not be written, or both digests. Nothing is left then.
-    pub fn unpack_layer(&self, parent: Option<&Digest>, blob: &Descriptor, diff_id: Option<&Digest>) -> Result<Layer> {
+    pub fn unpack_layer(
+        &self,
+        parent: Option<&Digest>,
+        blob: &Descriptor,
+        diff_id: Option<&Digest>,
+    ) -> Result<Layer> {
         let file = self.open_blob(&blob.digest)?;
         self.unpack_stream(parent, file, Some(blob), diff_id)
     }
@@ -62,8 +67,9 @@ impl Store {
         let _lock = match diff_id {
             Some(diff_id) => {
                 let chain = chain_id(parent, diff_id);
-                let lock = sys::fs::Lock::exclusive(self.layout.lock(&format!("layer-{}", &chain.hex()[..2])))
-                    .context(|| format!("lock layer {chain}"))?;
+                let lock =
+                    sys::fs::Lock::exclusive(self.layout.lock(&format!("layer-{}", &chain.hex()[..2])))
+                        .context(|| format!("lock layer {chain}"))?;
                 if let Some(there) = self.layer(&chain)? {
                     return Ok(there);
                 }
@@ -73,13 +79,16 @@ impl Store {
         };
         let temporary = self.temporary_layer()?;
         make_diff(&temporary.diff())?;
-        let diff = sys::fs::open_root(temporary.diff()).context(|| format!("open {}", temporary.diff().display()))?;
+        let diff = sys::fs::open_root(temporary.diff())
+            .context(|| format!("open {}", temporary.diff().display()))?;
         let how = Unpack { whiteouts: Whiteouts::Overlay, owner: None, keep_kinds: false };
-        let (unpacked, found) = stream::unpack_compressed(source, |plain| tree::unpack(diff.as_fd(), plain, &how))
-            .map_err(|error| match blob {
-                Some(blob) => error.within(format_args!("layer {}", blob.digest)),
-                None => error.within("layer"),
-            })?;
+        let (unpacked, found) =
+            stream::unpack_compressed(source, |plain| tree::unpack(diff.as_fd(), plain, &how)).map_err(
+                |error| match blob {
+                    Some(blob) => error.within(format_args!("layer {}", blob.digest)),
+                    None => error.within("layer"),
+                },
+            )?;
         if let Some(expected) = diff_id
             && *expected != found
         {
@@ -101,9 +110,9 @@ impl Store {
     pub fn layer(&self, chain: &Digest) -> Result<Option<Layer>> {
         let path = self.layout.layer(chain).join(RECORD);
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(|| format!("read {}", path.display())),
         }
@@ -113,7 +122,8 @@ impl Store {
         let path = self.layout.layers().join(format!("{TEMPORARY}{}", crate::random_name()));
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
         // Held for as long as the layer is in the making: a collection takes those that nobody holds.
-        let lock = sys::fs::Lock::exclusive(path.join("lock")).context(|| format!("lock {}", path.display()))?;
+        let lock =
+            sys::fs::Lock::exclusive(path.join("lock")).context(|| format!("lock {}", path.display()))?;
         Ok(Temporary { layout: self.layout.clone(), path, published: false, _lock: lock })
     }
 }
@@ -146,7 +156,9 @@ impl Temporary {
         match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {
             Ok(()) => self.published = true,
             Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(std::io::Error::from(error)).context(|| format!("name layer {}", layer.chain)),
+            Err(error) => {
+                return Err(std::io::Error::from(error)).context(|| format!("name layer {}", layer.chain));
+            }
         }
         Ok(layer.clone())
     }

@@ -116,7 +116,20 @@ impl Layout {
         if self.format().exists() && self.run_root.join("locks").exists() {
             return Ok(());
         }
-        for dir in ["blobs/sha256", "ingest", "tags", "images", "layers", "empty", "containers", "names", "volumes", "networks", "trash", "build"] {
+        for dir in [
+            "blobs/sha256",
+            "ingest",
+            "tags",
+            "images",
+            "layers",
+            "empty",
+            "containers",
+            "names",
+            "volumes",
+            "networks",
+            "trash",
+            "build",
+        ] {
             private_dir(&self.root.join(dir))?;
         }
         for dir in ["containers", "net", "locks"] {
@@ -128,5 +141,9 @@ impl Layout {
 
 fn private_dir(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("create directory {}", path.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("create directory {}", path.display()))
 }

@@ -64,10 +64,13 @@ impl Store {
     pub fn create_writable(&self, dir: &Path) -> Result<Writable> {
         let writable = Writable { upper: dir.join("upper"), work: dir.join("work"), volatile: false };
         let make = |path: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(&writable.upper).and_then(|()| make(&writable.work)).context(|| format!("create {}", dir.display()))?;
+        make(&writable.upper)
+            .and_then(|()| make(&writable.work))
+            .context(|| format!("create {}", dir.display()))?;
         // The upper directory's mode is that of `/` in the container, whatever the umask.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&writable.upper, mode).context(|| format!("create {}", writable.upper.display()))?;
+        std::fs::set_permissions(&writable.upper, mode)
+            .context(|| format!("create {}", writable.upper.display()))?;
         Ok(writable)
     }
     /// The merged view as a descriptor of a detached overlay mount (`fsmount(2)`), seen by nobody else and gone with
@@ -91,8 +94,14 @@ impl Store {
     ///
     /// # Errors
     /// Names the path that could not be read or written.
-    pub fn commit_layer(&self, parent: Option<&Digest>, writable: &Writable, consume: bool) -> Result<(Digest, u64)> {
-        let upper = sys::fs::open_root(&writable.upper).context(|| format!("open {}", writable.upper.display()))?;
+    pub fn commit_layer(
+        &self,
+        parent: Option<&Digest>,
+        writable: &Writable,
+        consume: bool,
+    ) -> Result<(Digest, u64)> {
+        let upper =
+            sys::fs::open_root(&writable.upper).context(|| format!("open {}", writable.upper.display()))?;
         let mut ingest = self.ingest()?;
         let how = Pack { whiteouts: Whiteouts::Overlay, base: Vec::new() };
         let size = {

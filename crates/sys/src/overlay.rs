@@ -42,7 +42,9 @@ pub fn mount_detached<'p>(
     if count == 0 || (count == 1 && upper.is_none()) {
         set("lowerdir+", filler)?;
     }
-    for (key, value) in [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"), ("nfs_export", "off")] {
+    for (key, value) in
+        [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"), ("nfs_export", "off")]
+    {
         set(key, Path::new(value))?;
     }
     if let Some(upper) = upper {
@@ -58,6 +60,7 @@ pub fn mount_detached<'p>(
         set("workdir", upper.work)?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes = if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    let attributes =
+        if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

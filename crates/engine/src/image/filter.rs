@@ -20,7 +20,8 @@ pub struct Listed {
     pub shared: Option<u64>,
 }
 
-const KEYS: [&str; 8] = ["dangling", "label", "label!", "before", "since", "until", "reference", "deprecated"];
+const KEYS: [&str; 8] =
+    ["dangling", "label", "label!", "before", "since", "until", "reference", "deprecated"];
 
 impl Engine {
     /// Images that the filters `dangling`, `label`, `before`, `since`, `until` and `reference` let pass, newest first.
@@ -33,7 +34,8 @@ impl Engine {
         let created = |name: &String| Ok::<_, Error>(self.store.image(name)?.config.created);
         let before = filters.get("before").iter().map(created).collect::<Result<Vec<_>>>()?;
         let since = filters.get("since").iter().map(created).collect::<Result<Vec<_>>>()?;
-        let until = filters.get("until").iter().map(|text| moment(text, crate::now())).collect::<Result<Vec<_>>>()?;
+        let until =
+            filters.get("until").iter().map(|text| moment(text, crate::now())).collect::<Result<Vec<_>>>()?;
         let all = self.store.images()?;
         let shared = if add_shared { Some(Shared::of(&all)) } else { None };
         let users = if count_containers { Some(self.image_users()?) } else { None };
@@ -43,7 +45,10 @@ impl Engine {
             let in_time = before.iter().all(|other| at < *other)
                 && since.iter().all(|other| at > *other)
                 && until.iter().all(|moment| at < Some(*moment));
-            if !in_time || !labels_pass(filters, &image) || dangling.is_some_and(|wanted| wanted != image.tags.is_empty()) {
+            if !in_time
+                || !labels_pass(filters, &image)
+                || dangling.is_some_and(|wanted| wanted != image.tags.is_empty())
+            {
                 continue;
             }
             let patterns = filters.get("reference");
@@ -55,7 +60,8 @@ impl Engine {
                     continue;
                 }
             }
-            let containers = users.as_ref().map(|users| users.get(&image.id).map_or(0, |users| users.len() as u64));
+            let containers =
+                users.as_ref().map(|users| users.get(&image.id).map_or(0, |users| users.len() as u64));
             let shared = shared.as_ref().map(|shared| shared.bytes(self, &image)).transpose()?;
             listed.push(Listed { image, containers, shared });
         }
@@ -105,7 +111,8 @@ pub(super) fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
     if let Some(nanos) = duration(text) {
         let at = i128::from(now.seconds) * 1_000_000_000 + i128::from(now.nanos) - nanos;
         let seconds = at.div_euclid(1_000_000_000);
-        let seconds = i64::try_from(seconds).map_err(|_| Error::invalid(format!("invalid filter 'until={text}'")))?;
+        let seconds =
+            i64::try_from(seconds).map_err(|_| Error::invalid(format!("invalid filter 'until={text}'")))?;
         return Ok(Timestamp { seconds, nanos: at.rem_euclid(1_000_000_000) as u32 });
     }
     Timestamp::parse_query(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'")))
@@ -120,7 +127,9 @@ fn duration(text: &str) -> Option<i128> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let value: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |end| digits + end);
+        let unit_end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |end| digits + end);
         let (_, scale) = UNITS.iter().find(|(unit, _)| *unit == &rest[digits..unit_end])?;
         total += value * scale;
         rest = &rest[unit_end..];
@@ -130,7 +139,8 @@ fn duration(text: &str) -> Option<i128> {
 
 /// Docker's `reference` filter: the pattern fits the whole familiar reference, or its name.
 fn matches(pattern: &str, reference: &Reference) -> bool {
-    glob(pattern.as_bytes(), reference.familiar().as_bytes()) || glob(pattern.as_bytes(), reference.familiar_name().as_bytes())
+    glob(pattern.as_bytes(), reference.familiar().as_bytes())
+        || glob(pattern.as_bytes(), reference.familiar_name().as_bytes())
 }
 
 /// Go's `path.Match`: `*` and `?` do not match a slash; `[a-z]`, `[^x]`, `\` escapes.

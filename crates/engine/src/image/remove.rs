@@ -72,7 +72,11 @@ impl Engine {
         let names = left.tags.len() + left.repo_digests.len();
         if let Some(obstacle) = obstacle(&users, names).filter(|obstacle| obstacle.hard || !force) {
             // The name is gone, which is what was asked for; a user of the image is no news then.
-            return if by_name && (names > 0 || obstacle.used) { Ok(removed) } else { Err(conflict(&image.id, &obstacle)) };
+            return if by_name && (names > 0 || obstacle.used) {
+                Ok(removed)
+            } else {
+                Err(conflict(&image.id, &obstacle))
+            };
         }
         self.remove_all_names(&left, &mut removed)?;
         let deleted = self.store.remove_image(&image.id, &|| self.layers_in_use())?;
@@ -87,7 +91,8 @@ impl Engine {
     pub fn prune_images(&self, filters: &Filters) -> Result<Pruned> {
         filters.check(&["dangling", "label", "label!", "until"])?;
         let dangling = filters.boolean("dangling")?.unwrap_or(true);
-        let until = filters.get("until").iter().map(|text| moment(text, crate::now())).collect::<Result<Vec<_>>>()?;
+        let until =
+            filters.get("until").iter().map(|text| moment(text, crate::now())).collect::<Result<Vec<_>>>()?;
         let users = self.image_users()?;
         let mut pruned = Pruned::default();
         for image in self.store.images()? {
@@ -104,7 +109,8 @@ impl Engine {
                 sizes.push((chain, size));
             }
             let names = image.tags.iter().map(Reference::familiar);
-            let names: Vec<String> = if image.tags.is_empty() { vec![image.id.to_string()] } else { names.collect() };
+            let names: Vec<String> =
+                if image.tags.is_empty() { vec![image.id.to_string()] } else { names.collect() };
             let mut removed = Vec::new();
             for name in names {
                 match self.remove_image(&name, false) {
@@ -115,7 +121,8 @@ impl Engine {
                 }
             }
             let gone: HashSet<&Digest> = removed.iter().filter_map(deleted).collect();
-            pruned.reclaimed += sizes.iter().filter(|(chain, _)| gone.contains(chain)).map(|(_, size)| size).sum::<u64>();
+            pruned.reclaimed +=
+                sizes.iter().filter(|(chain, _)| gone.contains(chain)).map(|(_, size)| size).sum::<u64>();
             pruned.removed.extend(removed);
         }
         Ok(pruned)
@@ -180,10 +187,18 @@ fn single(image: &Image) -> bool {
 fn obstacle(users: &[(ContainerId, bool)], names: usize) -> Option<Obstacle> {
     let user = |running: bool| users.iter().find(|(_, runs)| *runs == running).map(|(id, _)| id.short());
     if let Some(id) = user(true) {
-        return Some(Obstacle { hard: true, used: true, why: format!("image is being used by running container {id}") });
+        return Some(Obstacle {
+            hard: true,
+            used: true,
+            why: format!("image is being used by running container {id}"),
+        });
     }
     if names > 1 {
-        return Some(Obstacle { hard: false, used: false, why: "image is referenced in multiple repositories".to_owned() });
+        return Some(Obstacle {
+            hard: false,
+            used: false,
+            why: "image is referenced in multiple repositories".to_owned(),
+        });
     }
     let id = user(false)?;
     Some(Obstacle { hard: false, used: true, why: format!("image is being used by stopped container {id}") })

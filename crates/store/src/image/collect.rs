@@ -35,12 +35,20 @@ impl Store {
     ///
     /// # Errors
     /// It still has tags, or a deletion failed.
-    pub fn remove_image(&self, image: &Digest, in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Vec<Digest>> {
+    pub fn remove_image(
+        &self,
+        image: &Digest,
+        in_use: &dyn Fn() -> Result<Vec<Digest>>,
+    ) -> Result<Vec<Digest>> {
         {
             let _changing = self.lock_images()?;
             let found = self.image_by_id(image)?.ok_or_else(|| no_such_image(image.as_str()))?;
             if !found.tags.is_empty() {
-                return Err(Error::conflict(format!("image {} is referenced by {} tags", image.short(), found.tags.len())));
+                return Err(Error::conflict(format!(
+                    "image {} is referenced by {} tags",
+                    image.short(),
+                    found.tags.len()
+                )));
             }
             std::fs::remove_file(self.layout.image(image)).context(|| format!("remove image {image}"))?;
         }
@@ -120,7 +128,8 @@ impl Store {
                 doomed.push((chain, layer));
             }
         }
-        let parents: HashSet<Digest> = doomed.iter().filter_map(|(_, layer)| layer.as_ref()?.parent.clone()).collect();
+        let parents: HashSet<Digest> =
+            doomed.iter().filter_map(|(_, layer)| layer.as_ref()?.parent.clone()).collect();
         for (chain, layer) in uppermost_first(doomed, parents) {
             // Out of sight first: half a layer must not look like one.
             let trash = self.layout.trash().join(crate::random_name());
@@ -136,7 +145,8 @@ impl Store {
             let Ok(digest) = Digest::parse(&format!("sha256:{name}")) else { continue };
             if !needed.blobs.contains(&digest) {
                 collected.bytes += self.blob_size(&digest)?.unwrap_or(0);
-                std::fs::remove_file(self.layout.blob(&digest)).context(|| format!("remove blob {digest}"))?;
+                std::fs::remove_file(self.layout.blob(&digest))
+                    .context(|| format!("remove blob {digest}"))?;
             }
         }
         Ok(())
@@ -147,8 +157,10 @@ type Doomed = (Digest, Option<crate::layer::Layer>);
 
 /// Sorts layers so that each comes before the one below it. `parents`: those that have one above them.
 fn uppermost_first(doomed: Vec<Doomed>, parents: HashSet<Digest>) -> Vec<Doomed> {
-    let tops: Vec<Digest> = doomed.iter().map(|(chain, _)| chain.clone()).filter(|chain| !parents.contains(chain)).collect();
-    let mut left: std::collections::BTreeMap<Digest, Option<crate::layer::Layer>> = doomed.into_iter().collect();
+    let tops: Vec<Digest> =
+        doomed.iter().map(|(chain, _)| chain.clone()).filter(|chain| !parents.contains(chain)).collect();
+    let mut left: std::collections::BTreeMap<Digest, Option<crate::layer::Layer>> =
+        doomed.into_iter().collect();
     let mut children = std::collections::BTreeMap::<Digest, usize>::new();
     for parent in left.values().flatten().filter_map(|layer| layer.parent.clone()) {
         *children.entry(parent).or_default() += 1;
@@ -193,7 +205,9 @@ fn sweep_all(dir: &Path) -> Result<()> {
 
 fn remove_tree(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("remove {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

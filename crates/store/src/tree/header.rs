@@ -65,7 +65,9 @@ impl Block {
     /// Whether the checksum is right (unsigned, or signed as old tars wrote it).
     pub fn checksum_fits(&self) -> bool {
         let Some(stored) = number(&self.0[148..156]) else { return false };
-        let bytes = || self.0.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
+        let bytes = || {
+            self.0.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte })
+        };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte as i8)).sum();
         stored == unsigned || stored == signed
@@ -216,7 +218,10 @@ impl Pax {
     }
     /// The extended attributes.
     pub fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let found = self.records.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())));
+        let found = self
+            .records
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())));
         found.filter(|(name, _)| !name.is_empty()).collect()
     }
 }
@@ -281,9 +286,20 @@ mod tests {
     fn pax_records_are_checked() {
         let pax = Pax::parse(b"11 path=a\nb\n15 mtime=12.34\n").unwrap_err();
         assert_eq!(pax, "PAX record length does not fit");
-        let pax = Pax::parse(b"11 path=a\nb\n17 mtime=1234.567\n".get(..11).map(|_| b"12 path=a\nb\n".as_slice()).unwrap()).unwrap();
+        let pax = Pax::parse(
+            b"11 path=a\nb\n17 mtime=1234.567\n".get(..11).map(|_| b"12 path=a\nb\n".as_slice()).unwrap(),
+        )
+        .unwrap();
         assert_eq!(pax.get("path"), Some(b"a\nb".as_slice()));
-        for bad in [b"9 path=a\n".as_slice(), b"x path=a\n", b"11 path=a\0b\n", b"6 abc\n", b"99999999999999999999 a=b\n", b"5 =b\n", b"0 a=b\n"] {
+        for bad in [
+            b"9 path=a\n".as_slice(),
+            b"x path=a\n",
+            b"11 path=a\0b\n",
+            b"6 abc\n",
+            b"99999999999999999999 a=b\n",
+            b"5 =b\n",
+            b"0 a=b\n",
+        ] {
             assert!(Pax::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -19,7 +19,8 @@ const SPARSE_BYTES: u64 = 16 << 20;
 /// Packs `path` below `root`.
 pub fn run(root: BorrowedFd<'_>, path: &[u8], archive: impl Write, how: &Pack) -> Result<u64> {
     let mut writer = Writer { archive, links: HashMap::new(), size: 0, whiteouts: how.whiteouts };
-    let start = super::unpack::clean(path).map_err(|why| Error::invalid(format!("{}: {why}", shown(path))))?;
+    let start =
+        super::unpack::clean(path).map_err(|why| Error::invalid(format!("{}: {why}", shown(path))))?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let top = sys::fs::open_in_root(root, OsStr::from_bytes(&start), flags, 0);
     let top = top.map_err(|error| failed(path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
@@ -32,7 +33,8 @@ pub fn run(root: BorrowedFd<'_>, path: &[u8], archive: impl Write, how: &Pack) -
     } else {
         let (dir, name) = sys::fs::parent_in_root(root, OsStr::from_bytes(&start))
             .map_err(|error| failed(path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        let name = std::ffi::CString::new(name.into_encoded_bytes()).map_err(|_| failed(path, Errno::INVAL))?;
+        let name =
+            std::ffi::CString::new(name.into_encoded_bytes()).map_err(|_| failed(path, Errno::INVAL))?;
         let base = if how.base.is_empty() { name.to_bytes() } else { &how.base };
         writer.entry(dir.as_fd(), &name, base, &stat)?;
     }
@@ -110,7 +112,12 @@ impl<W: Write> Writer<W> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let overlay = self.whiteouts == Whiteouts::Overlay;
         if overlay && kind == FileType::CharacterDevice && stat.st_rdev == 0 {
-            return self.header(&Header { path: &whiteout(path), flag: b'0', mode: 0o600, ..Header::default() });
+            return self.header(&Header {
+                path: &whiteout(path),
+                flag: b'0',
+                mode: 0o600,
+                ..Header::default()
+            });
         }
         let mut header = Header {
             path,
@@ -132,7 +139,8 @@ impl<W: Write> Writer<W> {
             Err(Errno::NOENT) => return Ok(()),
             other => other.map_err(fail)?,
         };
-        let opaque = xattrs.iter().any(|(key, value)| key.as_bytes() == b"trusted.overlay.opaque" && value == b"y");
+        let opaque =
+            xattrs.iter().any(|(key, value)| key.as_bytes() == b"trusted.overlay.opaque" && value == b"y");
         header.records = records(xattrs);
         match kind {
             FileType::RegularFile => return self.file(dir, name, header),
@@ -142,7 +150,14 @@ impl<W: Write> Writer<W> {
                 if overlay && opaque {
                     let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o777);
                     let marker = [path, b"/.wh..wh..opq"].concat();
-                    return self.header(&Header { path: &marker, flag: b'0', mode, uid, gid, ..Header::default() });
+                    return self.header(&Header {
+                        path: &marker,
+                        flag: b'0',
+                        mode,
+                        uid,
+                        gid,
+                        ..Header::default()
+                    });
                 }
                 return Ok(());
             }
@@ -187,14 +202,20 @@ impl<W: Write> Writer<W> {
         self.pad(size)
     }
     /// PAX sparse format 1.0 (GNU tar manual, "PAX Format, Version 1.0").
-    fn sparse_file(&mut self, file: &std::fs::File, mut header: Header<'_>, pieces: &[(u64, u64)]) -> Result<()> {
+    fn sparse_file(
+        &mut self,
+        file: &std::fs::File,
+        mut header: Header<'_>,
+        pieces: &[(u64, u64)],
+    ) -> Result<()> {
         let mut map = format!("{}\n", pieces.len()).into_bytes();
         for (offset, length) in pieces {
             map.extend_from_slice(format!("{offset}\n{length}\n").as_bytes());
         }
         map.resize(map.len().next_multiple_of(BLOCK), 0);
         let path = header.path;
-        let mut record = |key: &str, value: &[u8]| header.records.push((key.as_bytes().to_vec(), value.to_vec()));
+        let mut record =
+            |key: &str, value: &[u8]| header.records.push((key.as_bytes().to_vec(), value.to_vec()));
         record("GNU.sparse.major", b"1");
         record("GNU.sparse.minor", b"0");
         record("GNU.sparse.name", path);
@@ -405,6 +426,7 @@ fn unread(path: &[u8], error: io::Error) -> Error {
 }
 
 fn unwritten(error: io::Error) -> Error {
-    let kind = if error.kind() == io::ErrorKind::BrokenPipe { ErrorKind::Cancelled } else { ErrorKind::Internal };
+    let kind =
+        if error.kind() == io::ErrorKind::BrokenPipe { ErrorKind::Cancelled } else { ErrorKind::Internal };
     Error::new(kind, "write the archive").caused_by(error)
 }

@@ -50,7 +50,9 @@ impl<R: BufRead> Reader<R> {
                 _ => {
                     self.members += 1;
                     if self.members > limits::LAYER_ENTRIES {
-                        return Err(self.bad(&format!("the archive has more than {} members", limits::LAYER_ENTRIES)));
+                        return Err(
+                            self.bad(&format!("the archive has more than {} members", limits::LAYER_ENTRIES))
+                        );
                     }
                     return self.member(&block, &pax, long_name, long_link).map(Some);
                 }
@@ -173,7 +175,13 @@ impl<R: BufRead> Reader<R> {
         Ok(bytes)
     }
 
-    fn member(&mut self, block: &Block, pax: &Pax, name: Option<Vec<u8>>, link: Option<Vec<u8>>) -> Result<Member> {
+    fn member(
+        &mut self,
+        block: &Block,
+        pax: &Pax,
+        name: Option<Vec<u8>>,
+        link: Option<Vec<u8>>,
+    ) -> Result<Member> {
         let path = pax.get("GNU.sparse.name").or(pax.get("path")).map(<[u8]>::to_vec);
         let path = path.or(name).unwrap_or_else(|| block.path());
         self.last.clone_from(&path);
@@ -248,10 +256,13 @@ impl<R: BufRead> Reader<R> {
             (real, self.sparse_map_in_data()?)
         } else if let Some(real) = pax.number("GNU.sparse.size").map_err(|why| self.bad(why))? {
             let numbers = match pax.get("GNU.sparse.map") {
-                Some(map) => map.split(|&byte| byte == b',').map(header::decimal).collect::<Option<Vec<u64>>>(),
+                Some(map) => {
+                    map.split(|&byte| byte == b',').map(header::decimal).collect::<Option<Vec<u64>>>()
+                }
                 None => Some(pax.sparse.clone()),
             };
-            let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0).ok_or_else(|| self.bad(malformed))?;
+            let numbers =
+                numbers.filter(|numbers| numbers.len() % 2 == 0).ok_or_else(|| self.bad(malformed))?;
             (real, numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
         } else {
             return Ok(());
@@ -296,12 +307,14 @@ impl<R: BufRead> Reader<R> {
             let block = self.block()?.ok_or_else(|| self.bad("the archive ends within it"))?;
             self.left -= BLOCK as u64;
             for &byte in &block.0 {
-                let wanted = numbers.first().map_or(1, |&count| (count as usize).saturating_mul(2).saturating_add(1));
+                let wanted =
+                    numbers.first().map_or(1, |&count| (count as usize).saturating_mul(2).saturating_add(1));
                 if numbers.len() >= wanted {
                     break;
                 }
                 if byte == b'\n' {
-                    let number = header::decimal(&line).ok_or_else(|| self.bad("its sparse map is malformed"))?;
+                    let number =
+                        header::decimal(&line).ok_or_else(|| self.bad("its sparse map is malformed"))?;
                     if numbers.is_empty() && number > SPARSE_PIECES as u64 {
                         return Err(self.bad("its sparse map is too long"));
                     }
@@ -345,6 +358,10 @@ fn bad(member: &[u8], why: &str) -> Error {
 }
 
 fn broken(member: &[u8], error: std::io::Error) -> Error {
-    let what = if member.is_empty() { "read the archive".to_owned() } else { format!("archive member {}: read", shown(member)) };
+    let what = if member.is_empty() {
+        "read the archive".to_owned()
+    } else {
+        format!("archive member {}: read", shown(member))
+    };
     Error::invalid(what).caused_by(error)
 }

@@ -27,7 +27,8 @@ pub fn unpack_compressed<T>(
         let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0, over: false };
         let result = consume(&mut pieces).and_then(|value| {
             // What follows the archive's end marker counts for the digest.
-            io::copy(&mut pieces, &mut io::sink()).map_err(|error| Error::invalid("read the archive").caused_by(error))?;
+            io::copy(&mut pieces, &mut io::sink())
+                .map_err(|error| Error::invalid("read the archive").caused_by(error))?;
             Ok(value)
         });
         drop(pieces);
@@ -49,7 +50,12 @@ pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
             Ok(bytes) => break bytes.get(..6).unwrap_or(bytes).to_vec(),
         }
     };
-    let other = |name| Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is compressed with {name}; gzip and zstd are supported")));
+    let other = |name| {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("it is compressed with {name}; gzip and zstd are supported"),
+        ))
+    };
     match magic.as_slice() {
         [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(source))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
@@ -73,7 +79,11 @@ fn inflate(source: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) -> Diges
     Digest::from_bytes(hasher.finalize().into())
 }
 
-fn try_inflate(source: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>, hasher: &mut Sha256) -> io::Result<()> {
+fn try_inflate(
+    source: impl Read,
+    sender: &SyncSender<io::Result<Vec<u8>>>,
+    hasher: &mut Sha256,
+) -> io::Result<()> {
     let compressed = Rc::new(Cell::new(0u64));
     let mut plain = decompress(Counted { source, count: Rc::clone(&compressed) })?;
     let mut total = 0u64;
@@ -94,7 +104,11 @@ fn try_inflate(source: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>, hash
         total += filled as u64;
         let bomb = total > limits::RATIO_FREE_BYTES && total / limits::LAYER_RATIO > compressed.get().max(1);
         if bomb || total > limits::LAYER_BYTES {
-            let why = if bomb { "it unpacks to more than 1100 times its size" } else { "it unpacks to more than 256 GiB" };
+            let why = if bomb {
+                "it unpacks to more than 1100 times its size"
+            } else {
+                "it unpacks to more than 256 GiB"
+            };
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
         piece.truncate(filled);

@@ -92,7 +92,8 @@ impl Tree<'_> {
                 _ if name.starts_with(AUFS) => Ok(()),
                 hidden => {
                     let place = Place { dir: place.dir, name: OsStr::from_bytes(hidden) };
-                    let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
+                    let hidden =
+                        if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
                     self.whiteout(&place, hidden).map_err(|error| failed(&member.path, error))
                 }
             }
@@ -178,7 +179,10 @@ impl Tree<'_> {
             Kind::HardLink => self.hard_link(member, place),
             Kind::Symlink => {
                 if member.link.is_empty() || member.link.contains(&0) {
-                    return Err(Error::invalid(format!("archive member {}: its target is malformed", shown(&member.path))));
+                    return Err(Error::invalid(format!(
+                        "archive member {}: its target is malformed",
+                        shown(&member.path)
+                    )));
                 }
                 fs::symlinkat(member.link.as_slice(), place.dir, place.name).map_err(fail)?;
                 self.attributes(member, place).map_err(fail)
@@ -197,7 +201,13 @@ impl Tree<'_> {
     }
 
     /// Removes what is in the way. True: a directory is there and stays, because the member is one too.
-    fn make_room(&mut self, member: &Member, path: &[u8], place: &Place<'_>, replaced: &mut bool) -> Result<bool> {
+    fn make_room(
+        &mut self,
+        member: &Member,
+        path: &[u8],
+        place: &Place<'_>,
+        replaced: &mut bool,
+    ) -> Result<bool> {
         let fail = |error| failed(&member.path, error);
         let stat = match fs::statat(place.dir, place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -210,14 +220,16 @@ impl Tree<'_> {
             return Ok(true);
         }
         if self.how.keep_kinds && there != wanted {
-            let (old, new) = if there { ("directory", "non-directory") } else { ("non-directory", "directory") };
+            let (old, new) =
+                if there { ("directory", "non-directory") } else { ("non-directory", "directory") };
             let name = String::from_utf8_lossy(path);
             return Err(Error::invalid(format!("cannot overwrite {old} {name:?} with {new} {name:?}")));
         }
         *replaced = true;
         if there {
             let tree = sys::fs::proc_path(place.dir).join(place.name);
-            std::fs::remove_dir_all(&tree).map_err(|error| fail(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            std::fs::remove_dir_all(&tree)
+                .map_err(|error| fail(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         } else {
             fs::unlinkat(place.dir, place.name, AtFlags::empty()).map_err(fail)?;
         }
@@ -240,7 +252,11 @@ impl Tree<'_> {
 
     fn hard_link(&mut self, member: &Member, place: &Place<'_>) -> Result<()> {
         let refuse = |why: &str| {
-            Error::invalid(format!("archive member {}: hard link to {}: {why}", shown(&member.path), shown(&member.link)))
+            Error::invalid(format!(
+                "archive member {}: hard link to {}: {why}",
+                shown(&member.path),
+                shown(&member.link)
+            ))
         };
         let target = clean(&member.link).map_err(refuse)?;
         let (parent, name) = match target.iter().rposition(|&byte| byte == b'/') {
@@ -250,22 +266,26 @@ impl Tree<'_> {
         if name.is_empty() {
             return Err(refuse("it is the root"));
         }
-        let parent = sys::fs::open_in_root(self.root, OsStr::from_bytes(parent), OFlags::PATH | OFlags::DIRECTORY, 0);
-        let linked = parent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)).and_then(|parent| {
-            let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let whiteout = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
-            if whiteout && self.how.whiteouts == Whiteouts::Overlay {
-                return Err(Errno::NOENT);
-            }
-            fs::linkat(&parent, name, place.dir, place.name, AtFlags::empty())
-        });
+        let parent =
+            sys::fs::open_in_root(self.root, OsStr::from_bytes(parent), OFlags::PATH | OFlags::DIRECTORY, 0);
+        let linked =
+            parent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)).and_then(|parent| {
+                let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                let whiteout =
+                    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+                if whiteout && self.how.whiteouts == Whiteouts::Overlay {
+                    return Err(Errno::NOENT);
+                }
+                fs::linkat(&parent, name, place.dir, place.name, AtFlags::empty())
+            });
         linked.map_err(|error| refuse(&std::io::Error::from(error).to_string()))
     }
 
     /// Writes a file's data and gives it its attributes.
     fn file<R: BufRead>(&mut self, file: OwnedFd, member: &Member, reader: &mut Reader<R>) -> Result<()> {
         let mut file = std::fs::File::from(file);
-        let fail = |error: std::io::Error| failed(&member.path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        let fail =
+            |error: std::io::Error| failed(&member.path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
         self.size = self.size.saturating_add(member.size);
         match &member.sparse {
             None => copy_data(&mut file, member.size, reader, &fail)?,
@@ -311,7 +331,12 @@ impl Tree<'_> {
         }
         if member.kind != Kind::Symlink {
             // Not followed: it is no link, we made it just now or saw that it is a directory.
-            fs::chmodat(place.dir, place.name, Mode::from_raw_mode(member.mode as RawMode), AtFlags::empty())?;
+            fs::chmodat(
+                place.dir,
+                place.name,
+                Mode::from_raw_mode(member.mode as RawMode),
+                AtFlags::empty(),
+            )?;
         }
         fs::utimensat(place.dir, place.name, &times(member.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -408,7 +433,9 @@ fn failed(path: &[u8], error: Errno) -> Error {
     let kind = match error {
         Errno::NOSPC | Errno::DQUOT => ErrorKind::ResourceExhausted,
         Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
-        Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::EXIST | Errno::INVAL => ErrorKind::InvalidArgument,
+        Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::EXIST | Errno::INVAL => {
+            ErrorKind::InvalidArgument
+        }
         _ => ErrorKind::Internal,
     };
     Error::new(kind, format!("archive member {}", shown(path))).caused_by(std::io::Error::from(error))
