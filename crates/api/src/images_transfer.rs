@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::bootstrap::Base;
 use engine::model::image::RunConfig;
 use engine::model::{Error, Reference, Result};
 use engine::transfer::{Credentials, Progress, parse_platform};
@@ -270,11 +271,38 @@ async fn distribution(
     Ok(Json(json!({ "Descriptor": descriptor, "Platforms": found.platforms })).into_response())
 }
 
-async fn bootstrap(State(engine): State<Shared>, params: Params) -> Result<Response, Failure> {
-    let reference = Reference::parse(params.text("name"))?;
+/// What `/cauldron/v1/images/bootstrap` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BootstrapRequest {
+    /// `debian:bookworm`.
+    distribution: String,
+    /// Name of the image, where it is not the distribution's.
+    tag: String,
+    mirror: String,
+    include: Vec<String>,
+    variant: String,
+}
+
+async fn bootstrap(
+    State(engine): State<Shared>,
+    JsonBody(request): JsonBody<BootstrapRequest>,
+) -> Result<Response, Failure> {
+    let distribution = Reference::parse(&request.distribution)?;
+    let image = match request.tag.as_str() {
+        "" => distribution.clone(),
+        name => Reference::parse(name)?,
+    };
+    let base = Base {
+        distribution,
+        image: image.with_default_tag(),
+        mirror: Some(request.mirror).filter(|mirror| !mirror.is_empty()),
+        include: request.include,
+        variant: Some(request.variant).filter(|variant| !variant.is_empty()),
+    };
     stream(&engine, JSON, move |engine, sink| {
-        let id = engine.bootstrap(&reference, &|line| sink.message(&json!({ "status": line })))?;
-        sink.message(&json!({ "status": id.as_str(), "aux": { "ID": id.as_str() } }))
+        let id = engine.bootstrap(&base, &|line| sink.message(&json!({ "status": line })))?;
+        sink.message(&json!({ "status": format!("{} is {id}", base.image.familiar()), "aux": { "ID": id } }))
     })
     .await
 }

@@ -6,6 +6,7 @@
 pub use model;
 
 pub mod attach;
+pub mod bootstrap;
 pub mod build;
 pub mod changes;
 pub mod commit;

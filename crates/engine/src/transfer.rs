@@ -1,11 +1,10 @@
-//! Images that come and go: pull, push, login, save, load, import, and a base image from a distribution's archive.
+//! Images that come and go: pull, push, login, save, load, import, see [`crate::bootstrap`] for
+//! base images from a distribution's archive.
 
-use model::error::Context as _;
 use model::image::{Platform, RunConfig};
 use model::{Digest, Error, Kind, Reference, Result};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
 
 pub use store::archive::Loaded;
 pub use store::registry::{Access, Credentials, Inspected, Progress, Report, domain_of, parse_platform};
@@ -196,71 +195,5 @@ impl Engine {
         }
         self.emit("image", "import", image.id.as_str(), BTreeMap::new());
         Ok(image.id)
-    }
-
-    /// Makes a base image from a distribution's own archive: `debian:bookworm`, with mmdebstrap on this host. `line` is
-    /// told what it says.
-    ///
-    /// # Errors
-    /// The tool is missing (the hint names the package), fails, or the name is not one of a distribution.
-    pub fn bootstrap(&self, reference: &Reference, line: &dyn Fn(&str) -> Result<()>) -> Result<Digest> {
-        let reference = reference.clone().with_default_tag();
-        let family = reference.path().rsplit('/').next().unwrap_or_default();
-        let suite = match reference.tag() {
-            Some("latest") | None if family == "debian" => "stable",
-            Some(tag) => tag.strip_suffix("-slim").unwrap_or(tag),
-            None => "",
-        };
-        if !matches!(family, "debian" | "ubuntu") || suite.starts_with('-') {
-            return Err(Error::invalid(format!(
-                "bootstrap {}: want debian:SUITE or ubuntu:SUITE",
-                reference.familiar()
-            )));
-        }
-        let mut child = Command::new("mmdebstrap")
-            .args(["--variant=minbase", "--format=tar", "--quiet", suite, "-"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    Error::not_found("bootstrap: mmdebstrap is not installed on this host")
-                        .hint("install the package mmdebstrap (apt-get install mmdebstrap)")
-                }
-                _ => Error::internal("start mmdebstrap").caused_by(error),
-            })?;
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(Error::internal("start mmdebstrap: it has no output"));
-        };
-        line(&format!("mmdebstrap makes a {family} {suite} root file system"))?;
-        let config = RunConfig {
-            env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
-            cmd: Some(vec!["bash".to_owned()]),
-            ..RunConfig::default()
-        };
-        std::thread::scope(|scope| {
-            let said = scope.spawn(move || {
-                let mut said: Vec<String> = BufReader::new(stderr).lines().map_while(Result::ok).collect();
-                said.drain(..said.len().saturating_sub(20));
-                said
-            });
-            let imported = self.import_image(stdout, None, config, &format!("mmdebstrap {suite}"), None);
-            let status = child.wait().context(|| "wait for mmdebstrap")?;
-            let said = said.join().unwrap_or_default();
-            if !status.success() {
-                return Err(Error::internal(format!(
-                    "bootstrap {}: mmdebstrap failed ({status}): {}",
-                    reference.familiar(),
-                    said.join("; ")
-                )));
-            }
-            let id = imported?;
-            for text in &said {
-                line(text)?;
-            }
-            self.store.tag(&reference, &id)?;
-            Ok(id)
-        })
     }
 }
