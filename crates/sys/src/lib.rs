@@ -1,6 +1,13 @@
 //! The unsafe leaf: what the kernel offers and the standard library does not, as safe functions that return
 //! `std::io::Result`. No domain nouns here.
 
+pub mod capability;
+pub mod cgroup;
 pub mod fs;
+pub mod mount;
 pub mod overlay;
+pub mod process;
+pub mod pty;
+pub mod seccomp;
+pub mod socket;
 pub mod view;

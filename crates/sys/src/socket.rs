@@ -1,0 +1,105 @@
+//! Unix sockets: message pairs that carry descriptors, and sockets whose path would be too long (`sun_path` has 108
+//! bytes) reached through a directory descriptor.
+
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Bytes of one message.
+pub const MESSAGE_BYTES: usize = 16 << 10;
+
+/// A connected pair of message sockets (`SOCK_SEQPACKET`).
+///
+/// # Errors
+/// Those of `socketpair(2)`.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends one message, with a descriptor where given.
+///
+/// # Errors
+/// Those of `sendmsg(2)`; never SIGPIPE.
+pub fn send(socket: impl AsFd, message: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds;
+    if let Some(fd) = fd {
+        fds = [fd.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    loop {
+        match rustix::net::sendmsg(socket.as_fd(), &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Receives one message of at most [`MESSAGE_BYTES`] and the descriptor that came with it. An empty message means that
+/// the other end is closed.
+///
+/// # Errors
+/// Those of `recvmsg(2)`.
+pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut buffer = vec![0; MESSAGE_BYTES];
+    loop {
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut buffer)];
+        let length = match rustix::net::recvmsg(socket.as_fd(), parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => continue,
+            // The other end died with something of ours unread: as good as closed.
+            Err(rustix::io::Errno::CONNRESET) => 0,
+            other => other?.bytes,
+        };
+        let mut fd = None;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                fd = fds.last().or(fd);
+            }
+        }
+        buffer.truncate(length);
+        buffer.shrink_to_fit();
+        return Ok((buffer, fd));
+    }
+}
+
+fn reachable(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    let name = path.file_name().ok_or(rustix::io::Errno::INVAL)?;
+    let dir = crate::fs::open_root(path.parent().unwrap_or(Path::new(".")))?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name);
+    Ok((dir, short))
+}
+
+/// Connects to a socket by a path of any length.
+///
+/// # Errors
+/// Those of `connect(2)`.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (_dir, short) = reachable(path)?;
+    UnixStream::connect(short)
+}
+
+/// Listens on a socket at a path of any length.
+///
+/// # Errors
+/// Those of `bind(2)` and `listen(2)`.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    let (_dir, short) = reachable(path)?;
+    UnixListener::bind(short)
+}
+
+/// Lets a socket hold so many bytes that its reader has not taken yet, beyond the system's limit where allowed.
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub fn set_send_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    match rustix::net::sockopt::set_socket_send_buffer_size_force(socket.as_fd(), bytes) {
+        Err(rustix::io::Errno::PERM) => Ok(rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes)?),
+        other => Ok(other?),
+    }
+}
