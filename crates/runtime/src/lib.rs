@@ -21,6 +21,9 @@ use std::path::Path;
 
 /// A monitor whose container is set up and waits before `execve`. Dropped without [`Prepared::start`], it is
 /// killed and leaves nothing.
+
+mod cgroup;
+mod seccomp;
 pub struct Prepared {}
 
 /// Starts the monitor and lets the container's init do its set-up, while the caller goes on (with the network,
