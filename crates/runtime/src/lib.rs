@@ -23,7 +23,9 @@ use std::path::Path;
 /// killed and leaves nothing.
 
 mod cgroup;
+mod init;
 mod seccomp;
+mod wire;
 pub struct Prepared {}
 
 /// Starts the monitor and lets the container's init do its set-up, while the caller goes on (with the network,
@@ -69,7 +71,7 @@ pub fn live(_run_dir: &Path) -> Result<Option<Live>> {
 }
 
 /// Which streams a client wants.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Streams {
     /// Sends stdin; `shutdown(SHUT_WR)` closes the process's stdin.
     pub stdin: bool,

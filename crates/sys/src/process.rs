@@ -74,6 +74,19 @@ pub fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forke
     }
 }
 
+/// Forks with `fork(2)`, which filters allow where they refuse `clone3`: 0 in the child, else the child's process id. For
+/// single-threaded processes.
+///
+/// # Errors
+/// Those of `fork(2)`.
+pub fn fork_plain() -> io::Result<i32> {
+    // SAFETY: the child has its own copy of everything; the callers are single-threaded, so no lock is held elsewhere.
+    match unsafe { libc::syscall(libc::SYS_fork) } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid as i32),
+    }
+}
+
 /// Ends this process at once: no destructors, no buffers.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and touches nothing.
