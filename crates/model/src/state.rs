@@ -46,6 +46,9 @@ pub struct Live {
     pub paused: bool,
     /// Waiting for the next restart.
     pub restarting: bool,
+    /// The container's run directory, where the monitor listens.
+    #[serde(default)]
+    pub run_dir: std::path::PathBuf,
 }
 
 /// Results of the health check.

@@ -11,63 +11,73 @@
 //!
 //! This crate never imports `store` or `net`: mounts come as paths, the network as a descriptor.
 
+mod cgroup;
+mod init;
+mod launch;
+mod monitor;
+mod seccomp;
+mod wire;
+
 use model::bundle::{Bundle, Process};
 use model::container::Resources;
+use model::error::Context as _;
 use model::state::Live;
 use model::{Error, Kind, Result};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// A monitor whose container is set up and waits before `execve`. Dropped without [`Prepared::start`], it is
-/// killed and leaves nothing.
-
-mod cgroup;
-mod init;
-mod seccomp;
-mod wire;
-pub struct Prepared {}
+pub use launch::Prepared;
+use wire::Request;
 
 /// Starts the monitor and lets the container's init do its set-up, while the caller goes on (with the network,
 /// say). `netns` is the new network namespace where the bundle says [`model::bundle::Namespace::Passed`].
 ///
 /// # Errors
 /// The monitor cannot be started.
-pub fn prepare(_bundle: &Bundle, _netns: Option<OwnedFd>) -> Result<Prepared> {
-    Err(Error::new(Kind::NotImplemented, "prepare"))
-}
-
-impl Prepared {
-    /// The process id of the container's init on the host, once it exists (its /proc entry names its namespaces).
-    ///
-    /// # Errors
-    /// Set-up failed.
-    pub fn pid(&mut self) -> Result<i32> {
-        Err(Error::new(Kind::NotImplemented, "pid"))
-    }
-    /// Lets the process run; returns when `execve` has succeeded, with `live.json` and `state.json` written and
-    /// every waiting attach client connected.
-    ///
-    /// # Errors
-    /// Set-up or `execve` failed: [`Kind::CommandNotFound`], [`Kind::CannotExecute`] or another kind. `state.json`
-    /// then has exit code 127, 126 or 128 and the error, and nothing of the container lives.
-    pub fn start(self) -> Result<Live> {
-        Err(Error::new(Kind::NotImplemented, "start"))
-    }
+pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
+    launch::prepare(bundle, netns)
 }
 
 /// The monitor's role: `main` calls this, before any thread exists, when the binary was re-executed as one.
 /// Returns `None` where `args` (argv) are not a monitor's.
-pub fn role(_args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
-    None
+pub fn role(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
+    match args {
+        [name, run_dir] if name == launch::MONITOR => Some(monitor::main(Path::new(run_dir))),
+        _ => None,
+    }
 }
 
 /// The live part of a container, if it is true: right boot, monitor alive with the recorded start time.
 ///
 /// # Errors
 /// `live.json` exists and cannot be read.
-pub fn live(_run_dir: &Path) -> Result<Option<Live>> {
-    Ok(None)
+pub fn live(run_dir: &Path) -> Result<Option<Live>> {
+    let path = run_dir.join("live.json");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(|| format!("read {}", path.display())),
+    };
+    let live: Live = wire::decode(&bytes).context(|| format!("read {}", path.display()))?;
+    let alive = sys::process::start_time(live.monitor_pid).is_ok_and(|(time, alive)| alive && time == live.monitor_start_time);
+    Ok((alive && monitor::record::boot_id()? == live.boot_id).then_some(live))
+}
+
+/// What was done differently from what was asked when the container last started (limits clamped to the machine's).
+pub fn warnings(run_dir: &Path) -> Vec<String> {
+    std::fs::read_to_string(run_dir.join("warnings")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Kills what a dead monitor may have left (a process that changed its user has lost its parent death signal) and
+/// removes the cgroups.
+///
+/// # Errors
+/// A cgroup stays busy.
+pub fn clean_up(cgroup: &str) -> Result<()> {
+    let cgroup = cgroup::Cgroup::at(cgroup)?;
+    cgroup.kill();
+    cgroup.remove()
 }
 
 /// Which streams a client wants.
@@ -95,24 +105,59 @@ pub enum Attached {
 ///
 /// # Errors
 /// The socket cannot be reached or made.
-pub fn attach(_run_dir: &Path, _streams: Streams) -> Result<Attached> {
-    Err(Error::new(Kind::NotImplemented, "attach"))
+pub fn attach(run_dir: &Path, streams: Streams) -> Result<Attached> {
+    static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    if live(run_dir)?.is_some() {
+        return Ok(Attached::Now(wire::call(monitor_socket(run_dir)?, &Request::Attach(streams))?));
+    }
+    let dir = run_dir.join("attach");
+    std::fs::create_dir_all(&dir).context(|| format!("create directory {}", dir.display()))?;
+    let letters = format!(
+        "{}{}{}",
+        if streams.stdin { "i" } else { "" },
+        if streams.stdout { "o" } else { "" },
+        if streams.stderr { "e" } else { "" }
+    );
+    let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = dir.join(format!("{}-{serial}.{letters}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    Ok(Attached::WhenStarted(sys::socket::listen(&path).context(|| format!("listen on {}", path.display()))?))
+}
+
+/// The streams that a socket's name in `attach/` asks for.
+fn streams_of(name: &str) -> Option<Streams> {
+    let (_, letters) = name.split_once('.')?;
+    Some(Streams { stdin: letters.contains('i'), stdout: letters.contains('o'), stderr: letters.contains('e') })
+}
+
+fn monitor_socket(run_dir: &Path) -> Result<UnixStream> {
+    let path = run_dir.join("monitor.sock");
+    sys::socket::connect(&path).map_err(|error| Error::new(Kind::Conflict, "the container is not running").caused_by(error))
 }
 
 /// Sends a signal to the container's process (through a pidfd, so never to a stranger).
 ///
 /// # Errors
 /// The container does not run.
-pub fn kill(_live: &Live, _signal: i32) -> Result<()> {
-    Err(Error::new(Kind::NotImplemented, "kill"))
+pub fn kill(live: &Live, signal: i32) -> Result<()> {
+    let gone = || Error::new(Kind::Conflict, "the container is not running");
+    let pidfd = sys::process::pidfd(live.pid).map_err(|_| gone())?;
+    match sys::process::start_time(live.pid) {
+        Ok((time, _)) if time == live.start_time => {}
+        _ => return Err(gone()),
+    }
+    match sys::process::signal(&pidfd, signal) {
+        Err(error) if error.raw_os_error() == Some(3) => Err(gone()),
+        other => other.context(|| format!("send signal {signal}")),
+    }
 }
 
 /// Tells the monitor that a person wants the container stopped: no restart follows; `signal` is sent at once where given.
 ///
 /// # Errors
 /// The monitor cannot be reached.
-pub fn request_stop(_run_dir: &Path, _signal: Option<i32>) -> Result<()> {
-    Err(Error::new(Kind::NotImplemented, "request_stop"))
+pub fn request_stop(run_dir: &Path, signal: Option<i32>) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Stop(signal)).map(drop)
 }
 
 /// Waits until the monitor of this container is done with the current run (exit code written), or the time is over.
@@ -120,32 +165,53 @@ pub fn request_stop(_run_dir: &Path, _signal: Option<i32>) -> Result<()> {
 ///
 /// # Errors
 /// The wait itself failed.
-pub fn wait_exit(_live: &Live, _timeout: Option<std::time::Duration>) -> Result<bool> {
-    Err(Error::new(Kind::NotImplemented, "wait_exit"))
+pub fn wait_exit(live: &Live, timeout: Option<std::time::Duration>) -> Result<bool> {
+    let Ok(stream) = monitor_socket(&live.run_dir) else { return Ok(true) };
+    stream.set_read_timeout(timeout.map(|time| time.max(std::time::Duration::from_millis(1)))).context(|| "set a timeout")?;
+    let mut stream = stream;
+    let request = wire::frame(&Request::Wait { pid: live.pid, start_time: live.start_time });
+    if std::io::Write::write_all(&mut stream, &request).is_err() {
+        return Ok(true);
+    }
+    loop {
+        // Any answer, and its end too, says that this run is over.
+        match std::io::Read::read(&mut stream, &mut [0; 64]) {
+            Ok(_) => {
+                launch::reap();
+                return Ok(true);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => return Ok(false),
+            Err(_) => return Ok(true),
+        }
+    }
 }
 
-/// Freezes or thaws (cgroup freezer) and records it in `live.json`.
+/// Freezes or thaws (cgroup freezer) and records it in `live.json`. The monitor does both; `cgroup` is its own.
 ///
 /// # Errors
 /// The freezer cannot be written.
-pub fn set_paused(_run_dir: &Path, _cgroup: &str, _paused: bool) -> Result<()> {
-    Err(Error::new(Kind::NotImplemented, "set_paused"))
+pub fn set_paused(run_dir: &Path, cgroup: &str, paused: bool) -> Result<()> {
+    let _ = cgroup;
+    wire::call(monitor_socket(run_dir)?, &Request::Pause(paused)).map(drop)
 }
 
 /// Changes the terminal's size, of the container or of one of its execs.
 ///
 /// # Errors
 /// The monitor cannot be reached, or there is no terminal.
-pub fn resize(_run_dir: &Path, _exec: Option<&str>, _rows: u16, _columns: u16) -> Result<()> {
-    Err(Error::new(Kind::NotImplemented, "resize"))
+pub fn resize(run_dir: &Path, exec: Option<&str>, rows: u16, columns: u16) -> Result<()> {
+    let request = Request::Resize { exec: exec.map(str::to_owned), rows, columns };
+    wire::call(monitor_socket(run_dir)?, &request).map(drop)
 }
 
 /// Applies new limits to a running container.
 ///
 /// # Errors
 /// Names the file that refused and the value.
-pub fn update(_run_dir: &Path, _cgroup: &str, _resources: &Resources) -> Result<()> {
-    Err(Error::new(Kind::NotImplemented, "update"))
+pub fn update(run_dir: &Path, cgroup: &str, resources: &Resources) -> Result<()> {
+    let _ = run_dir;
+    cgroup::Cgroup::at(cgroup)?.set_limits(resources)
 }
 
 /// What an exec became; kept in `execs/<id>.json`, written before its stream ends.
@@ -164,24 +230,28 @@ pub struct ExecState {
 ///
 /// # Errors
 /// As [`Prepared::start`]; the exec's state has the exit code too.
-pub fn exec(_run_dir: &Path, _id: &str, _process: &Process, _streams: Streams, _detach: bool) -> Result<Option<UnixStream>> {
-    Err(Error::new(Kind::NotImplemented, "exec"))
+pub fn exec(run_dir: &Path, id: &str, process: &Process, streams: Streams, detach: bool) -> Result<Option<UnixStream>> {
+    let request = Request::Exec { id: id.to_owned(), process: Box::new(process.clone()), streams, detach };
+    let stream = wire::call(monitor_socket(run_dir)?, &request)?;
+    Ok((!detach).then_some(stream))
 }
 
 /// The state of an exec.
 ///
 /// # Errors
 /// There is no such exec.
-pub fn exec_state(_run_dir: &Path, _id: &str) -> Result<ExecState> {
-    Err(Error::new(Kind::NotImplemented, "exec_state"))
+pub fn exec_state(run_dir: &Path, id: &str) -> Result<ExecState> {
+    let path = monitor::record::exec_path(run_dir, id)?;
+    let bytes = std::fs::read(path).map_err(|_| Error::new(Kind::NotFound, format!("No such exec instance: {id}")))?;
+    wire::decode(&bytes)
 }
 
 /// Process ids (on the host) of a container.
 ///
 /// # Errors
 /// The cgroup cannot be read.
-pub fn pids(_cgroup: &str) -> Result<Vec<i32>> {
-    Err(Error::new(Kind::NotImplemented, "pids"))
+pub fn pids(cgroup: &str) -> Result<Vec<i32>> {
+    cgroup::Cgroup::at(cgroup)?.pids()
 }
 
 /// One reading of the cgroup's counters.
@@ -221,8 +291,8 @@ pub struct Usage {
 ///
 /// # Errors
 /// The cgroup is gone.
-pub fn usage(_cgroup: &str) -> Result<Usage> {
-    Err(Error::new(Kind::NotImplemented, "usage"))
+pub fn usage(cgroup: &str) -> Result<Usage> {
+    cgroup::usage(cgroup)
 }
 
 /// Counters of the interfaces in a process's network namespace: (name, rx bytes, rx packets, rx errors, rx dropped,
@@ -230,6 +300,15 @@ pub fn usage(_cgroup: &str) -> Result<Usage> {
 ///
 /// # Errors
 /// The process is gone.
-pub fn interface_counters(_pid: i32) -> Result<Vec<(String, [u64; 8])>> {
-    Err(Error::new(Kind::NotImplemented, "interface_counters"))
+pub fn interface_counters(pid: i32) -> Result<Vec<(String, [u64; 8])>> {
+    let path = format!("/proc/{pid}/net/dev");
+    let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let fields: Vec<u64> = rest.split_ascii_whitespace().filter_map(|field| field.parse().ok()).collect();
+        let name = name.trim();
+        (name != "lo" && fields.len() >= 12)
+            .then(|| (name.to_owned(), [fields[0], fields[1], fields[2], fields[3], fields[8], fields[9], fields[10], fields[11]]))
+    };
+    Ok(text.lines().skip(2).filter_map(line).collect())
 }

@@ -83,23 +83,29 @@ fn node(dir: &OwnedFd, name: &str, kind: FileType, number: (u32, u32), mode: u32
     Ok(())
 }
 
-/// Opens a terminal of the container's own devpts, sends the controlling end to the monitor, and puts the other end at
-/// /dev/console. Everything goes through descriptors (CVE-2025-52565).
+/// The container's terminal; its other end is also put at /dev/console.
 pub fn terminal(bundle: &Bundle, root: &OwnedFd, console: bool, channel: &OwnedFd) -> Result<OwnedFd> {
+    let peer = open_terminal(root, bundle.process.console_size, channel)?;
+    if console {
+        let path = ContainerPath::root().join("/dev/console");
+        let target = sys::fs::create_file_in_root(root, path.relative(), 0o600, 0o755).context(|| "create /dev/console")?;
+        let mount = sys::mount::clone_fd(&peer, false).context(|| "mount /dev/console")?;
+        sys::mount::attach(&mount, &target).context(|| "mount /dev/console")?;
+    }
+    Ok(peer)
+}
+
+/// Opens a terminal of the container's own devpts and sends the controlling end to the monitor. Everything goes through
+/// descriptors (CVE-2025-52565).
+pub fn open_terminal(root: &OwnedFd, size: Option<(u16, u16)>, channel: &OwnedFd) -> Result<OwnedFd> {
     let ours = sys::fs::open_in_root(root, "dev/pts/ptmx", sys::pty::open_flags() | OFlags::NOFOLLOW, 0).context(|| "open /dev/pts/ptmx")?;
     let stat = rustix::fs::fstat(&ours).map_err(std::io::Error::from).context(|| "stat /dev/pts/ptmx")?;
     if stat.st_rdev != rustix::fs::makedev(5, 2) {
         return Err(Error::invalid("/dev/pts/ptmx of the container is no terminal multiplexer"));
     }
     let peer = sys::pty::peer(&ours).context(|| "open a terminal")?;
-    if let Some((rows, columns)) = bundle.process.console_size {
+    if let Some((rows, columns)) = size {
         sys::pty::resize(&ours, rows, columns).context(|| "set the terminal's size")?;
-    }
-    if console {
-        let path = ContainerPath::root().join("/dev/console");
-        let target = sys::fs::create_file_in_root(root, path.relative(), 0o600, 0o755).context(|| "create /dev/console")?;
-        let mount = sys::mount::clone_fd(&peer, false).context(|| "mount /dev/console")?;
-        sys::mount::attach(&mount, &target).context(|| "mount /dev/console")?;
     }
     sys::socket::send(channel, &wire::encode(&FromInit::Terminal), Some(&ours)).context(|| "send the terminal to the monitor")?;
     Ok(peer)

@@ -12,7 +12,7 @@
 //! file all the same (a container with SYS_PTRACE) cannot write to it: the monitor executes the very same inode for as
 //! long as any of the container's processes lives, and the kernel refuses writers of a running file (ETXTBSY).
 
-mod devices;
+pub mod devices;
 mod diagnose;
 mod mounts;
 pub mod process;

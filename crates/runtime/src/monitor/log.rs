@@ -1,0 +1,157 @@
+//! The container's log in Docker's json-file format: one object a line, lines longer than 16 KiB in pieces, bytes that are
+//! no UTF-8 as U+FFFD, files rotated by size. Only the monitor writes it.
+
+use model::bundle::LogTarget;
+use model::error::Context as _;
+use model::time::Timestamp;
+use model::{Result, limits};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// An open log.
+pub struct Log {
+    target: Option<Target>,
+    /// What has no line end yet, of stdout and stderr.
+    partial: [Vec<u8>; 2],
+}
+
+struct Target {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    max_bytes: u64,
+    max_files: u32,
+}
+
+impl Log {
+    /// Opens it for appending.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn open(target: &LogTarget) -> Result<Self> {
+        let target = match target {
+            LogTarget::None => None,
+            LogTarget::JsonFile { path, max_bytes, max_files } => {
+                let file = open(&path.0).context(|| format!("open log {}", path.0.display()))?;
+                let size = file.metadata().context(|| format!("stat log {}", path.0.display()))?.len();
+                Some(Target { file, path: path.0.clone(), size, max_bytes: *max_bytes, max_files: (*max_files).max(1) })
+            }
+        };
+        Ok(Self { target, partial: [Vec::new(), Vec::new()] })
+    }
+    /// Takes output of stream 1 or 2.
+    pub fn write(&mut self, stream: u8, mut bytes: &[u8], now: Timestamp) {
+        let Some(target) = &mut self.target else { return };
+        let partial = &mut self.partial[usize::from(stream == 2)];
+        let mut entries = Vec::new();
+        while !bytes.is_empty() {
+            let room = limits::LOG_LINE_BYTES - partial.len();
+            let line = bytes.iter().take(room).position(|&byte| byte == b'\n').map(|at| at + 1);
+            let take = line.unwrap_or(room.min(bytes.len()));
+            let full = line.is_some() || take == room;
+            match (full, partial.is_empty()) {
+                (true, true) => entry(&mut entries, &bytes[..take], stream, now),
+                (true, false) => {
+                    partial.extend_from_slice(&bytes[..take]);
+                    entry(&mut entries, partial, stream, now);
+                    partial.clear();
+                }
+                (false, _) => partial.extend_from_slice(&bytes[..take]),
+            }
+            bytes = &bytes[take..];
+        }
+        target.append(&entries);
+    }
+    /// Writes what had no line end.
+    pub fn flush(&mut self, now: Timestamp) {
+        let Some(target) = &mut self.target else { return };
+        for (index, partial) in self.partial.iter_mut().enumerate() {
+            if !partial.is_empty() {
+                let mut entries = Vec::new();
+                entry(&mut entries, partial, index as u8 + 1, now);
+                target.append(&entries);
+                partial.clear();
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).mode(0o640).open(path)
+}
+
+impl Target {
+    /// A full disk loses log lines, never the container.
+    fn append(&mut self, entries: &[u8]) {
+        if entries.is_empty() {
+            return;
+        }
+        if self.size > 0 && self.size + entries.len() as u64 > self.max_bytes {
+            self.rotate();
+        }
+        if self.file.write_all(entries).is_ok() {
+            self.size += entries.len() as u64;
+        }
+    }
+    fn rotate(&mut self) {
+        let numbered = |number: u32| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        for number in (1..self.max_files.saturating_sub(1)).rev() {
+            let _ = std::fs::rename(numbered(number), numbered(number + 1));
+        }
+        let gone = if self.max_files > 1 { std::fs::rename(&self.path, numbered(1)) } else { std::fs::remove_file(&self.path) };
+        if gone.is_ok() {
+            if let Ok(file) = open(&self.path) {
+                (self.file, self.size) = (file, 0);
+            }
+        }
+    }
+}
+
+/// One line of the file.
+fn entry(out: &mut Vec<u8>, line: &[u8], stream: u8, now: Timestamp) {
+    out.extend_from_slice(b"{\"log\":\"");
+    for chunk in line.utf8_chunks() {
+        escape(out, chunk.valid());
+        // Go, and so Docker, replaces byte by byte.
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    let name = if stream == 2 { "stderr" } else { "stdout" };
+    let _ = writeln!(out, "\",\"stream\":\"{name}\",\"time\":\"{now}\"}}");
+}
+
+fn escape(out: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            character => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries() {
+        let mut out = Vec::new();
+        entry(&mut out, b"a\"<\x01\xff\xfe\xc3\xa9\n", 2, Timestamp { seconds: 1, nanos: 0 });
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "{\"log\":\"a\\\"\\u003c\\u0001\\ufffd\\ufffd\u{e9}\\n\",\"stream\":\"stderr\",\"time\":\"1970-01-01T00:00:01Z\"}\n");
+    }
+}

@@ -1,0 +1,38 @@
+//! Real containers. The binary has its own `main`, because it is also the monitor of the containers that it starts; it
+//! speaks enough of the test harness's language for cargo-nextest (`--list --format terse`, `NAME --exact`).
+
+mod fixture;
+mod cases;
+mod more;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = runtime::role(&args) {
+        return code;
+    }
+    let args: Vec<String> = args.into_iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let mut all: Vec<(&str, fn())> = cases::ALL.to_vec();
+    all.extend(more::ALL);
+    let mut out = std::io::stdout();
+    if args.iter().any(|arg| arg == "--list") {
+        if !args.iter().any(|arg| arg == "--ignored") {
+            for (name, _) in &all {
+                let _ = writeln!(out, "{name}: test");
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
+    let exact = args.iter().any(|arg| arg == "--exact");
+    let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|asked| if exact { *asked == name } else { name.contains(asked.as_str()) });
+    let mut failed = 0;
+    for (name, test) in all.into_iter().filter(|(name, _)| wanted(name)) {
+        let ok = std::panic::catch_unwind(test).is_ok();
+        failed += u32::from(!ok);
+        let _ = writeln!(out, "test {name} ... {}", if ok { "ok" } else { "FAILED" });
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}

@@ -1,0 +1,4 @@
+//! More cases.
+
+/// Name and test.
+pub const ALL: &[(&str, fn())] = &[];
