@@ -31,9 +31,9 @@ impl Digest {
     /// # Errors
     /// Another algorithm, or anything but 64 lower-case hexadecimal digits, is an invalid argument.
     pub fn parse(text: &str) -> Result<Self> {
-        let hex = text.strip_prefix("sha256:").ok_or_else(|| {
-            Error::invalid(format!("digest {text:?}: only sha256 digests are supported"))
-        })?;
+        let hex = text
+            .strip_prefix("sha256:")
+            .ok_or_else(|| Error::invalid(format!("digest {text:?}: only sha256 digests are supported")))?;
         if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             Ok(Self(text.to_owned()))
         } else {

@@ -61,7 +61,15 @@ struct Inner {
 impl Error {
     /// An error of this kind about the object that `message` names.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), hint: None, source: None, undo: Vec::new() }) }
+        Self {
+            inner: Box::new(Inner {
+                kind,
+                message: message.into(),
+                hint: None,
+                source: None,
+                undo: Vec::new(),
+            }),
+        }
     }
     /// Shorthand for [`Kind::InvalidArgument`].
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -149,7 +157,9 @@ impl<T> Context<T> for std::io::Result<T> {
                 std::io::ErrorKind::NotFound => Kind::NotFound,
                 std::io::ErrorKind::AlreadyExists => Kind::AlreadyExists,
                 std::io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    Kind::ResourceExhausted
+                }
                 _ => Kind::Internal,
             };
             Error::new(kind, what().to_string()).caused_by(error)

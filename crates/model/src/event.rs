@@ -38,7 +38,13 @@ pub struct Actor {
 
 impl Event {
     /// An event that happened at this time.
-    pub fn new(kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>, at: crate::time::Timestamp) -> Self {
+    pub fn new(
+        kind: &str,
+        action: &str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
+        at: crate::time::Timestamp,
+    ) -> Self {
         Self {
             kind: kind.to_owned(),
             action: action.to_owned(),

@@ -30,7 +30,8 @@ macro_rules! id {
             /// # Errors
             /// Anything but 64 lower-case hexadecimal digits is an invalid argument.
             pub fn parse(text: &str) -> Result<Self> {
-                if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+                if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                {
                     Ok(Self(text.to_owned()))
                 } else {
                     Err(Error::invalid(format!("{} id {text:?}: want 64 hexadecimal digits", $what)))

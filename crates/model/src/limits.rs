@@ -23,6 +23,14 @@ pub const PATH_BYTES: usize = 4096;
 pub const PASSWD_BYTES: u64 = 16 << 20;
 /// Bytes of a Dockerfile.
 pub const DOCKERFILE_BYTES: u64 = 4 << 20;
+/// Bytes of one expanded value in a Dockerfile: `ENV a=$a$a`, repeated, doubles each time.
+pub const DOCKERFILE_VALUE_BYTES: usize = 1 << 20;
+/// Bytes of a value that `${v#pattern}`, `${v%pattern}` and `${v/pattern/text}` are applied to.
+pub const DOCKERFILE_PATTERN_BYTES: usize = 16 << 10;
+/// Instructions of one Dockerfile, `ONBUILD` triggers included.
+pub const DOCKERFILE_INSTRUCTIONS: usize = 10_000;
+/// Patterns of an ignore file.
+pub const IGNORE_PATTERNS: usize = 20_000;
 /// Bytes of an API request's JSON body.
 pub const JSON_BODY_BYTES: usize = 8 << 20;
 /// Bytes of one environment file or one label file.

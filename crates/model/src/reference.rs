@@ -39,7 +39,9 @@ impl Reference {
             return Err(bad("64 hexadecimal digits are an image id, not a name"));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(Digest::parse(digest).map_err(|_| bad("its digest is malformed"))?)),
+            Some((rest, digest)) => {
+                (rest, Some(Digest::parse(digest).map_err(|_| bad("its digest is malformed"))?))
+            }
             None => (text, None),
         };
         let after_slash = rest.rfind('/').map_or(0, |at| at + 1);
@@ -50,7 +52,10 @@ impl Reference {
         if let Some(tag) = tag {
             let mut bytes = tag.bytes();
             let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if !first || tag.len() > TAG_MAX || !bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+            if !first
+                || tag.len() > TAG_MAX
+                || !bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            {
                 return Err(bad("its tag is malformed (letters, digits, '_', '.' and '-'; 128 at most)"));
             }
         }
@@ -139,14 +144,20 @@ impl Reference {
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
             (first, rest.to_owned())
         }
         _ => (DEFAULT_DOMAIN, name.to_owned()),
     };
     let domain = if domain == LEGACY_DEFAULT_DOMAIN { DEFAULT_DOMAIN } else { domain };
-    let path = if domain == DEFAULT_DOMAIN && !path.contains('/') { format!("{OFFICIAL_PREFIX}{path}") } else { path };
+    let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
+        format!("{OFFICIAL_PREFIX}{path}")
+    } else {
+        path
+    };
     (domain.to_owned(), path)
 }
 
@@ -243,7 +254,27 @@ mod tests {
     fn refuses_what_docker_refuses() {
         let id = "a".repeat(64);
         let long = format!("a/{}", "b".repeat(260));
-        for text in ["", "UPPER", "a:", "a:-x", "a//b", "-a", "a-", "a___b", "a..b", "a@sha256:12", "a b", "/a", "a/", "h:x/a", &id, &long, ":tag", "a:b:c", "../x"] {
+        for text in [
+            "",
+            "UPPER",
+            "a:",
+            "a:-x",
+            "a//b",
+            "-a",
+            "a-",
+            "a___b",
+            "a..b",
+            "a@sha256:12",
+            "a b",
+            "/a",
+            "a/",
+            "h:x/a",
+            &id,
+            &long,
+            ":tag",
+            "a:b:c",
+            "../x",
+        ] {
             assert!(Reference::parse(text).is_err(), "{text:?} was accepted");
         }
     }

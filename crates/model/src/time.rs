@@ -87,7 +87,8 @@ impl Timestamp {
                 sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
             }
         };
-        let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        let seconds =
+            days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
         Some(Self { seconds, nanos })
     }
 }
@@ -160,10 +161,18 @@ mod tests {
 
     #[test]
     fn prints_what_it_parses() {
-        for text in ["2026-11-24T05:47:51Z", "1970-01-01T00:00:01.5Z", "2000-02-29T23:59:59.123456789Z", "0001-01-01T00:00:00Z"] {
+        for text in [
+            "2026-11-24T05:47:51Z",
+            "1970-01-01T00:00:01.5Z",
+            "2000-02-29T23:59:59.123456789Z",
+            "0001-01-01T00:00:00Z",
+        ] {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Timestamp::parse("2026-03-29T03:00:00+02:00").unwrap().to_string(), "2026-03-29T01:00:00Z");
+        assert_eq!(
+            Timestamp::parse("2026-03-29T03:00:00+02:00").unwrap().to_string(),
+            "2026-03-29T01:00:00Z"
+        );
         for bad in ["", "2026", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T00:00:00.Z"] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }

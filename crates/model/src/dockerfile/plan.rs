@@ -1,0 +1,174 @@
+//! Which stages a build needs, what each starts from, and the keys under which a step's result is remembered.
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::{Source, suggestion};
+use super::instruction::{Dockerfile, Instruction, Run};
+use super::scope::Global;
+use crate::{Digest, Error, Result};
+
+/// What a stage starts from, or `--from` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage, by index.
+    Stage(usize),
+    /// An image or a named context: the builder looks it up.
+    Named(String),
+}
+
+/// The stages of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where each stage starts, by index. Unused ones have theirs too.
+    pub bases: Vec<Origin>,
+    /// The stage whose image is wanted.
+    pub target: usize,
+    /// The stages that it needs, each after those that it needs itself; the last is `target`.
+    pub order: Vec<usize>,
+}
+
+impl Plan {
+    /// Resolves stages by name and number. `file` and `text` are for errors.
+    ///
+    /// # Errors
+    /// A base name is empty after expansion, or there is no such target.
+    pub fn new(
+        dockerfile: &Dockerfile,
+        global: &Global,
+        target: &str,
+        file: &str,
+        text: &str,
+    ) -> Result<Self> {
+        let mut bases = Vec::with_capacity(dockerfile.stages.len());
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            let source = Source { file, text };
+            let base =
+                global.expand(&stage.base).map_err(|error| source.error(stage.lines, error.message()))?;
+            if base.is_empty() {
+                let error =
+                    source.error(stage.lines, format!("base name ({}) should not be blank", stage.base));
+                return Err(error.hint(format!(
+                    "{}\nan ARG that FROM uses must stand before the first FROM",
+                    source.excerpt(stage.lines)
+                )));
+            }
+            bases.push(if base == "scratch" {
+                Origin::Scratch
+            } else {
+                earlier(dockerfile, &base, index, false)
+            });
+        }
+        let target = find_target(dockerfile, target)?;
+        let mut plan = Self { bases, target, order: Vec::new() };
+        plan.visit(dockerfile, target);
+        Ok(plan)
+    }
+    fn visit(&mut self, dockerfile: &Dockerfile, index: usize) {
+        if self.order.contains(&index) {
+            return;
+        }
+        // An origin is always an earlier stage, so the recursion ends; depth is bounded by the number of stages.
+        let mut needs = vec![self.bases[index].clone()];
+        needs.extend(
+            dockerfile.stages[index]
+                .steps
+                .iter()
+                .flat_map(|step| origins(&step.instruction))
+                .map(|name| earlier(dockerfile, &name, index, true)),
+        );
+        for need in needs {
+            if let Origin::Stage(other) = need {
+                self.visit(dockerfile, other);
+            }
+        }
+        self.order.push(index);
+    }
+}
+
+/// What `--from` names in an instruction of the stage `index`.
+pub fn origin(dockerfile: &Dockerfile, name: &str, index: usize) -> Origin {
+    earlier(dockerfile, name, index, true)
+}
+
+fn earlier(dockerfile: &Dockerfile, name: &str, index: usize, numbers: bool) -> Origin {
+    let stages = &dockerfile.stages[..index];
+    let by_name = stages
+        .iter()
+        .rposition(|stage| stage.name.as_deref().is_some_and(|stage| stage.eq_ignore_ascii_case(name)));
+    let by_number = || name.parse::<usize>().ok().filter(|&number| numbers && number < index);
+    match by_name.or_else(by_number) {
+        Some(stage) => Origin::Stage(stage),
+        None if name == "scratch" => Origin::Scratch,
+        None => Origin::Named(name.to_owned()),
+    }
+}
+
+/// The names in `COPY --from` and `RUN --mount=from`.
+fn origins(instruction: &Instruction) -> Vec<String> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
+        Instruction::Run(Run { mounts, .. }) => mounts
+            .iter()
+            .flatten()
+            .filter(|(key, _)| key == "from")
+            .filter_map(|(_, value)| value.clone())
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn find_target(dockerfile: &Dockerfile, target: &str) -> Result<usize> {
+    let stages = &dockerfile.stages;
+    if target.is_empty() {
+        return Ok(stages.len() - 1);
+    }
+    let lower = target.to_ascii_lowercase();
+    let by_name = stages.iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()));
+    let by_number = || target.parse::<usize>().ok().filter(|&number| number < stages.len());
+    by_name.or_else(by_number).ok_or_else(|| {
+        let names = stages.iter().filter_map(|stage| stage.name.as_deref());
+        let meant = suggestion(target, names.clone())
+            .map(|name| format!(" (did you mean {name}?)"))
+            .unwrap_or_default();
+        let error = Error::invalid(format!("target stage {target:?} could not be found{meant}"));
+        match names.collect::<Vec<_>>() {
+            names if names.is_empty() => error,
+            names => error.hint(format!("stages of this file: {}", names.join(", "))),
+        }
+    })
+}
+
+/// A cache key in the making: a hash over labelled parts, each with its length, so that no two lists collide.
+#[derive(Clone)]
+pub struct CacheKey(Sha256);
+
+impl CacheKey {
+    /// For a step of this kind.
+    pub fn new(kind: &str) -> Self {
+        let mut key = Self(Sha256::new());
+        key.part("cauldron-build-1").part(kind);
+        key
+    }
+    /// Adds a part.
+    pub fn part(&mut self, part: impl AsRef<[u8]>) -> &mut Self {
+        let part = part.as_ref();
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+        self
+    }
+    /// Adds a list and its length.
+    pub fn list<T: AsRef<[u8]>>(&mut self, list: impl IntoIterator<Item = T>) -> &mut Self {
+        let list: Vec<T> = list.into_iter().collect();
+        self.part((list.len() as u64).to_le_bytes());
+        for part in list {
+            self.part(part);
+        }
+        self
+    }
+    /// The key.
+    pub fn finish(self) -> Digest {
+        Digest::from_bytes(self.0.finalize().into())
+    }
+}
