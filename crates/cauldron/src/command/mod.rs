@@ -1,5 +1,6 @@
 //! One file a verb or a small family of verbs: flags → client calls → rendering.
 
+mod build;
 mod container;
 mod exec;
 mod filters;
@@ -25,6 +26,7 @@ pub const ALL: &[&[Verb]] = &[
     container::VERBS,
     logs::VERBS,
     image::VERBS,
+    build::VERBS,
     pull::VERBS,
     inspect::VERBS,
     network::VERBS,

@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod files;
+pub mod ignore;
 pub mod mount;
 pub mod network;
 pub mod ports;

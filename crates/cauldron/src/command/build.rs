@@ -1,0 +1,387 @@
+//! `build`. A directory is built in place where the engine is this process; elsewhere it is sent as a tar stream.
+
+use super::filters::bit;
+use super::image::body_of;
+use super::pull::{Output, Progress, auth};
+use crate::args::{Given, flag, list, one, opt};
+use crate::cli::{VERB, Verb};
+use crate::fail::{Failure, Outcome, file};
+use crate::options::files;
+use crate::options::ignore::Ignore;
+use crate::render::size;
+use crate::session::Session;
+use clap::{Arg, ArgMatches};
+use client::{Lines, Method, encode, query};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const BUILD: Verb = Verb {
+    names: &["build", "b"],
+    usage: "PATH | URL | -",
+    about: "Build an image from a Dockerfile",
+    more: "Examples:\n  cauldron build -t app:1 .\n  cauldron build -t app -f docker/Dockerfile --build-arg VERSION=2 .\n  cauldron build -t tool - < Dockerfile",
+    args,
+    run: |session, given| Box::pin(build(session, given)),
+    ..VERB
+};
+
+pub const VERBS: &[Verb] = &[
+    Verb { group: "image", top: &["build"], ..BUILD },
+    Verb { group: "builder", ..BUILD },
+    Verb { group: "buildx", ..BUILD },
+];
+
+fn args() -> Vec<Arg> {
+    vec![
+        list("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),
+        list("build-arg", "", "list", "Set build-time variables"),
+        list("cache-from", "", "list", "Images to consider as cache sources"),
+        list("cache-to", "", "list", "Accepted for compatibility").hide(true),
+        opt("cpu-shares", "c", "int", "CPU shares (relative weight)").hide(true),
+        flag("disable-content-trust", "", "Accepted for compatibility").hide(true),
+        opt("file", "f", "string", "Name of the Dockerfile (default: PATH/Dockerfile)"),
+        flag("force-rm", "", "Always remove intermediate containers"),
+        opt("iidfile", "", "string", "Write the image ID to the file"),
+        list("label", "", "list", "Set metadata for an image"),
+        flag("load", "", "Accepted for compatibility").hide(true),
+        opt("memory", "m", "bytes", "Memory limit"),
+        opt("network", "", "string", "Set the networking mode for the RUN instructions during build"),
+        flag("no-cache", "", "Do not use cache when building the image"),
+        opt("platform", "", "string", "Set platform"),
+        opt("progress", "", "string", "Type of progress output (auto, plain, quiet)"),
+        opt("provenance", "", "string", "Accepted for compatibility").hide(true),
+        opt("sbom", "", "string", "Accepted for compatibility").hide(true),
+        opt("builder", "", "string", "Accepted for compatibility").hide(true),
+        flag("pull", "", "Always attempt to pull a newer version of the image"),
+        flag("quiet", "q", "Suppress the build output and print image ID on success"),
+        flag("rm", "", "Remove intermediate containers after a successful build"),
+        list("secret", "", "string", "Secret to expose to the build: id=mysecret[,src=/local/secret|env=NAME]"),
+        opt("shm-size", "", "bytes", "Size of /dev/shm"),
+        flag("squash", "", "Accepted for compatibility").hide(true),
+        list("ssh", "", "string", "SSH agent socket or keys to expose to the build").hide(true),
+        list("tag", "t", "list", "Name and optionally a tag in the name:tag format"),
+        opt("target", "", "string", "Set the target build stage to build"),
+        list("ulimit", "", "ulimit", "Ulimit options"),
+        one("context"),
+    ]
+}
+
+/// Where the Dockerfile and the files come from.
+enum Context {
+    /// A directory, and the Dockerfile: relative to it, or outside of it.
+    Directory(PathBuf, PathBuf),
+    /// A tar stream on stdin: what was read of it already, the rest is stdin.
+    Stream(Vec<u8>),
+    /// A Dockerfile alone.
+    Dockerfile(Vec<u8>),
+    /// The engine fetches it.
+    Remote(String),
+}
+
+fn context(given: &ArgMatches) -> Result<Context, Failure> {
+    let place = given.text("context").unwrap_or_default();
+    if place == "-" {
+        if given.text("file") == Some("-") {
+            return Err("invalid argument: can't use stdin for both build context and dockerfile".into());
+        }
+        let mut start = vec![0; 512];
+        let mut filled = 0;
+        while filled < start.len() {
+            match std::io::stdin().read(&mut start[filled..]).map_err(|error| Failure::new(format!("read stdin: {error}")))? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        start.truncate(filled);
+        let compressed = [&[0x1f, 0x8b][..], b"BZh", &[0xfd, b'7', b'z'], &[0x28, 0xb5, 0x2f, 0xfd]];
+        if compressed.iter().any(|magic| start.starts_with(magic)) || start.get(257..262) == Some(b"ustar") {
+            return Ok(Context::Stream(start));
+        }
+        std::io::stdin().read_to_end(&mut start).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+        return Ok(Context::Dockerfile(start));
+    }
+    let remote = ["http://", "https://", "git://", "git@", "github.com/"];
+    if remote.iter().any(|prefix| place.starts_with(prefix)) && !Path::new(place).exists() {
+        return Ok(Context::Remote(place.to_owned()));
+    }
+    let dir = std::fs::canonicalize(place)
+        .map_err(|error| Failure::new(format!("unable to prepare context: path \"{place}\" not found: {}", crate::fail::reason(&error))))?;
+    if !dir.is_dir() {
+        return Err(Failure::new(format!("unable to prepare context: context must be a directory: {}", dir.display())));
+    }
+    // As Docker has it, -f is relative to where we are.
+    let dockerfile = match given.text("file") {
+        Some("-") => PathBuf::from("-"),
+        Some(path) => {
+            let path = std::path::absolute(path).map_err(file("resolve", path.as_ref()))?;
+            let parent = path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+            let resolved = parent.map_or(path.clone(), |parent| parent.join(path.file_name().unwrap_or_default()));
+            if !resolved.exists() {
+                return Err(Failure::new(format!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory", path.display())));
+            }
+            resolved.strip_prefix(&dir).map(Path::to_owned).unwrap_or(resolved)
+        }
+        None if !dir.join("Dockerfile").exists() && dir.join("dockerfile").exists() => "dockerfile".into(),
+        None => "Dockerfile".into(),
+    };
+    if dockerfile.as_os_str() == "Dockerfile" && !dir.join(&dockerfile).exists() {
+        return Err(Failure::new(format!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory", dir.join("Dockerfile").display())));
+    }
+    Ok(Context::Directory(dir, dockerfile))
+}
+
+/// `NAME=value`, or `NAME` from our environment.
+fn build_args(flags: &[String]) -> HashMap<String, Option<String>> {
+    let read = |flag: &String| match flag.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (flag.clone(), std::env::var(flag).ok()),
+    };
+    flags.iter().map(read).collect()
+}
+
+/// `id=…,src=…|env=…`: the values, base64 for JSON's sake, by id.
+fn secrets(flags: &[String]) -> Result<HashMap<String, String>, Failure> {
+    use base64::Engine as _;
+    let mut out = HashMap::new();
+    for flag in flags {
+        let (mut id, mut source, mut variable) = (String::new(), None, None);
+        for field in crate::options::mount::fields(flag)? {
+            match field.split_once('=') {
+                Some(("id", value)) => value.clone_into(&mut id),
+                Some(("src" | "source", value)) => source = Some(value.to_owned()),
+                Some(("env", value)) => variable = Some(value.to_owned()),
+                Some(("type", _)) => {}
+                _ => return Err(Failure::new(format!("unexpected field '{field}' in --secret"))),
+            }
+        }
+        if id.is_empty() {
+            return Err(Failure::new(format!("invalid --secret \"{flag}\": missing id")));
+        }
+        let bytes = match (source, variable) {
+            (Some(path), _) => std::fs::read(&path).map_err(file("secret", path.as_ref()))?,
+            (None, variable) => {
+                let name = variable.unwrap_or_else(|| id.clone());
+                match std::env::var(&name) {
+                    Ok(value) => value.into_bytes(),
+                    Err(_) => std::fs::read(&name).map_err(file("secret", name.as_ref()))?,
+                }
+            }
+        };
+        out.insert(id, base64::engine::general_purpose::STANDARD.encode(bytes));
+    }
+    Ok(out)
+}
+
+async fn build(session: Session, given: ArgMatches) -> Outcome {
+    let client = session.client()?;
+    if let Some(path) = given.text("iidfile") {
+        let _ = std::fs::remove_file(path);
+    }
+    let context = context(&given)?;
+    let quiet = given.on("quiet") || given.text("progress") == Some("quiet");
+    let in_place = match &context {
+        Context::Directory(dir, dockerfile) if client.embedded() => in_place(&session, &given, dir, dockerfile).await?,
+        _ => None,
+    };
+    let lines = match in_place {
+        Some(lines) => lines,
+        None => sent(&session, &given, context).await?,
+    };
+    // With -q the output is shown only where the build fails.
+    let aux = Progress::new(Output::Stdout, quiet).follow(lines).await?;
+    let id = aux.iter().rev().find_map(|aux| aux["ID"].as_str()).unwrap_or_default().to_owned();
+    if let Some(path) = given.text("iidfile") {
+        std::fs::write(path, &id).map_err(file("write", path.as_ref()))?;
+    }
+    if quiet {
+        session.line(&id)?;
+    }
+    Ok(0)
+}
+
+/// `None`: this engine does not build in place.
+async fn in_place(session: &Session, given: &ArgMatches, dir: &Path, dockerfile: &Path) -> Result<Option<Lines>, Failure> {
+    let mut body = json!({
+        "context_dir": dir, "dockerfile": dockerfile,
+        "tags": given.texts("tag"), "build_args": build_args(&given.texts("build-arg")),
+        "target": given.text("target").unwrap_or_default(), "labels": files::labels(&[], &given.texts("label"))?,
+        "no_cache": given.on("no-cache"), "pull": given.on("pull"), "network": given.text("network").unwrap_or_default(),
+        "platform": given.text("platform").unwrap_or_default(), "quiet": given.on("quiet"),
+        "extra_hosts": given.texts("add-host"), "secrets": secrets(&given.texts("secret"))?,
+    });
+    if dockerfile.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+        body["dockerfile_text"] = Value::from(text);
+    }
+    match session.client()?.lines(Method::POST, "/cauldron/v1/build", Some(&body)).await {
+        Ok(lines) => Ok(Some(lines)),
+        Err(error) if error.status() == Some(404) && error.to_string().contains("page not found") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result<Lines, Failure> {
+    if !given.texts("secret").is_empty() {
+        return Err("--secret needs a context directory and the embedded engine".into());
+    }
+    let mut dockerfile = given.text("file").unwrap_or("Dockerfile").to_owned();
+    let mut remote = String::new();
+    let body = match context {
+        Context::Remote(url) => {
+            remote = url;
+            body_of(Box::new(std::io::empty()))
+        }
+        Context::Stream(start) => body_of(Box::new(std::io::Cursor::new(start).chain(std::io::stdin()))),
+        Context::Dockerfile(text) => {
+            "Dockerfile".clone_into(&mut dockerfile);
+            let mut archive = tar::Builder::new(Vec::new());
+            add_text(&mut archive, "Dockerfile", &text).map_err(|error| Failure::new(format!("context: {error}")))?;
+            let bytes = archive.into_inner().map_err(|error| Failure::new(format!("context: {error}")))?;
+            body_of(Box::new(std::io::Cursor::new(bytes)))
+        }
+        Context::Directory(dir, path) => {
+            let outside = if path.as_os_str() == "-" {
+                let mut text = Vec::new();
+                std::io::stdin().read_to_end(&mut text).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+                Some(text)
+            } else if path.is_absolute() {
+                Some(std::fs::read(&path).map_err(file("open", &path))?)
+            } else {
+                None
+            };
+            dockerfile = if outside.is_some() { ".dockerfile.cauldron".to_owned() } else { path.to_string_lossy().into_owned() };
+            tarred(dir, dockerfile.clone(), outside)?
+        }
+    };
+    let args = serde_json::to_string(&build_args(&given.texts("build-arg"))).unwrap_or_default();
+    let labels = serde_json::to_string(&files::labels(&[], &given.texts("label"))?).unwrap_or_default();
+    let memory = given.text("memory").map(size::parse).transpose()?.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let shm = given.text("shm-size").map(size::parse).transpose()?.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let text = |name: &str| given.text(name).unwrap_or_default().to_owned();
+    let mut path = query(
+        "/build",
+        [
+            ("dockerfile", dockerfile),
+            ("remote", remote),
+            ("buildargs", args),
+            ("labels", labels),
+            ("target", text("target")),
+            ("nocache", bit(given.on("no-cache"))),
+            ("pull", bit(given.on("pull"))),
+            ("q", bit(given.on("quiet"))),
+            ("rm", if given.switch("rm").unwrap_or(true) { "1" } else { "0" }.to_owned()),
+            ("forcerm", bit(given.on("force-rm"))),
+            ("networkmode", text("network")),
+            ("platform", text("platform")),
+            ("memory", memory),
+            ("shmsize", shm),
+            ("extrahosts", given.texts("add-host").join(",")),
+        ],
+    );
+    for tag in given.texts("tag") {
+        path.push_str(&format!("&t={}", encode(&tag)));
+    }
+    let config = auth(session, "library/scratch")?;
+    let response = session
+        .client()?
+        .upload(Method::POST, &path, &[("Content-Type", "application/x-tar"), ("X-Registry-Auth", &config)], body)
+        .await?;
+    Ok(Lines::new(response))
+}
+
+fn add_text<W: std::io::Write>(archive: &mut tar::Builder<W>, name: &str, text: &[u8]) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, text)
+}
+
+/// The context as a tar stream, made while it is sent; `.dockerignore` holds, but never for the Dockerfile.
+fn tarred(dir: PathBuf, dockerfile: String, outside: Option<Vec<u8>>) -> Result<client::Body, Failure> {
+    let ignore = match std::fs::read_to_string(dir.join(".dockerignore")) {
+        Ok(text) => Ignore::parse(&text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ignore::parse(""),
+        Err(error) => return Err(file("open", &dir.join(".dockerignore"))(error)),
+    };
+    let (reader, writer) = std::io::pipe().map_err(|error| Failure::new(format!("pipe: {error}")))?;
+    let writer = std::thread::spawn(move || {
+        let mut archive = tar::Builder::new(std::io::BufWriter::with_capacity(256 * 1024, writer));
+        archive.follow_symlinks(false);
+        let keep = |path: &str| path == dockerfile || path == ".dockerignore" || !ignore.ignores(path);
+        let mut done = walk(&mut archive, &dir, "", &keep, ignore.has_exceptions());
+        if let (Ok(()), Some(text)) = (&done, &outside) {
+            done = add_text(&mut archive, &dockerfile, text);
+        }
+        match done.and_then(|()| archive.into_inner().map(drop)) {
+            Ok(()) => None,
+            Err(error) => Some(error),
+        }
+    });
+    Ok(body_of(Box::new(Tarred { reader, writer: Some(writer) })))
+}
+
+/// The reading end; at its end the writer's error, so that a context that breaks off is no shorter context.
+struct Tarred {
+    reader: std::io::PipeReader,
+    writer: Option<std::thread::JoinHandle<Option<std::io::Error>>>,
+}
+
+impl Read for Tarred {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        if count == 0
+            && let Some(writer) = self.writer.take()
+        {
+            match writer.join() {
+                Ok(None) => {}
+                Ok(Some(error)) => return Err(error),
+                Err(_) => return Err(std::io::Error::other("the context could not be read")),
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn walk<W: std::io::Write>(
+    archive: &mut tar::Builder<W>,
+    dir: &Path,
+    prefix: &str,
+    keep: &dyn Fn(&str) -> bool,
+    exceptions: bool,
+) -> std::io::Result<()> {
+    let mut entries: Vec<_> = std::fs::read_dir(dir.join(prefix))?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let path = Path::new(prefix).join(&name);
+        let text = path.to_string_lossy();
+        let kept = keep(&text);
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if kept {
+                archive.append_dir(&path, entry.path())?;
+            }
+            if kept || exceptions {
+                walk(archive, dir, &text, keep, exceptions)?;
+            }
+        } else if kept && (kind.is_file() || kind.is_symlink()) {
+            archive.append_path_with_name(entry.path(), &path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_arguments() {
+        assert_eq!(build_args(&["A=b=c".to_owned()])["A"].as_deref(), Some("b=c"));
+        assert!(secrets(&["src=/x".to_owned()]).is_err());
+        assert!(secrets(&["id=x,src=/nonexistent".to_owned()]).is_err());
+    }
+}
