@@ -2,6 +2,7 @@
 
 mod build;
 mod container;
+mod cp;
 mod exec;
 mod filters;
 mod image;
@@ -13,6 +14,7 @@ mod ps;
 mod pull;
 mod run;
 mod serve;
+mod stats;
 mod system;
 mod volume;
 
@@ -25,6 +27,8 @@ pub const ALL: &[&[Verb]] = &[
     ps::VERBS,
     container::VERBS,
     logs::VERBS,
+    cp::VERBS,
+    stats::VERBS,
     image::VERBS,
     build::VERBS,
     pull::VERBS,

@@ -36,6 +36,7 @@ pub const VERBS: &[Verb] = &[Verb {
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("RunningFor", "CREATED"),
+    ("Platform", "PLATFORM"),
     ("CreatedAt", "CREATED AT"),
     ("LocalVolumes", "LOCAL VOLUMES"),
 ];
@@ -106,7 +107,7 @@ fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
         "CreatedAt": time::printed(created), "RunningFor": format!("{} ago", time::human_duration(now - created)),
         "Ports": ports(&container["Ports"]), "State": text("State"), "Status": text("Status"), "Size": size,
         "Names": names.join(","), "Labels": labels(&container["Labels"]), "Mounts": mounts.join(","),
-        "LocalVolumes": local.to_string(), "Networks": networks,
+        "LocalVolumes": local.to_string(), "Networks": networks, "Platform": container["ImageManifestDescriptor"]["platform"],
     });
     row[template::LABELS] = container["Labels"].clone();
     row

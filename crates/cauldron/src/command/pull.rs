@@ -177,6 +177,8 @@ pub struct Progress {
     output: Output,
     quiet: bool,
     terminal: bool,
+    /// With quiet: what was not shown, the last of it.
+    held: String,
     rows: Vec<String>,
     at: HashMap<String, usize>,
 }
@@ -188,7 +190,7 @@ impl Progress {
             Output::Stdout => stream::is_terminal(std::io::stdout()),
             Output::Stderr => stream::is_terminal(std::io::stderr()),
         };
-        Self { output, quiet, terminal, rows: Vec::new(), at: HashMap::new() }
+        Self { output, quiet, terminal, held: String::new(), rows: Vec::new(), at: HashMap::new() }
     }
 
     /// Shows messages to the end; gives the `aux` objects.
@@ -201,6 +203,7 @@ impl Progress {
             if let Some(error) = message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str()) {
                 let mut failure = Failure::new(error);
                 failure.from_engine = true;
+                let _ = std::io::stderr().write_all(self.held.as_bytes());
                 failure.code = message["errorDetail"]["code"].as_u64().and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0);
                 return Err(failure);
             }
@@ -208,11 +211,27 @@ impl Progress {
                 aux.push(message["aux"].clone());
                 continue;
             }
-            if !self.quiet {
+            if self.quiet {
+                self.hold(message["stream"].as_str().unwrap_or_default());
+            } else {
                 self.show(&message)?;
             }
         }
+        // An older engine's quiet build says the id as text.
+        if let Some(id) = self.held.lines().rev().find(|line| line.starts_with("sha256:")) {
+            aux.push(serde_json::json!({ "ID": id }));
+        }
         Ok(aux)
+    }
+
+    fn hold(&mut self, text: &str) {
+        const HELD: usize = 1024 * 1024;
+        self.held.push_str(text);
+        if self.held.len() > HELD
+            && let Some(at) = self.held.bytes().skip(self.held.len() - HELD / 2).position(|byte| byte == b'\n')
+        {
+            self.held.drain(..=self.held.len() - HELD / 2 + at);
+        }
     }
 
     fn show(&mut self, message: &Value) -> Result<(), Failure> {
