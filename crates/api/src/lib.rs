@@ -24,6 +24,7 @@ mod streams;
 mod system;
 #[cfg(test)]
 mod test;
+mod usage;
 mod volumes;
 
 use axum::Router;
@@ -73,6 +74,7 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(streams::routes())
+        .merge(usage::routes())
         .merge(stats::routes())
         .merge(archive::routes())
         .merge(images::routes())

@@ -166,25 +166,6 @@ impl Engine {
         let exec = self.exec(id)?;
         runtime::resize(&exec.run_dir, Some(id), rows, columns)
     }
-    /// The ids of a container's execs that were not ended (inspect shows them).
-    ///
-    /// # Errors
-    /// The run directory cannot be read.
-    pub fn exec_ids(&self, container: &Container) -> Result<Vec<String>> {
-        let dir = container.run_dir.join("execs");
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(|| format!("read directory {}", dir.display())),
-        };
-        let ids = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name();
-            let id = name.to_str()?.strip_suffix(".request.json")?;
-            let ended = runtime::exec_state(&container.run_dir, id).is_ok_and(|state| !state.running);
-            (!ended).then(|| id.to_owned())
-        });
-        Ok(ids.collect())
-    }
     fn exec_event(&self, container: &Container, action: &str, id: &str, request: &ExecRequest, more: &[(&str, &str)]) {
         let mut attributes = vec![("execID", id)];
         attributes.extend_from_slice(more);

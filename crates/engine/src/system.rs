@@ -55,6 +55,25 @@ impl Engine {
         }
         Ok(info)
     }
+    /// Bytes of all layers that images need, each counted once.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn layers_size(&self) -> Result<u64> {
+        let mut chains = std::collections::BTreeMap::new();
+        for image in self.store.images()? {
+            let mut chain = None;
+            for diff_id in &image.config.rootfs.diff_ids {
+                let this = model::digest::chain_id(chain.as_ref(), diff_id);
+                if !chains.contains_key(&this) {
+                    let size = self.store.layer(&this)?.map_or(0, |layer| layer.size);
+                    chains.insert(this.clone(), size);
+                }
+                chain = Some(this);
+            }
+        }
+        Ok(chains.values().sum())
+    }
     /// Where this engine keeps things.
     pub fn roots(&self) -> &crate::Roots {
         &self.roots

@@ -37,7 +37,7 @@ async fn list(State(engine): State<Shared>, params: Params) -> std::result::Resu
     Ok(Json(Value::Array(summaries)))
 }
 
-fn summary(engine: &Engine, container: &Container, size: bool, now: Timestamp) -> Result<Value> {
+pub(crate) fn summary(engine: &Engine, container: &Container, size: bool, now: Timestamp) -> Result<Value> {
     let spec = &container.spec;
     let view = engine.network_view(container)?;
     let mut value = json!({

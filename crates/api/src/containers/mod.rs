@@ -9,6 +9,8 @@ mod mounts;
 pub(crate) mod ports;
 mod resources;
 
+pub(crate) use list::summary;
+
 use crate::Shared;
 use axum::Router;
 

@@ -1,0 +1,59 @@
+//! `/system/df`
+
+use crate::{ApiVersion, Failure, Shared, call, containers, images, input::Params, volumes};
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use engine::Engine;
+use engine::container::ListOptions;
+use engine::model::filter::Filters;
+use engine::model::time::Timestamp;
+use engine::model::{Error, Result};
+use serde_json::{Map, Value, json};
+
+pub fn routes() -> Router<Shared> {
+    Router::new().route("/system/df", get(df))
+}
+
+/// `GET /system/df`: all four types, or those that `type` names.
+async fn df(State(engine): State<Shared>, params: Params, version: ApiVersion) -> Result<Json<Value>, Failure> {
+    let wanted: Vec<String> = params.all("type").map(str::to_owned).collect();
+    if let Some(other) = wanted.iter().find(|kind| !["container", "image", "volume", "build-cache"].contains(&kind.as_str())) {
+        return Err(Failure(Error::invalid(format!("unknown object type: {other}"))));
+    }
+    let body = call(&engine, move |engine| collect(engine, &wanted, version)).await?;
+    Ok(Json(body))
+}
+
+fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Value> {
+    let wants = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
+    let mut body = Map::new();
+    let to_value = |value: Result<Value, serde_json::Error>| value.map_err(|error| Error::internal("disk usage").caused_by(error));
+    if wants("image") {
+        let listed = engine.images(&Filters::default(), true, true)?;
+        let list = listed.into_iter().map(|image| to_value(serde_json::to_value(images::summary(image, version))));
+        body.insert("Images".to_owned(), Value::Array(list.collect::<Result<_>>()?));
+        body.insert("LayersSize".to_owned(), engine.layers_size()?.into());
+    }
+    if wants("container") {
+        let now = Timestamp::from_system(std::time::SystemTime::now());
+        let options = ListOptions { all: true, limit: None, filters: Filters::default() };
+        let list = engine.list_containers(&options)?;
+        let list = list.iter().map(|container| containers::summary(engine, container, true, now));
+        body.insert("Containers".to_owned(), Value::Array(list.collect::<Result<_>>()?));
+    }
+    if wants("volume") {
+        let mut list = Vec::new();
+        for volume in engine.volumes(&Filters::default())? {
+            let (bytes, users) = engine.volume_usage(&volume)?;
+            let mut value = to_value(serde_json::to_value(volumes::wire(volume)))?;
+            value["UsageData"] = json!({ "Size": bytes, "RefCount": users });
+            list.push(value);
+        }
+        body.insert("Volumes".to_owned(), Value::Array(list));
+    }
+    if wants("build-cache") {
+        body.insert("BuildCache".to_owned(), json!([]));
+    }
+    Ok(Value::Object(body))
+}
