@@ -5,6 +5,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod fs;
 pub mod mount;
+pub mod netlink;
 pub mod overlay;
 pub mod process;
 pub mod pty;

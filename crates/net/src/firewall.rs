@@ -1,0 +1,396 @@
+//! The firewall as data: one nf_tables table an engine (`inet cauldron` or `inet cauldron-<instance>`), whose rules
+//! never change; networks and published ports are elements of its sets and maps.
+//!
+//! What the rules say: containers reach each other within one network and the world outside (masqueraded), unless the
+//! network is internal; networks are closed to each other and to the outside but for published ports and answers.
+//! Published ports work from outside, from this host (its loopback too) and from containers through any address of
+//! the host. Packets from elsewhere to 127.0.0.0/8 are dropped before anything redirects them (the hole of
+//! CVE-2020-8558 and of loopback-only published ports).
+//!
+//! An accept here does not overrule a drop elsewhere: where `DOCKER-USER` exists, or the `FORWARD` chain of
+//! `ip filter` drops by policy, two accepting rules a bridge go there; the table above still decides for our bridges.
+//! Nothing else of the machine's firewall is touched.
+
+use model::container::Protocol;
+use model::error::Context as _;
+use model::network::Cidr;
+use model::Result;
+use std::net::IpAddr;
+use sys::netlink::Socket;
+use sys::netlink::nft::{self, Batch, Element, Expression as Is, Hook, INET, Set, Verdict, datatype};
+
+use crate::PublishedPort;
+
+/// Where foreign firewalls keep rules that are ours to add: (table, chain, only where its policy is to drop).
+const FOREIGN: [(&str, &str, bool); 2] = [("filter", "DOCKER-USER", false), ("filter", "FORWARD", true)];
+const ESTABLISHED_RELATED: u32 = 0b110;
+const DESTINATION_CHANGED: u32 = 1 << 5;
+const TYPE_LOCAL: [u8; 4] = 2u32.to_ne_bytes();
+
+/// A bridge and what the rules must know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) bridge: String,
+    pub(crate) subnets: Vec<Cidr>,
+    pub(crate) internal: bool,
+    pub(crate) masquerade: bool,
+    pub(crate) talk: bool,
+}
+
+/// A published port and where it leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Forward {
+    pub(crate) port: PublishedPort,
+    pub(crate) to: IpAddr,
+}
+
+/// One engine's table.
+pub(crate) struct Firewall {
+    socket: Socket,
+    table: String,
+}
+
+impl Firewall {
+    pub(crate) fn open(instance: &str) -> Result<Self> {
+        let table = if instance.is_empty() { "cauldron".to_owned() } else { format!("cauldron-{instance}") };
+        let socket = Socket::netfilter().context(|| "open a netfilter socket")?;
+        Ok(Self { socket, table })
+    }
+    fn commit(&mut self, batch: Batch) -> Result<()> {
+        let table = &self.table;
+        self.socket.commit(batch).context(|| format!("change firewall table inet {table}")).map_err(|error| {
+            match error.kind() {
+                model::Kind::NotFound => error.hint("the kernel lacks nf_tables, or a part of it (nft_nat, nft_masq, nft_fib)"),
+                _ => error,
+            }
+        })
+    }
+    /// Whether the table is there.
+    pub(crate) fn exists(&mut self) -> Result<bool> {
+        let table = &self.table;
+        self.socket.has_table(INET, table).context(|| format!("look for firewall table inet {table}"))
+    }
+    /// Makes the table with its rules and these elements, in one transaction. Only where it is not there.
+    pub(crate) fn create(&mut self, segments: &[Segment], forwards: &[Forward]) -> Result<()> {
+        let mut batch = Batch::new();
+        skeleton(&mut batch, &self.table);
+        let loopback = Cidr { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 };
+        batch.add(INET, &self.table, "networks4", &range(&loopback));
+        for segment in segments {
+            for (set, elements) in segment_elements(segment) {
+                batch.add(INET, &self.table, set, &elements);
+            }
+        }
+        for forward in forwards {
+            let (map, element) = forward_element(forward);
+            batch.add(INET, &self.table, map, &[element]);
+        }
+        self.commit(batch)
+    }
+    /// Adds a bridge.
+    pub(crate) fn add_segment(&mut self, segment: &Segment) -> Result<()> {
+        let mut batch = Batch::new();
+        for (set, elements) in segment_elements(segment) {
+            batch.add(INET, &self.table, set, &elements);
+        }
+        self.commit(batch)
+    }
+    /// Takes a bridge out.
+    pub(crate) fn remove_segment(&mut self, segment: &Segment) -> Result<()> {
+        let mut batch = Batch::new();
+        for (set, elements) in segment_elements(segment) {
+            batch.remove(INET, &self.table, set, &elements);
+        }
+        forgive_missing(self.commit(batch))
+    }
+    /// Opens ports.
+    pub(crate) fn publish(&mut self, forwards: &[Forward]) -> Result<()> {
+        let mut batch = Batch::new();
+        for forward in forwards {
+            let (map, element) = forward_element(forward);
+            batch.add(INET, &self.table, map, &[element]);
+        }
+        self.commit(batch)
+    }
+    /// Closes ports, each by itself: one that is not there does not keep the others open.
+    pub(crate) fn unpublish(&mut self, forwards: &[Forward]) -> Result<()> {
+        for forward in forwards {
+            let (map, element) = forward_element(forward);
+            let mut batch = Batch::new();
+            batch.remove(INET, &self.table, map, &[element]);
+            forgive_missing(self.commit(batch))?;
+        }
+        Ok(())
+    }
+    /// Removes the table.
+    pub(crate) fn remove(&mut self) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete_table(INET, &self.table);
+        forgive_missing(self.commit(batch))
+    }
+    /// Which other engine of this machine publishes this port, if one does: its table's name.
+    pub(crate) fn published_elsewhere(&mut self, port: &PublishedPort) -> Result<Option<String>> {
+        let tables = self.socket.tables(INET).context(|| "list firewall tables")?;
+        let others = tables.into_iter().filter(|name| name.starts_with("cauldron") && *name != self.table);
+        for table in others {
+            let (map, key) = forward_key(port);
+            if self.socket.has_element(INET, &table, map, &key).unwrap_or(false) {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+    /// Lets a bridge's packets through a foreign firewall that drops what it does not know.
+    pub(crate) fn allow_in_foreign(&mut self, bridge: &str) -> Result<()> {
+        for (table, chain, only_dropping) in FOREIGN {
+            let what = || format!("firewall chain ip {table} {chain}");
+            let Some(policy) = self.socket.chain_policy(nft::IPV4, table, chain).context(what)? else { continue };
+            if only_dropping && policy != 0 {
+                continue;
+            }
+            let comment = comment(bridge);
+            if self.socket.rules_with_comment(nft::IPV4, table, chain, &comment).context(what)?.is_empty() {
+                let name = [bridge.as_bytes(), &[0]].concat();
+                let mut batch = Batch::new();
+                for key in [nft::META_IN, nft::META_OUT] {
+                    let rule = [Is::Meta(key, 1), Is::Compare(1, true, &name), Is::Verdict(Verdict::Accept)];
+                    batch.rule(nft::IPV4, (table, chain), &rule, true, &comment);
+                }
+                self.socket.commit(batch).context(what)?;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+    /// Takes the rules of [`Self::allow_in_foreign`] away.
+    pub(crate) fn forget_in_foreign(&mut self, bridge: &str) -> Result<()> {
+        for (table, chain, _) in FOREIGN {
+            let what = || format!("firewall chain ip {table} {chain}");
+            let handles = self.socket.rules_with_comment(nft::IPV4, table, chain, &comment(bridge)).context(what)?;
+            let mut batch = Batch::new();
+            for handle in handles {
+                batch.delete_rule(nft::IPV4, (table, chain), handle);
+            }
+            self.socket.commit(batch).context(what)?;
+        }
+        Ok(())
+    }
+}
+
+fn comment(bridge: &str) -> String {
+    format!("cauldron {bridge}")
+}
+
+fn forgive_missing(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == model::Kind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Tables, chains, sets and rules: what never changes.
+fn skeleton(batch: &mut Batch, table: &str) {
+    batch.table(INET, table);
+    let (name, two_names) = (datatype::INTERFACE, datatype::concat(&[datatype::INTERFACE; 2]));
+    let mut set = |name, key, data, interval| batch.set(INET, table, &Set { name, key, data, interval });
+    set("bridges", (name, 16), None, false);
+    set("internal", (name, 16), None, false);
+    set("within", (two_names, 32), None, false);
+    for (suffix, address, width) in [("4", datatype::IPV4, 4), ("6", datatype::IPV6, 16)] {
+        let data = Some((datatype::concat(&[address, datatype::PORT]), width + 4));
+        let any = (datatype::concat(&[datatype::PROTOCOL, datatype::PORT]), 8);
+        let one = (datatype::concat(&[address, datatype::PROTOCOL, datatype::PORT]), width + 8);
+        let names: [&str; 4] = if suffix == "4" {
+            ["networks4", "masquerade4", "ports4", "anywhere4"]
+        } else {
+            ["networks6", "masquerade6", "ports6", "anywhere6"]
+        };
+        set(names[0], (address, width), None, true);
+        set(names[1], (address, width), None, true);
+        set(names[2], one, data, false);
+        set(names[3], any, data, false);
+    }
+    batch.chain(INET, table, "publish", None);
+    for (chain, kind, number, priority) in [
+        ("guard", "filter", 0, -300),
+        ("prerouting", "nat", 0, -100),
+        ("output", "nat", 3, -100),
+        ("postrouting", "nat", 4, 100),
+        ("forward", "filter", 2, 0),
+    ] {
+        batch.chain(INET, table, chain, Some(Hook { kind, number, priority }));
+    }
+    rules(batch, table);
+}
+
+fn rules(batch: &mut Batch, table: &str) {
+    let lo = nft::interface("lo");
+    let mut rule = |chain, rule: &[Is<'_>]| batch.rule(INET, (table, chain), rule, false, "");
+    let (v4, v6) = ([nft::IPV4], [nft::IPV6]);
+    rule("guard", &[
+        Is::Meta(nft::META_IN, 1),
+        Is::Compare(1, false, &lo),
+        Is::Meta(nft::META_FAMILY, 1),
+        Is::Compare(1, true, &v4),
+        Is::Payload(1, 16, 1, 1),
+        Is::Compare(1, true, &[127]),
+        Is::Verdict(Verdict::Drop),
+    ]);
+    for chain in ["prerouting", "output"] {
+        rule(chain, &[Is::DestinationType(1), Is::Compare(1, true, &TYPE_LOCAL), Is::Verdict(Verdict::Jump("publish"))]);
+    }
+    // Registers: an IPv4 address takes 8, protocol and port the next two; an IPv6 address takes 8 to 11.
+    for (family, byte, offset, width, one, any) in
+        [(nft::IPV4, &v4, 16, 4, "ports4", "anywhere4"), (nft::IPV6, &v6, 24, 16, "ports6", "anywhere6")]
+    {
+        let after = 8 + width / 4;
+        let of_family = [Is::Meta(nft::META_FAMILY, 1), Is::Compare(1, true, byte)];
+        rule("publish", &[
+            of_family[0],
+            of_family[1],
+            Is::Payload(1, offset, width, 1),
+            Is::Meta(nft::META_PROTOCOL, after),
+            Is::Payload(2, 2, 2, after + 1),
+            Is::Lookup(one, 1, Some(1)),
+            Is::Dnat(family, 1, after),
+        ]);
+        rule("publish", &[
+            of_family[0],
+            of_family[1],
+            Is::Meta(nft::META_PROTOCOL, 1),
+            Is::Payload(2, 2, 2, 9),
+            Is::Lookup(any, 1, Some(1)),
+            Is::Dnat(family, 1, after),
+        ]);
+    }
+    let to_bridge = [Is::Meta(nft::META_OUT, 1), Is::Lookup("bridges", 1, None)];
+    let status = [Is::Conntrack(nft::CT_STATUS, 1), Is::Mask(1, DESTINATION_CHANGED), Is::Compare(1, false, &[0; 4])];
+    let sources = [(&v4, 12, 4, "networks4", "masquerade4"), (&v6, 8, 16, "networks6", "masquerade6")];
+    for (byte, offset, width, networks, _) in sources {
+        let [a, b] = to_bridge;
+        let [c, d, e] = status;
+        let family = [Is::Meta(nft::META_FAMILY, 1), Is::Compare(1, true, byte)];
+        let from = [Is::Payload(1, offset, width, 1), Is::Lookup(networks, 1, None)];
+        rule("postrouting", &[a, b, c, d, e, family[0], family[1], from[0], from[1], Is::Masquerade]);
+    }
+    rule("postrouting", &[to_bridge[0], to_bridge[1], Is::Verdict(Verdict::Return)]);
+    for (byte, offset, width, _, masquerade) in sources {
+        rule("postrouting", &[
+            Is::Meta(nft::META_FAMILY, 1),
+            Is::Compare(1, true, byte),
+            Is::Payload(1, offset, width, 1),
+            Is::Lookup(masquerade, 1, None),
+            Is::Masquerade,
+        ]);
+    }
+    forward_rules(&mut rule);
+}
+
+fn forward_rules(rule: &mut impl FnMut(&'static str, &[Is<'_>])) {
+    let accept = Is::Verdict(Verdict::Accept);
+    let drop = Is::Verdict(Verdict::Drop);
+    let [a, b] = [Is::Meta(nft::META_OUT, 1), Is::Lookup("bridges", 1, None)];
+    rule("forward", &[Is::Meta(nft::META_IN, 1), Is::Meta(nft::META_OUT, 2), Is::Lookup("within", 1, None), accept]);
+    rule("forward", &[Is::Meta(nft::META_IN, 1), Is::Lookup("internal", 1, None), drop]);
+    rule("forward", &[Is::Meta(nft::META_OUT, 1), Is::Lookup("internal", 1, None), drop]);
+    for (key, bits) in [(nft::CT_STATE, ESTABLISHED_RELATED), (nft::CT_STATUS, DESTINATION_CHANGED)] {
+        rule("forward", &[a, b, Is::Conntrack(key, 1), Is::Mask(1, bits), Is::Compare(1, false, &[0; 4]), accept]);
+    }
+    rule("forward", &[a, b, drop]);
+}
+
+fn plain(key: Vec<u8>) -> Element {
+    Element { key, data: None, end: false }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// The two elements that make a range: its first address, and the one after its last.
+fn range(subnet: &Cidr) -> Vec<Element> {
+    let first = octets(subnet.network().address);
+    let mut end = first.clone();
+    // Add one at the prefix's last bit.
+    let mut carry = subnet.prefix > 0;
+    let (mut at, bit) = (usize::from(subnet.prefix.saturating_sub(1)) / 8, (subnet.prefix + 7) % 8);
+    let mut step = 1u8 << (7 - bit);
+    while carry {
+        let (sum, over) = end[at].overflowing_add(step);
+        end[at] = sum;
+        carry = over && at > 0;
+        if over && at == 0 {
+            // The range ends with the last address there is: it needs no end.
+            return vec![plain(first)];
+        }
+        at = at.saturating_sub(1);
+        step = 1;
+    }
+    vec![plain(first), Element { key: end, data: None, end: true }]
+}
+
+fn segment_elements(segment: &Segment) -> Vec<(&'static str, Vec<Element>)> {
+    let name = nft::interface(&segment.bridge).to_vec();
+    let mut all = vec![("bridges", vec![plain(name.clone())])];
+    if segment.internal {
+        all.push(("internal", vec![plain(name.clone())]));
+    }
+    if segment.talk {
+        all.push(("within", vec![plain([name.clone(), name].concat())]));
+    }
+    for subnet in &segment.subnets {
+        let v4 = subnet.address.is_ipv4();
+        all.push((if v4 { "networks4" } else { "networks6" }, range(subnet)));
+        if segment.masquerade && !segment.internal {
+            all.push((if v4 { "masquerade4" } else { "masquerade6" }, range(subnet)));
+        }
+    }
+    all
+}
+
+fn protocol(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn padded_port(port: u16) -> [u8; 4] {
+    let [a, b] = port.to_be_bytes();
+    [a, b, 0, 0]
+}
+
+fn forward_key(port: &PublishedPort) -> (&'static str, Vec<u8>) {
+    let service = [[protocol(port.container.protocol), 0, 0, 0], padded_port(port.host_port)].concat();
+    match (port.host_ip.is_unspecified(), port.host_ip.is_ipv4()) {
+        (true, true) => ("anywhere4", service),
+        (true, false) => ("anywhere6", service),
+        (false, v4) => (if v4 { "ports4" } else { "ports6" }, [octets(port.host_ip), service].concat()),
+    }
+}
+
+fn forward_element(forward: &Forward) -> (&'static str, Element) {
+    let (map, key) = forward_key(&forward.port);
+    let data = [octets(forward.to), padded_port(forward.port.container.number).to_vec()].concat();
+    (map, Element { key, data: Some(data), end: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_end_after_their_last_address() {
+        let ends = |text: &str| range(&Cidr::parse(text).expect("a subnet")).into_iter().map(|e| e.key).collect::<Vec<_>>();
+        assert_eq!(ends("10.88.0.0/16"), [vec![10, 88, 0, 0], vec![10, 89, 0, 0]]);
+        assert_eq!(ends("10.255.255.7/24"), [vec![10, 255, 255, 0], vec![11, 0, 0, 0]]);
+        assert_eq!(ends("192.168.0.0/20"), [vec![192, 168, 0, 0], vec![192, 168, 16, 0]]);
+        assert_eq!(ends("10.0.0.4/30"), [vec![10, 0, 0, 4], vec![10, 0, 0, 8]]);
+        assert_eq!(ends("255.255.255.0/24"), [vec![255, 255, 255, 0]]);
+        assert_eq!(ends("10.0.0.5/32"), [vec![10, 0, 0, 5], vec![10, 0, 0, 6]]);
+    }
+}
