@@ -11,7 +11,9 @@ pub(crate) fn subnet(pools: &[(Cidr, u8)], taken: &[Cidr], start: u32) -> Option
     for (index, pool) in pools.iter().enumerate() {
         let skip = if index == 0 { first } else { 0 };
         let found = (skip..size(pool)).chain(0..skip).filter_map(|number| nth(pool, number));
-        if let Some(free) = found.into_iter().find(|candidate| !taken.iter().any(|other| other.overlaps(candidate))) {
+        if let Some(free) =
+            found.into_iter().find(|candidate| !taken.iter().any(|other| other.overlaps(candidate)))
+        {
             return Some(free);
         }
     }
@@ -44,7 +46,8 @@ pub(crate) fn local_v6(random: &[u8]) -> Cidr {
 
 /// The first usable address of a subnet: the gateway unless another one was asked for.
 pub(crate) fn first_address(subnet: &Cidr) -> Option<IpAddr> {
-    bounds(subnet).and_then(|(first, last)| from_number(subnet, if first == last { first } else { first + 1 }))
+    bounds(subnet)
+        .and_then(|(first, last)| from_number(subnet, if first == last { first } else { first + 1 }))
 }
 
 /// The lowest free address of a subnet (or of its `--ip-range`).
@@ -52,9 +55,9 @@ pub(crate) fn address(subnet: &Subnet, taken: &BTreeSet<IpAddr>) -> Option<IpAdd
     let (low, high) = bounds(subnet.range.as_ref().unwrap_or(&subnet.net))?;
     // One more than there can be obstacles: network, broadcast, gateway, auxiliary and leased addresses.
     let tries = taken.len() as u128 + subnet.aux.len() as u128 + 4;
-    (low..=high.min(low.saturating_add(tries))).filter_map(|number| from_number(&subnet.net, number)).find(|ip| {
-        is_usable(subnet, *ip) && !taken.contains(ip)
-    })
+    (low..=high.min(low.saturating_add(tries)))
+        .filter_map(|number| from_number(&subnet.net, number))
+        .find(|ip| is_usable(subnet, *ip) && !taken.contains(ip))
 }
 
 /// Whether a container may have this address.
@@ -65,7 +68,10 @@ pub(crate) fn is_usable(subnet: &Subnet, ip: IpAddr) -> bool {
         IpAddr::V4(_) => subnet.net.prefix < 31 && (number == first || number == last),
         IpAddr::V6(_) => number == first,
     };
-    subnet.net.contains(ip) && !edge && subnet.gateway != Some(ip) && !subnet.aux.values().any(|other| *other == ip)
+    subnet.net.contains(ip)
+        && !edge
+        && subnet.gateway != Some(ip)
+        && !subnet.aux.values().any(|other| *other == ip)
 }
 
 fn to_number(ip: IpAddr) -> u128 {
@@ -113,7 +119,8 @@ pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2)?;
+        let part =
+            parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     (parts.next().is_none() && mac[0] & 1 == 0).then_some(mac)
@@ -174,7 +181,14 @@ mod tests {
         assert_eq!(mac_text(mac(ip("10.88.0.2"))), "02:42:0a:58:00:02");
         assert_eq!(parse_mac("02:42:0a:58:00:02"), Some([2, 0x42, 10, 0x58, 0, 2]));
         assert_eq!(parse_mac("92-d0-c6-0a-29-33"), Some([0x92, 0xd0, 0xc6, 0x0a, 0x29, 0x33]));
-        for bad in ["", "02:42", "01:00:5e:00:00:01", "02:42:0a:58:00:02:03", "2:42:0a:58:00:02", "+2:42:0a:58:00:02"] {
+        for bad in [
+            "",
+            "02:42",
+            "01:00:5e:00:00:01",
+            "02:42:0a:58:00:02:03",
+            "2:42:0a:58:00:02",
+            "+2:42:0a:58:00:02",
+        ] {
             assert_eq!(parse_mac(bad), None, "{bad}");
         }
     }

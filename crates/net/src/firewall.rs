@@ -11,10 +11,10 @@
 //! `ip filter` drops by policy, two accepting rules a bridge go there; the table above still decides for our bridges.
 //! Nothing else of the machine's firewall is touched.
 
+use model::Result;
 use model::container::Protocol;
 use model::error::Context as _;
 use model::network::Cidr;
-use model::Result;
 use std::net::IpAddr;
 use sys::netlink::Socket;
 use sys::netlink::nft::{self, Batch, Element, Expression as Is, Hook, INET, Set, Verdict, datatype};
@@ -60,7 +60,9 @@ impl Firewall {
         let table = &self.table;
         self.socket.commit(batch).context(|| format!("change firewall table inet {table}")).map_err(|error| {
             match error.kind() {
-                model::Kind::NotFound => error.hint("the kernel lacks nf_tables, or a part of it (nft_nat, nft_masq, nft_fib)"),
+                model::Kind::NotFound => {
+                    error.hint("the kernel lacks nf_tables, or a part of it (nft_nat, nft_masq, nft_fib)")
+                }
                 _ => error,
             }
         })
@@ -144,7 +146,9 @@ impl Firewall {
     pub(crate) fn allow_in_foreign(&mut self, bridge: &str) -> Result<()> {
         for (table, chain, only_dropping) in FOREIGN {
             let what = || format!("firewall chain ip {table} {chain}");
-            let Some(policy) = self.socket.chain_policy(nft::IPV4, table, chain).context(what)? else { continue };
+            let Some(policy) = self.socket.chain_policy(nft::IPV4, table, chain).context(what)? else {
+                continue;
+            };
             if only_dropping && policy != 0 {
                 continue;
             }
@@ -166,7 +170,8 @@ impl Firewall {
     pub(crate) fn forget_in_foreign(&mut self, bridge: &str) -> Result<()> {
         for (table, chain, _) in FOREIGN {
             let what = || format!("firewall chain ip {table} {chain}");
-            let handles = self.socket.rules_with_comment(nft::IPV4, table, chain, &comment(bridge)).context(what)?;
+            let handles =
+                self.socket.rules_with_comment(nft::IPV4, table, chain, &comment(bridge)).context(what)?;
             let mut batch = Batch::new();
             for handle in handles {
                 batch.delete_rule(nft::IPV4, (table, chain), handle);
@@ -227,17 +232,27 @@ fn rules(batch: &mut Batch, table: &str) {
     let lo = nft::interface("lo");
     let mut rule = |chain, rule: &[Is<'_>]| batch.rule(INET, (table, chain), rule, false, "");
     let (v4, v6) = ([nft::IPV4], [nft::IPV6]);
-    rule("guard", &[
-        Is::Meta(nft::META_IN, 1),
-        Is::Compare(1, false, &lo),
-        Is::Meta(nft::META_FAMILY, 1),
-        Is::Compare(1, true, &v4),
-        Is::Payload(1, 16, 1, 1),
-        Is::Compare(1, true, &[127]),
-        Is::Verdict(Verdict::Drop),
-    ]);
+    rule(
+        "guard",
+        &[
+            Is::Meta(nft::META_IN, 1),
+            Is::Compare(1, false, &lo),
+            Is::Meta(nft::META_FAMILY, 1),
+            Is::Compare(1, true, &v4),
+            Is::Payload(1, 16, 1, 1),
+            Is::Compare(1, true, &[127]),
+            Is::Verdict(Verdict::Drop),
+        ],
+    );
     for chain in ["prerouting", "output"] {
-        rule(chain, &[Is::DestinationType(1), Is::Compare(1, true, &TYPE_LOCAL), Is::Verdict(Verdict::Jump("publish"))]);
+        rule(
+            chain,
+            &[
+                Is::DestinationType(1),
+                Is::Compare(1, true, &TYPE_LOCAL),
+                Is::Verdict(Verdict::Jump("publish")),
+            ],
+        );
     }
     // Registers: an IPv4 address takes 8, protocol and port the next two; an IPv6 address takes 8 to 11.
     for (family, byte, offset, width, one, any) in
@@ -245,26 +260,33 @@ fn rules(batch: &mut Batch, table: &str) {
     {
         let after = 8 + width / 4;
         let of_family = [Is::Meta(nft::META_FAMILY, 1), Is::Compare(1, true, byte)];
-        rule("publish", &[
-            of_family[0],
-            of_family[1],
-            Is::Payload(1, offset, width, 1),
-            Is::Meta(nft::META_PROTOCOL, after),
-            Is::Payload(2, 2, 2, after + 1),
-            Is::Lookup(one, 1, Some(1)),
-            Is::Dnat(family, 1, after),
-        ]);
-        rule("publish", &[
-            of_family[0],
-            of_family[1],
-            Is::Meta(nft::META_PROTOCOL, 1),
-            Is::Payload(2, 2, 2, 9),
-            Is::Lookup(any, 1, Some(1)),
-            Is::Dnat(family, 1, after),
-        ]);
+        rule(
+            "publish",
+            &[
+                of_family[0],
+                of_family[1],
+                Is::Payload(1, offset, width, 1),
+                Is::Meta(nft::META_PROTOCOL, after),
+                Is::Payload(2, 2, 2, after + 1),
+                Is::Lookup(one, 1, Some(1)),
+                Is::Dnat(family, 1, after),
+            ],
+        );
+        rule(
+            "publish",
+            &[
+                of_family[0],
+                of_family[1],
+                Is::Meta(nft::META_PROTOCOL, 1),
+                Is::Payload(2, 2, 2, 9),
+                Is::Lookup(any, 1, Some(1)),
+                Is::Dnat(family, 1, after),
+            ],
+        );
     }
     let to_bridge = [Is::Meta(nft::META_OUT, 1), Is::Lookup("bridges", 1, None)];
-    let status = [Is::Conntrack(nft::CT_STATUS, 1), Is::Mask(1, DESTINATION_CHANGED), Is::Compare(1, false, &[0; 4])];
+    let status =
+        [Is::Conntrack(nft::CT_STATUS, 1), Is::Mask(1, DESTINATION_CHANGED), Is::Compare(1, false, &[0; 4])];
     let sources = [(&v4, 12, 4, "networks4", "masquerade4"), (&v6, 8, 16, "networks6", "masquerade6")];
     for (byte, offset, width, networks, _) in sources {
         let [a, b] = to_bridge;
@@ -275,13 +297,16 @@ fn rules(batch: &mut Batch, table: &str) {
     }
     rule("postrouting", &[to_bridge[0], to_bridge[1], Is::Verdict(Verdict::Return)]);
     for (byte, offset, width, _, masquerade) in sources {
-        rule("postrouting", &[
-            Is::Meta(nft::META_FAMILY, 1),
-            Is::Compare(1, true, byte),
-            Is::Payload(1, offset, width, 1),
-            Is::Lookup(masquerade, 1, None),
-            Is::Masquerade,
-        ]);
+        rule(
+            "postrouting",
+            &[
+                Is::Meta(nft::META_FAMILY, 1),
+                Is::Compare(1, true, byte),
+                Is::Payload(1, offset, width, 1),
+                Is::Lookup(masquerade, 1, None),
+                Is::Masquerade,
+            ],
+        );
     }
     forward_rules(&mut rule);
 }
@@ -290,11 +315,17 @@ fn forward_rules(rule: &mut impl FnMut(&'static str, &[Is<'_>])) {
     let accept = Is::Verdict(Verdict::Accept);
     let drop = Is::Verdict(Verdict::Drop);
     let [a, b] = [Is::Meta(nft::META_OUT, 1), Is::Lookup("bridges", 1, None)];
-    rule("forward", &[Is::Meta(nft::META_IN, 1), Is::Meta(nft::META_OUT, 2), Is::Lookup("within", 1, None), accept]);
+    rule(
+        "forward",
+        &[Is::Meta(nft::META_IN, 1), Is::Meta(nft::META_OUT, 2), Is::Lookup("within", 1, None), accept],
+    );
     rule("forward", &[Is::Meta(nft::META_IN, 1), Is::Lookup("internal", 1, None), drop]);
     rule("forward", &[Is::Meta(nft::META_OUT, 1), Is::Lookup("internal", 1, None), drop]);
     for (key, bits) in [(nft::CT_STATE, ESTABLISHED_RELATED), (nft::CT_STATUS, DESTINATION_CHANGED)] {
-        rule("forward", &[a, b, Is::Conntrack(key, 1), Is::Mask(1, bits), Is::Compare(1, false, &[0; 4]), accept]);
+        rule(
+            "forward",
+            &[a, b, Is::Conntrack(key, 1), Is::Mask(1, bits), Is::Compare(1, false, &[0; 4]), accept],
+        );
     }
     rule("forward", &[a, b, drop]);
 }
@@ -385,7 +416,9 @@ mod tests {
 
     #[test]
     fn ranges_end_after_their_last_address() {
-        let ends = |text: &str| range(&Cidr::parse(text).expect("a subnet")).into_iter().map(|e| e.key).collect::<Vec<_>>();
+        let ends = |text: &str| {
+            range(&Cidr::parse(text).expect("a subnet")).into_iter().map(|e| e.key).collect::<Vec<_>>()
+        };
         assert_eq!(ends("10.88.0.0/16"), [vec![10, 88, 0, 0], vec![10, 89, 0, 0]]);
         assert_eq!(ends("10.255.255.7/24"), [vec![10, 255, 255, 0], vec![11, 0, 0, 0]]);
         assert_eq!(ends("192.168.0.0/20"), [vec![192, 168, 0, 0], vec![192, 168, 16, 0]]);

@@ -5,14 +5,35 @@
 //! get the same) and one endpoint record a container and network. Several engines live side by side: bridge names,
 //! firewall table and subnets derive from the root, and a subnet that any interface of the machine has is never taken.
 //!
+//! ```text
+//! networks/<name>/network.json            durable: what `network create` made
+//! run/net/boot                            the boot that the rest of run/net belongs to
+//! run/net/leases/<network id>/<address>   a symbolic link (made atomically) whose target is the container's id
+//! run/net/endpoints/<container>/<network>.json, ports.json
+//! run/net/ports/<protocol>-<port>-<address>   a symbolic link to the container's id
+//! run/net/files.lock   leases, records, choice of ports      run/net/kernel.lock   bridges, pairs, firewall table
+//! ```
+//!
+//! `kernel.lock` is taken before `files.lock`, never the other way round. Bridges of all engines of a machine are made
+//! under one more lock, on the network namespace itself, so that two never take the same subnet.
+//!
 //! This crate never imports `store` or `runtime`: a container is an id and a network namespace descriptor.
 
-use model::container::{EndpointSpec, PortBinding};
-use model::network::{Cidr, NetworkSpec};
-use model::{ContainerId, Error, Kind, Result};
+mod choose;
+mod connect;
+mod firewall;
+mod kernel;
+mod lease;
+mod ports;
+mod record;
+
+use model::container::EndpointSpec;
+use model::error::Context as _;
+use model::network::Cidr;
+use model::{ContainerId, Result};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Where networks are kept, and what the configuration says.
@@ -94,12 +115,9 @@ pub struct NetworkRequest {
 }
 
 /// All networks of one root.
+#[derive(Debug)]
 pub struct Networks {
     config: Config,
-}
-
-fn missing<T>(what: &str) -> Result<T> {
-    Err(Error::new(Kind::NotImplemented, what))
 }
 
 impl Networks {
@@ -108,96 +126,35 @@ impl Networks {
     /// # Errors
     /// A directory cannot be made.
     pub fn open(config: Config) -> Result<Self> {
-        Ok(Self { config })
+        let networks = Self { config };
+        networks.prepare()?;
+        Ok(networks)
     }
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-    /// All networks, by name.
-    ///
-    /// # Errors
-    /// A record cannot be read.
-    pub fn list(&self) -> Result<Vec<NetworkSpec>> {
-        missing("list")
-    }
-    /// One network by name, id or unambiguous id prefix; `default` is `bridge`.
-    ///
-    /// # Errors
-    /// Not found, or an ambiguous prefix.
-    pub fn get(&self, _name_or_id: &str) -> Result<NetworkSpec> {
-        missing("get")
-    }
-    /// Makes a network.
-    ///
-    /// # Errors
-    /// The name is taken, a subnet overlaps (named), the pools are exhausted.
-    pub fn create(&self, _request: NetworkRequest) -> Result<NetworkSpec> {
-        missing("create")
-    }
-    /// Removes a network.
-    ///
-    /// # Errors
-    /// It is predefined, or has endpoints (named).
-    pub fn remove(&self, _name_or_id: &str) -> Result<NetworkSpec> {
-        missing("remove")
     }
     /// A new network namespace with loopback up, held by the descriptor alone.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn new_namespace() -> Result<OwnedFd> {
-        missing("new_namespace")
+        sys::netlink::new_namespace().context(|| "create a network namespace")
     }
-    /// Leases addresses for one endpoint: files only, no kernel work.
+    /// The containers that hold leases, records or ports: whoever opens an engine after a crash releases those that
+    /// do not live.
     ///
     /// # Errors
-    /// No such network, an address out of the subnet or taken (by whom), an exhausted subnet.
-    pub fn reserve(&self, _container: &ContainerId, _endpoint: &EndpointSpec) -> Result<Endpoint> {
-        missing("reserve")
+    /// A directory cannot be read.
+    pub fn holders(&self) -> Result<Vec<ContainerId>> {
+        let names = record::names(&self.config.run_dir.join("endpoints"))?;
+        Ok(names.iter().filter_map(|name| ContainerId::parse(name).ok()).collect())
     }
-    /// Joins a namespace to the reserved endpoints, in order, and publishes ports on the first.
-    /// `exposed` are the ports for `publish_all`.
-    ///
-    /// # Errors
-    /// The kernel refused, or a host port is taken (by which container, where it is ours). What was done is undone.
-    pub fn connect(&self, _container: &ContainerId, _endpoints: &[Endpoint], _netns: BorrowedFd<'_>, _ports: &[PortBinding]) -> Result<Vec<PublishedPort>> {
-        missing("connect")
+    pub(crate) fn files_lock(&self) -> Result<sys::fs::Lock> {
+        sys::fs::Lock::exclusive(self.config.run_dir.join("files.lock"))
+            .context(|| "lock the network's leases")
     }
-    /// Takes one endpoint away from a container, whose namespace is given if it runs.
-    ///
-    /// # Errors
-    /// It is not connected.
-    pub fn disconnect(&self, _container: &ContainerId, _network: &str, _netns: Option<BorrowedFd<'_>>) -> Result<()> {
-        missing("disconnect")
-    }
-    /// Gives back every lease, port and record of a container whose namespace is gone. Idempotent. Removes this
-    /// root's bridge and table with the last endpoint.
-    ///
-    /// # Errors
-    /// All of them, joined.
-    pub fn release(&self, _container: &ContainerId) -> Result<()> {
-        missing("release")
-    }
-    /// A container's endpoints, in the order in which they were made.
-    ///
-    /// # Errors
-    /// A record cannot be read.
-    pub fn endpoints(&self, _container: &ContainerId) -> Result<Vec<Endpoint>> {
-        missing("endpoints")
-    }
-    /// A container's open ports.
-    ///
-    /// # Errors
-    /// The record cannot be read.
-    pub fn ports(&self, _container: &ContainerId) -> Result<Vec<PublishedPort>> {
-        missing("ports")
-    }
-    /// Who is on a network.
-    ///
-    /// # Errors
-    /// A record cannot be read.
-    pub fn members(&self, _network: &str) -> Result<Vec<(ContainerId, Endpoint)>> {
-        missing("members")
+    pub(crate) fn kernel_lock(&self) -> Result<sys::fs::Lock> {
+        sys::fs::Lock::exclusive(self.config.run_dir.join("kernel.lock")).context(|| "lock the bridges")
     }
 }

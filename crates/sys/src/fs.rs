@@ -32,13 +32,22 @@ pub fn open_root(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Those of `openat2(2)`; `ELOOP` for a magic link of procfs.
-pub fn open_in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+pub fn open_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    mode: u32,
+) -> io::Result<OwnedFd> {
     let path = match path.as_ref() {
         empty if empty.as_os_str().is_empty() => Path::new("."),
         path => path,
     };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) { Mode::from_raw_mode(mode) } else { Mode::empty() };
+    let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) {
+        Mode::from_raw_mode(mode)
+    } else {
+        Mode::empty()
+    };
     for _ in 0..MAX_RACES {
         match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -68,7 +77,12 @@ pub fn create_dir_in_root(root: impl AsFd, path: impl AsRef<Path>, mode: u32) ->
 ///
 /// # Errors
 /// Those of `openat2(2)` and `mkdirat(2)`.
-pub fn create_file_in_root(root: impl AsFd, path: impl AsRef<Path>, mode: u32, dir_mode: u32) -> io::Result<OwnedFd> {
+pub fn create_file_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    mode: u32,
+    dir_mode: u32,
+) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     match open_in_root(root, path.as_ref(), OFlags::PATH, 0) {
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
@@ -97,7 +111,12 @@ pub fn parent_in_root(root: impl AsFd, path: impl AsRef<Path>) -> io::Result<(Ow
 
 /// Walks `path` component by component, following links inside the root and making missing directories. With
 /// `leave_last`, the last component (after links) is not made: its name is returned when it does not exist.
-fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32, leave_last: bool) -> io::Result<(OwnedFd, Option<OsString>)> {
+fn walk(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    mode: u32,
+    leave_last: bool,
+) -> io::Result<(OwnedFd, Option<OsString>)> {
     let mut todo: VecDeque<OsString> = components(path).collect();
     let mut done = PathBuf::new();
     let mut dir = open_in_root(root, ".", OFlags::PATH | OFlags::DIRECTORY, 0)?;
@@ -286,7 +305,8 @@ mod tests {
     impl Temp {
         fn new(name: &str) -> Self {
             let serial = TEMPORARY.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("cauldron-sys-{name}-{}-{serial}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("cauldron-sys-{name}-{}-{serial}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             Self(path)
         }

@@ -132,7 +132,12 @@ pub struct Socket {
 
 impl Socket {
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
         Ok(Self { fd, sequence: 0 })
     }
     /// `NETLINK_ROUTE` in the calling thread's network namespace.
@@ -249,7 +254,11 @@ struct Answer {
 
 impl Answer {
     fn error(&self) -> Option<io::Error> {
-        let code = self.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(-libc::EIO, i32::from_ne_bytes);
+        let code = self
+            .payload
+            .get(..4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(-libc::EIO, i32::from_ne_bytes);
         (code != 0).then(|| io::Error::from_raw_os_error(-code))
     }
 }
@@ -319,7 +328,10 @@ pub fn lock_namespace() -> io::Result<OwnedFd> {
 /// Those of `setns(2)`, or the thread cannot be made.
 pub fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-    apart(|| rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).map_err(io::Error::from), work)
+    apart(
+        || rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).map_err(io::Error::from),
+        work,
+    )
 }
 
 /// A new network namespace, held by the descriptor alone, with its loopback up.
@@ -329,7 +341,8 @@ pub fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Sen
 pub fn new_namespace() -> io::Result<OwnedFd> {
     let enter = || {
         // SAFETY: only the network namespace of this new thread changes; no memory, descriptor or working directory is unshared.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.map_err(io::Error::from)
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .map_err(io::Error::from)
     };
     apart(enter, || {
         Socket::route()?.request(vec![route::set_up(1)]).map_err(|refused| refused.error)?;
@@ -337,11 +350,16 @@ pub fn new_namespace() -> io::Result<OwnedFd> {
     })?
 }
 
-fn apart<T: Send>(enter: impl FnOnce() -> io::Result<()> + Send, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+fn apart<T: Send>(
+    enter: impl FnOnce() -> io::Result<()> + Send,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .stack_size(128 << 10)
             .spawn_scoped(scope, move || enter().map(|()| work()))?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread in another network namespace panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread in another network namespace panicked")))
     })
 }

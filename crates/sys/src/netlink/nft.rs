@@ -293,7 +293,14 @@ impl Batch {
         }
     }
     /// Adds a rule: at the end of its chain, or `first`. `comment` finds it again.
-    pub fn rule(&mut self, family: u8, (table, chain): (&str, &str), rule: &[Expression<'_>], first: bool, comment: &str) {
+    pub fn rule(
+        &mut self,
+        family: u8,
+        (table, chain): (&str, &str),
+        rule: &[Expression<'_>],
+        first: bool,
+        comment: &str,
+    ) {
         let mut new = message(NEW_RULE, if first { CREATE } else { CREATE | APPEND }, family);
         new.put_text(1, table).put_text(2, chain);
         new.nest(4, |list| {
@@ -400,7 +407,13 @@ impl Socket {
     ///
     /// # Errors
     /// Those of netlink but `ENOENT`.
-    pub fn rules_with_comment(&mut self, family: u8, table: &str, chain: &str, comment: &str) -> io::Result<Vec<u64>> {
+    pub fn rules_with_comment(
+        &mut self,
+        family: u8,
+        table: &str,
+        chain: &str,
+        comment: &str,
+    ) -> io::Result<Vec<u64>> {
         let mut get = message(GET_RULE, 0, family);
         get.put_text(1, table).put_text(2, chain);
         let wanted = comment_data(comment);

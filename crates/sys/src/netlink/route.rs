@@ -83,7 +83,14 @@ pub fn new_bridge(name: &str, mac: [u8; 6], mtu: u32) -> Message {
 }
 
 /// Makes a pair of linked interfaces: one here, a port of the bridge, up; its peer in another namespace, down.
-pub fn new_veth(name: &str, master: u32, mtu: u32, peer: &str, mac: [u8; 6], namespace: BorrowedFd<'_>) -> Message {
+pub fn new_veth(
+    name: &str,
+    master: u32,
+    mtu: u32,
+    peer: &str,
+    mac: [u8; 6],
+    namespace: BorrowedFd<'_>,
+) -> Message {
     let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &link_header(0, true));
     message.put_text(IFLA_IFNAME, name).put_u32(IFLA_MTU, mtu).put_u32(IFLA_MASTER, master);
     message.nest(IFLA_LINKINFO, |info| {
@@ -106,6 +113,19 @@ pub fn new_macvlan(name: &str, parent: u32, mac: [u8; 6], namespace: BorrowedFd<
     message.nest(IFLA_LINKINFO, |info| {
         info.put_text(1, "macvlan").nest(2, |data| {
             data.put_u32(1, 4);
+        });
+    });
+    message
+}
+
+/// Lets a bridge send a frame back out of the port (named) by which it came: with bridge-netfilter a redirected
+/// packet may have to.
+pub fn hairpin(port: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, &link_header(0, false));
+    message.put_text(IFLA_IFNAME, port);
+    message.nest(IFLA_LINKINFO, |info| {
+        info.put_text(4, "bridge").nest(5, |data| {
+            data.put(4, &[1]);
         });
     });
     message
@@ -168,7 +188,8 @@ fn word(bytes: &[u8]) -> Option<u32> {
 }
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
-    let mtu = attributes(payload.get(16..)?).find(|(kind, _)| *kind == IFLA_MTU).and_then(|(_, value)| word(value));
+    let mtu =
+        attributes(payload.get(16..)?).find(|(kind, _)| *kind == IFLA_MTU).and_then(|(_, value)| word(value));
     Some(Link { index: word(payload.get(4..8)?)?, mtu: mtu.unwrap_or(1500) })
 }
 

@@ -1,0 +1,269 @@
+//! Connecting, disconnecting and releasing: what the kernel gets for a lease, and how it is taken back.
+//!
+//! The bridge of a network goes with its last endpoint, the firewall table with the last bridge: nothing is left on a
+//! machine where nothing runs. Deleting takes the kernel tens of milliseconds (RCU), so callers release in the background.
+
+use model::container::PortBinding;
+use model::network::NetworkSpec;
+use model::{ContainerId, Error, Result};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use crate::firewall::{Firewall, Forward, Segment};
+use crate::record::names;
+use crate::{Endpoint, Networks, PublishedPort, kernel};
+
+impl Networks {
+    /// Joins a namespace to the reserved endpoints, in order, and publishes ports on the first that can.
+    ///
+    /// # Errors
+    /// The kernel refused, or a host port is taken (by which container, where it is ours). What was done is undone.
+    /// [`model::Kind::Unavailable`]: another engine took the subnet meanwhile; reserve again.
+    pub fn connect(
+        &self,
+        container: &ContainerId,
+        endpoints: &[Endpoint],
+        netns: BorrowedFd<'_>,
+        ports: &[PortBinding],
+    ) -> Result<Vec<PublishedPort>> {
+        let _lock = self.kernel_lock()?;
+        let mut firewall = Firewall::open(&self.config().instance)?;
+        let connected = self.join(endpoints, netns, &mut firewall).and_then(|()| {
+            let first =
+                endpoints.iter().find(|endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some());
+            match first {
+                Some(endpoint) if !ports.is_empty() => {
+                    self.publish(container, endpoint, ports, &mut firewall)
+                }
+                _ => Ok(Vec::new()),
+            }
+        });
+        connected.map_err(|error| {
+            let failures = endpoints
+                .iter()
+                .filter_map(|endpoint| kernel::delete(&kernel::host_interface(endpoint)).err());
+            error.with_undo_failures(failures.collect::<Vec<_>>())
+        })
+    }
+    fn join(&self, endpoints: &[Endpoint], netns: BorrowedFd<'_>, firewall: &mut Firewall) -> Result<()> {
+        for endpoint in endpoints {
+            let network = self.get(&endpoint.network)?;
+            if network.driver == "macvlan" {
+                kernel::plug_macvlan(&network, endpoint, netns)?;
+            } else {
+                let (bridge, mtu) = self.ensure(&network, firewall)?;
+                kernel::plug(endpoint, (bridge, mtu), netns)?;
+            }
+        }
+        kernel::configure(endpoints, netns)
+    }
+    /// The network's bridge and its place in the firewall.
+    fn ensure(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<(u32, u32)> {
+        let (index, mtu, made) = kernel::ensure_bridge(network, &self.config().instance)?;
+        let segment = self.segment(network);
+        let ready = if !firewall.exists()? {
+            // First use, or somebody flushed the machine's rules: everything that is recorded goes in.
+            self.segments(network).and_then(|segments| firewall.create(&segments, &self.forwards()?))
+        } else if made {
+            firewall.add_segment(&segment)
+        } else {
+            Ok(())
+        };
+        let ready = ready.and_then(|()| firewall.allow_in_foreign(&segment.bridge));
+        match ready {
+            Ok(()) => Ok((index, mtu)),
+            Err(error) if made => Err(error.with_undo_failures(kernel::delete(&segment.bridge).err())),
+            Err(error) => Err(error),
+        }
+    }
+    fn publish(
+        &self,
+        container: &ContainerId,
+        endpoint: &Endpoint,
+        ports: &[PortBinding],
+        firewall: &mut Firewall,
+    ) -> Result<Vec<PublishedPort>> {
+        let published = self.take_ports(container, ports, endpoint.ipv6.is_some(), firewall)?;
+        let opened = kernel::allow_hairpin(endpoint)
+            .and_then(|()| firewall.publish(&forwards_to(endpoint, &published)));
+        match opened {
+            Ok(()) => Ok(published),
+            Err(error) => {
+                let _files = self.files_lock()?;
+                Err(error.with_undo_failures(self.free_ports(container, &published).err()))
+            }
+        }
+    }
+    /// Takes one endpoint away from a container, whose namespace is given if it runs.
+    ///
+    /// # Errors
+    /// It is not connected.
+    pub fn disconnect(
+        &self,
+        container: &ContainerId,
+        network: &str,
+        netns: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let network = self.get(network)?;
+        let _lock = self.kernel_lock()?;
+        let endpoints = self.endpoints(container)?;
+        let (mine, others): (Vec<Endpoint>, Vec<Endpoint>) =
+            endpoints.into_iter().partition(|endpoint| endpoint.network_id == network.id);
+        let Some(endpoint) = mine.first() else {
+            return Err(Error::new(
+                model::Kind::PermissionDenied,
+                format!("container {container} is not connected to network {}", network.name),
+            ));
+        };
+        let mut failures = Vec::new();
+        let mut firewall = Firewall::open(&self.config().instance)?;
+        let ports = self.ports(container)?;
+        let publishes = |endpoint: &&Endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some();
+        let first =
+            mine.iter().chain(&others).filter(publishes).min_by_key(|endpoint| endpoint.interface.clone());
+        let leads_here = first.is_some_and(|first| first.id == endpoint.id) && !ports.is_empty();
+        if leads_here {
+            failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
+        }
+        if let Some(netns) = netns {
+            failures.extend(kernel::unplug(endpoint, &others, netns).err());
+        }
+        if leads_here {
+            match others.iter().find(publishes) {
+                Some(next) => failures.extend(firewall.publish(&forwards_to(next, &ports)).err()),
+                None => {
+                    let _files = self.files_lock()?;
+                    failures.extend(self.free_ports(container, &ports).err());
+                }
+            }
+        }
+        {
+            let _files = self.files_lock()?;
+            failures.extend(self.forget(container, endpoint).err());
+        }
+        failures.extend(self.dismantle(&network, &mut firewall).err());
+        all_of(failures)
+    }
+    /// Gives back every lease, port and record of a container whose namespace is gone. Idempotent. Removes this
+    /// root's bridge and table with the last endpoint.
+    ///
+    /// # Errors
+    /// All of them, joined.
+    pub fn release(&self, container: &ContainerId) -> Result<()> {
+        let dir = self.endpoint_dir(container);
+        if !dir.exists() {
+            return Ok(());
+        }
+        let _lock = self.kernel_lock()?;
+        let endpoints = self.endpoints(container)?;
+        let mut failures = Vec::new();
+        let mut firewall = Firewall::open(&self.config().instance)?;
+        let ports = self.ports(container)?;
+        if !ports.is_empty() {
+            for endpoint in &endpoints {
+                failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
+            }
+        }
+        {
+            let _files = self.files_lock()?;
+            failures.extend(self.free_ports(container, &ports).err());
+            for endpoint in &endpoints {
+                failures.extend(self.forget(container, endpoint).err());
+            }
+            if endpoints.is_empty() {
+                failures.extend(self.forget_strays(container).err());
+            }
+            if let Err(error) = std::fs::remove_dir_all(&dir)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                failures.push(Error::internal(format!("remove {}", dir.display())).caused_by(error));
+            }
+        }
+        for endpoint in &endpoints {
+            // The namespace's death takes the pair away, some time after the last process: the bridge's own death,
+            // and an address that is used again, must not wait for that.
+            failures.extend(kernel::delete(&kernel::host_interface(endpoint)).err());
+            if let Ok(network) = self.get(&endpoint.network) {
+                failures.extend(self.dismantle(&network, &mut firewall).err());
+            }
+        }
+        all_of(failures)
+    }
+    /// Removes the bridge of a network that nobody is on, and the table with the last bridge.
+    fn dismantle(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<()> {
+        if network.driver != "bridge" || !names(&self.lease_dir(network))?.is_empty() {
+            return Ok(());
+        }
+        let segment = self.segment(network);
+        let mut failures = Vec::new();
+        failures.extend(firewall.forget_in_foreign(&segment.bridge).err());
+        if self.in_use()?.is_empty() {
+            failures.extend(firewall.remove().err());
+        } else {
+            failures.extend(firewall.remove_segment(&segment).err());
+        }
+        failures.extend(kernel::delete(&segment.bridge).err());
+        all_of(failures)
+    }
+    /// The bridge networks that have leases.
+    fn in_use(&self) -> Result<Vec<NetworkSpec>> {
+        let mut used = self.list()?;
+        used.retain(|network| {
+            network.driver == "bridge"
+                && names(&self.lease_dir(network)).is_ok_and(|leases| !leases.is_empty())
+        });
+        Ok(used)
+    }
+    fn segments(&self, also: &NetworkSpec) -> Result<Vec<Segment>> {
+        let mut used = self.in_use()?;
+        if !used.iter().any(|network| network.id == also.id) {
+            used.push(also.clone());
+        }
+        Ok(used.iter().map(|network| self.segment(network)).collect())
+    }
+    fn segment(&self, network: &NetworkSpec) -> Segment {
+        let is_on = |key: &str| network.options.get(key).is_none_or(|value| value != "false");
+        Segment {
+            bridge: kernel::bridge_name(network, &self.config().instance),
+            subnets: network.subnets.iter().map(|subnet| subnet.net).collect(),
+            internal: network.internal,
+            masquerade: is_on("com.docker.network.bridge.enable_ip_masquerade"),
+            talk: is_on("com.docker.network.bridge.enable_icc"),
+        }
+    }
+    /// Every recorded port and where it leads.
+    fn forwards(&self) -> Result<Vec<Forward>> {
+        let mut all = Vec::new();
+        for container in self.holders()? {
+            let ports = self.ports(&container)?;
+            if ports.is_empty() {
+                continue;
+            }
+            let endpoints = self.endpoints(&container)?;
+            let first =
+                endpoints.iter().find(|endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some());
+            all.extend(first.map(|endpoint| forwards_to(endpoint, &ports)).unwrap_or_default());
+        }
+        Ok(all)
+    }
+}
+
+fn forwards_to(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Forward> {
+    let forwards = ports.iter().filter_map(|port| {
+        let to = if port.host_ip.is_ipv4() {
+            endpoint.ipv4.map(IpAddr::V4)
+        } else {
+            endpoint.ipv6.map(IpAddr::V6)
+        };
+        Some(Forward { port: port.clone(), to: to? })
+    });
+    forwards.collect()
+}
+
+fn all_of(failures: Vec<Error>) -> Result<()> {
+    let mut failures = failures.into_iter();
+    match failures.next() {
+        None => Ok(()),
+        Some(first) => Err(first.with_undo_failures(failures.collect::<Vec<_>>())),
+    }
+}
