@@ -330,7 +330,7 @@ fn collection_keeps_what_is_used() {
     // A container keeps the layers and the configuration of an image that is gone.
     let id = one.id.clone();
     let removed = store.remove_image(&one.id, &|| Ok(vec![id.clone()])).unwrap();
-    assert_eq!(removed, [one.id.clone()]);
+    assert_eq!(removed, std::slice::from_ref(&one.id));
     assert!(store.image(one.id.as_str()).is_err());
     assert_eq!(store.lower_of_image(&one.id).unwrap().len(), 2);
 

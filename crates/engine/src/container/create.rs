@@ -62,6 +62,8 @@ impl Engine {
         if let Some(name) = &request.name {
             check(name)?;
         }
+        // Until the specification names the image's layers, nobody may collect them.
+        let _lease = self.store.lease()?;
         let image = self.store.image(&request.spec.image_name)?;
         let spec = &mut request.spec;
         spec.id = Self::new_container_id()?;
