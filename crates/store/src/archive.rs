@@ -17,7 +17,7 @@ pub use import::Import;
 pub use load::Loaded;
 
 use model::Result;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 
 use crate::tree::{Pack, Whiteouts};
@@ -60,20 +60,4 @@ fn compression(start: &[u8]) -> Compression {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
         _ => Compression::None,
     }
-}
-
-/// Takes the outer compression off.
-fn inflated<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut source = BufReader::with_capacity(256 << 10, source);
-    let start = loop {
-        match source.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => break compression(result?),
-        }
-    };
-    Ok(match start {
-        Compression::None => Box::new(source),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
-    })
 }

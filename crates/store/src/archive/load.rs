@@ -5,15 +5,17 @@ use model::error::Context as _;
 use model::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use model::{Digest, Error, Kind, Reference, Result, limits};
 use std::collections::HashMap;
-use std::io::{Read, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 
 use super::save::{NAME_ANNOTATION, REF_ANNOTATION};
-use super::{Compression, Entry, compression, inflated};
+use super::{Compression, Entry, compression};
 use crate::Store;
 use crate::registry::{Progress, Report, host_platform};
+use crate::tree::reader::Reader;
+use crate::tree::{header, stream};
 
 /// Members of an archive.
-const MEMBERS: usize = 200_000;
+const MEMBERS: u64 = 200_000;
 /// Links followed from one name.
 const LINKS: usize = 16;
 /// Images of one archive.
@@ -110,84 +112,75 @@ impl Store {
     /// Turns every file into a blob.
     fn read_members(&self, source: impl Read) -> Result<Members> {
         let broken = || "read the archive";
-        let mut archive = tar::Archive::new(inflated(source).context(broken)?);
+        let plain = stream::guarded(source).context(broken)?;
+        let mut archive = Reader::new(BufReader::with_capacity(256 << 10, plain));
         let mut members = Members::default();
-        for (count, entry) in archive.entries().context(broken)?.enumerate() {
-            if count >= MEMBERS {
-                return Err(Error::new(
-                    Kind::ResourceExhausted,
-                    format!("read the archive: more than {MEMBERS} members"),
-                ));
+        while let Some(member) = archive.next().context(broken)? {
+            if archive.members() > MEMBERS {
+                let message = format!("read the archive: more than {MEMBERS} members");
+                return Err(Error::new(Kind::ResourceExhausted, message));
             }
-            let mut entry = entry.context(broken)?;
-            let path = entry.path_bytes().into_owned();
-            let path = String::from_utf8(path)
-                .map_err(|_| Error::invalid("read the archive: a member's name is not UTF-8"))?;
+            let path = String::from_utf8(member.path)
+                .map_err(|_| Error::invalid("invalid archive: a member's name is not UTF-8"))?;
             if path.len() > limits::PATH_BYTES {
                 return Err(Error::new(
                     Kind::ResourceExhausted,
-                    "read the archive: a member's name is too long",
+                    "invalid archive: a member's name is too long",
                 ));
             }
             let name = clean("", &path)
                 .ok_or_else(|| Error::invalid(format!("invalid archive: member {path:?} leaves it")))?;
-            match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    self.read_file(&mut members, name, &mut entry)?
+            let parent = match member.kind {
+                header::Kind::File if member.sparse.is_some() => {
+                    return Err(Error::invalid(format!("invalid archive: member {path:?} is sparse")));
                 }
-                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
-                    let target = entry
-                        .link_name_bytes()
-                        .map(|target| String::from_utf8_lossy(&target).into_owned())
-                        .unwrap_or_default();
-                    let parent = if kind == tar::EntryType::Link {
-                        ""
-                    } else {
-                        name.rsplit_once('/').map_or("", |(parent, _)| parent)
-                    };
-                    let target = clean(parent, &target).ok_or_else(|| {
-                        Error::invalid(format!("invalid archive: link {path:?} to {target:?} leaves it"))
-                    })?;
-                    members.links.insert(name, target);
+                header::Kind::File => {
+                    self.read_file(&mut members, name, &mut archive)?;
+                    continue;
                 }
-                // Directories, and the PAX headers that the reader has taken already.
-                _ => {}
-            }
+                header::Kind::Symlink => name.rsplit_once('/').map_or("", |(parent, _)| parent),
+                header::Kind::HardLink => "",
+                // Directories say nothing that the names do not.
+                _ => continue,
+            };
+            let target = String::from_utf8_lossy(&member.link);
+            let target = clean(parent, &target).ok_or_else(|| {
+                Error::invalid(format!("invalid archive: link {path:?} to {target:?} leaves it"))
+            })?;
+            members.links.insert(name, target);
         }
+        archive.drain().context(broken)?;
         Ok(members)
     }
 
-    fn read_file(&self, members: &mut Members, name: String, entry: &mut impl Read) -> Result<()> {
+    fn read_file(&self, members: &mut Members, name: String, data: &mut Reader<impl BufRead>) -> Result<()> {
         let what = || format!("read {name:?} of the archive");
-        if DOCUMENTS.contains(&name.as_str()) {
-            let mut bytes = Vec::new();
-            entry.take(limits::CONFIG_BYTES + 1).read_to_end(&mut bytes).context(what)?;
-            if bytes.len() as u64 > limits::CONFIG_BYTES {
-                return Err(Error::new(
-                    Kind::ResourceExhausted,
-                    format!("{}: it is longer than {} bytes", what(), limits::CONFIG_BYTES),
-                ));
-            }
-            members.documents.insert(name, bytes);
-            return Ok(());
-        }
+        let document = DOCUMENTS.contains(&name.as_str());
         let expected = match name.strip_prefix("blobs/sha256/") {
             Some(hex) => Some(Digest::parse(&format!("sha256:{hex}")).context(what)?),
             None => None,
         };
-        let mut ingest = self.ingest()?.limit(limits::LAYER_BYTES);
-        let mut buffer = vec![0u8; 256 << 10];
-        let mut start = Vec::new();
+        let limit = if document { limits::CONFIG_BYTES } else { limits::LAYER_BYTES };
+        let mut ingest = self.ingest()?.limit(limit);
+        let (mut start, mut whole) = (Vec::new(), Vec::new());
         loop {
-            let count = match entry.read(&mut buffer) {
-                Ok(0) => break,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                result => result.context(what)?,
-            };
-            if start.len() < 4 {
-                start.extend_from_slice(&buffer[..count.min(4)]);
+            let bytes = data.data()?;
+            if bytes.is_empty() {
+                break;
             }
-            ingest.write_all(&buffer[..count]).context(what)?;
+            if start.len() < 4 {
+                start.extend_from_slice(&bytes[..bytes.len().min(4)]);
+            }
+            if document {
+                whole.extend_from_slice(bytes);
+            }
+            ingest.write_all(bytes).context(what)?;
+            let count = bytes.len();
+            data.consume(count);
+        }
+        if document {
+            members.documents.insert(name, whole);
+            return Ok(());
         }
         let (digest, size) = ingest.commit(expected.as_ref()).context(what)?;
         members.files.insert(name, (digest, size, compression(&start)));

@@ -4,9 +4,9 @@
 //! path is opened below the root's descriptor with `openat2(RESOLVE_IN_ROOT)`. Writing is PAX and deterministic: sorted,
 //! numeric owners, times of whole seconds, so that the same tree gives the same digest.
 
-mod header;
+pub(crate) mod header;
 mod pack;
-mod reader;
+pub(crate) mod reader;
 pub mod stream;
 mod unpack;
 

@@ -84,9 +84,7 @@ fn try_inflate(
     sender: &SyncSender<io::Result<Vec<u8>>>,
     hasher: &mut Sha256,
 ) -> io::Result<()> {
-    let compressed = Rc::new(Cell::new(0u64));
-    let mut plain = decompress(Counted { source, count: Rc::clone(&compressed) })?;
-    let mut total = 0u64;
+    let mut plain = guarded(source)?;
     loop {
         let mut piece = vec![0; PIECE];
         let mut filled = 0;
@@ -101,21 +99,47 @@ fn try_inflate(
         if filled == 0 {
             return Ok(());
         }
-        total += filled as u64;
-        let bomb = total > limits::RATIO_FREE_BYTES && total / limits::LAYER_RATIO > compressed.get().max(1);
-        if bomb || total > limits::LAYER_BYTES {
-            let why = if bomb {
-                "it unpacks to more than 1100 times its size"
-            } else {
-                "it unpacks to more than 256 GiB"
-            };
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-        }
         piece.truncate(filled);
         hasher.update(&piece);
         if sender.send(Ok(piece)).is_err() {
             return Ok(());
         }
+    }
+}
+
+/// As [`decompress`], but a bomb is an error.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn guarded<'a>(source: impl Read + 'a) -> io::Result<Guarded<'a>> {
+    let compressed = Rc::new(Cell::new(0u64));
+    let plain = decompress(Counted { source, count: Rc::clone(&compressed) })?;
+    Ok(Guarded { plain, compressed, total: 0 })
+}
+
+/// A decompressed stream that ends with an error where it is out of proportion.
+pub struct Guarded<'a> {
+    plain: Box<dyn Read + 'a>,
+    compressed: Rc<Cell<u64>>,
+    total: u64,
+}
+
+impl Read for Guarded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.plain.read(buffer)?;
+        self.total += count as u64;
+        let bomb = self.total > limits::RATIO_FREE_BYTES
+            && self.total / limits::LAYER_RATIO > self.compressed.get().max(1);
+        if bomb {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "it unpacks to more than 1100 times its size",
+            ));
+        }
+        if self.total > limits::LAYER_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it unpacks to more than 256 GiB"));
+        }
+        Ok(count)
     }
 }
 
