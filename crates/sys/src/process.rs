@@ -279,6 +279,27 @@ pub fn set_not_dumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
+/// Shows this process under another name in /proc (`comm` and, in place, its command line). For a process that will not
+/// look at its own arguments again.
+pub fn set_title(title: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(title);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().skip(45);
+    let mut number = || fields.next().and_then(|field| field.parse::<usize>().ok()).unwrap_or(0);
+    let (start, end) = (number(), number());
+    let title = title.to_bytes();
+    if start == 0 || end <= start + title.len() {
+        return;
+    }
+    // SAFETY: the kernel says that [start, end) is the argument area of this process's own stack, writable for its whole
+    // life; the caller promises that nobody reads it through a reference; the length was checked.
+    unsafe {
+        let area = start as *mut u8;
+        std::ptr::write_bytes(area, 0, end - start);
+        std::ptr::copy_nonoverlapping(title.as_ptr(), area, title.len());
+    }
+}
+
 /// A new session; with `terminal`, that becomes its controlling terminal.
 ///
 /// # Errors

@@ -51,9 +51,8 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let parts = &mut [IoSliceMut::new(&mut buffer)];
         let length = match rustix::net::recvmsg(socket.as_fd(), parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => continue,
-            // The other end died with something of ours unread: as good as closed.
-            Err(rustix::io::Errno::CONNRESET) => 0,
+            // The other end closed with something of ours unread. Said once; what it sent before comes after.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
             other => other?.bytes,
         };
         let mut fd = None;

@@ -19,6 +19,7 @@ pub fn stay() -> Result<()> {
         }
         child => {
             let _ = sys::process::close_from(0);
+            sys::process::set_title(c"cauldron-init");
             watch(child)
         }
     }

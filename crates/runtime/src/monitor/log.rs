@@ -52,10 +52,10 @@ impl Log {
             let take = line.unwrap_or(room.min(bytes.len()));
             let full = line.is_some() || take == room;
             match (full, partial.is_empty()) {
-                (true, true) => entry(&mut entries, &bytes[..take], stream, now),
+                (true, true) => target.entry(&mut entries, &bytes[..take], stream, now),
                 (true, false) => {
                     partial.extend_from_slice(&bytes[..take]);
-                    entry(&mut entries, partial, stream, now);
+                    target.entry(&mut entries, partial, stream, now);
                     partial.clear();
                 }
                 (false, _) => partial.extend_from_slice(&bytes[..take]),
@@ -70,7 +70,7 @@ impl Log {
         for (index, partial) in self.partial.iter_mut().enumerate() {
             if !partial.is_empty() {
                 let mut entries = Vec::new();
-                entry(&mut entries, partial, index as u8 + 1, now);
+                target.entry(&mut entries, partial, index as u8 + 1, now);
                 target.append(&entries);
                 partial.clear();
             }
@@ -83,13 +83,20 @@ fn open(path: &Path) -> std::io::Result<File> {
 }
 
 impl Target {
+    /// Adds an entry to those that are still to be written; those before it go to the old file where the file is full.
+    fn entry(&mut self, entries: &mut Vec<u8>, line: &[u8], stream: u8, now: Timestamp) {
+        let before = entries.len();
+        entry(entries, line, stream, now);
+        if self.size + before as u64 > 0 && self.size + entries.len() as u64 > self.max_bytes {
+            self.append(&entries[..before]);
+            entries.drain(..before);
+            self.rotate();
+        }
+    }
     /// A full disk loses log lines, never the container.
     fn append(&mut self, entries: &[u8]) {
         if entries.is_empty() {
             return;
-        }
-        if self.size > 0 && self.size + entries.len() as u64 > self.max_bytes {
-            self.rotate();
         }
         if self.file.write_all(entries).is_ok() {
             self.size += entries.len() as u64;

@@ -78,6 +78,7 @@ fn settle() -> std::io::Result<(OwnedFd, Option<OwnedFd>)> {
     sys::process::close_from(3)?;
     sys::process::set_not_dumpable()?;
     let _ = sys::process::new_session(None);
+    let _ = rustix::thread::set_name(c"cauldron-mon");
     sys::process::set_mask(0);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::chdir("/")?;

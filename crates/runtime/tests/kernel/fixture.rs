@@ -18,7 +18,7 @@ pub struct Box_ {
     pub bundle: Bundle,
 }
 
-pub const ALL: Streams = Streams { stdin: false, stdout: true, stderr: true };
+pub const OUT: Streams = Streams { stdin: false, stdout: true, stderr: true };
 pub const WITH_STDIN: Streams = Streams { stdin: true, stdout: true, stderr: true };
 
 fn busybox(root: &Path) {
@@ -135,15 +135,20 @@ impl Box_ {
     }
     /// Starts attached, feeds stdin, reads to the end.
     pub fn run_with(&self, stdin: &[u8]) -> Result<Output> {
-        let streams = if self.bundle.process.open_stdin { WITH_STDIN } else { ALL };
+        let streams = if self.bundle.process.open_stdin { WITH_STDIN } else { OUT };
         let Attached::WhenStarted(listener) = self.attach(streams) else { panic!("it runs already") };
         let live = self.start()?;
-        let (mut stream, _) = listener.accept().unwrap();
-        if self.bundle.process.open_stdin {
-            stream.write_all(stdin).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-        }
-        let output = read(stream, self.bundle.process.tty);
+        let (stream, _) = listener.accept().unwrap();
+        let output = std::thread::scope(|scope| {
+            if self.bundle.process.open_stdin {
+                let mut writer = stream.try_clone().unwrap();
+                scope.spawn(move || {
+                    let _ = writer.write_all(stdin);
+                    writer.shutdown(std::net::Shutdown::Write).unwrap();
+                });
+            }
+            read(stream, self.bundle.process.tty)
+        });
         assert!(runtime::wait_exit(&live, None).unwrap());
         Ok(Output { code: self.state().exit_code, ..output })
     }
