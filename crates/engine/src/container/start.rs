@@ -49,6 +49,12 @@ impl Engine {
         if container.run_dir.join("bundle.json").exists() {
             self.settle(&container)?;
         }
+        // A person's start begins the count of restarts anew, and takes an earlier stop back.
+        if container.state.stopped_by_user || container.state.restart_count > 0 {
+            container.state.stopped_by_user = false;
+            container.state.restart_count = 0;
+            self.write_state(&container)?;
+        }
         let mut undo = Undo::new();
         match self.launch(&container, &mut undo) {
             Ok(()) => undo.keep(),
