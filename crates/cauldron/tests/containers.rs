@@ -37,11 +37,22 @@ impl Home {
         for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+            .unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
         fs::write(root.join("data/seed"), "from the image\n").unwrap();
         let tar = self.0.join("busybox.tar");
-        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+        assert!(
+            Command::new("tar")
+                .arg("-C")
+                .arg(&root)
+                .arg("-cf")
+                .arg(&tar)
+                .arg(".")
+                .status()
+                .unwrap()
+                .success()
+        );
         fs::remove_dir_all(&root).unwrap();
         self.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
     }
@@ -117,7 +128,9 @@ fn names_conflict_and_are_freed() {
     let id = home.ok(&["create", "--name", "web", "--network", "none", "busybox", "true"]);
     let second = home.run(&["create", "--name", "web", "--network", "none", "busybox", "true"]);
     assert!(
-        second.err.contains(&format!("Conflict. The container name \"/web\" is already in use by container \"{id}\"")),
+        second.err.contains(&format!(
+            "Conflict. The container name \"/web\" is already in use by container \"{id}\""
+        )),
         "{}",
         second.err
     );
@@ -133,33 +146,33 @@ fn names_conflict_and_are_freed() {
 #[test]
 fn the_life_of_a_container() {
     let home = Home::new();
-    let id = home.ok(&["run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000"]);
-    assert_eq!(home.inspect("c", "{{.State.Status}} {{.State.Running}}"), "running true");
-    let refused = home.run(&["rm", "c"]);
+    let id = home.ok(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000"]);
+    assert_eq!(home.inspect("one", "{{.State.Status}} {{.State.Running}}"), "running true");
+    let refused = home.run(&["rm", "one"]);
     assert!(
-        refused.err.contains("cannot remove container \"/c\": container is running: stop the container before removing or force remove"),
+        refused.err.contains("cannot remove container \"/one\": container is running: stop the container before removing or force remove"),
         "{}",
         refused.err
     );
-    home.ok(&["pause", "c"]);
-    assert_eq!(home.inspect("c", "{{.State.Status}}"), "paused");
-    home.ok(&["unpause", "c"]);
-    assert_eq!(home.ok(&["stop", "c"]), "c");
-    assert_eq!(home.inspect("c", "{{.State.Status}}"), "exited");
-    home.ok(&["start", "c"]);
-    home.ok(&["restart", "-t", "1", "c"]);
-    assert_eq!(home.inspect("c", "{{.State.Status}}"), "running");
-    home.ok(&["kill", "c"]);
-    assert_eq!(home.ok(&["wait", "c"]), "137");
-    assert_eq!(home.inspect("c", "{{.State.ExitCode}}"), "137");
-    assert_eq!(home.ok(&["rm", "c"]), "c");
+    home.ok(&["pause", "one"]);
+    assert_eq!(home.inspect("one", "{{.State.Status}}"), "paused");
+    home.ok(&["unpause", "one"]);
+    assert_eq!(home.ok(&["stop", "one"]), "one");
+    assert_eq!(home.inspect("one", "{{.State.Status}}"), "exited");
+    home.ok(&["start", "one"]);
+    home.ok(&["restart", "-t", "1", "one"]);
+    assert_eq!(home.inspect("one", "{{.State.Status}}"), "running");
+    home.ok(&["kill", "one"]);
+    assert_eq!(home.ok(&["wait", "one"]), "137");
+    assert_eq!(home.inspect("one", "{{.State.ExitCode}}"), "137");
+    assert_eq!(home.ok(&["rm", "one"]), "one");
     assert!(!home.0.join("run/containers").join(&id).exists(), "the run directory goes too");
 }
 
 #[test]
 fn a_killed_monitor_is_an_exit() {
     let home = Home::new();
-    let id = home.ok(&["run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000"]);
+    let id = home.ok(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000"]);
     let live = fs::read_to_string(home.0.join("run/containers").join(&id).join("live.json")).unwrap();
     let field = |name: &str| -> i32 {
         let at = live.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
@@ -168,22 +181,34 @@ fn a_killed_monitor_is_an_exit() {
     let init = PathBuf::from(format!("/proc/{}", field("pid")));
     let before = fs::read(init.join("stat")).unwrap();
     assert!(Command::new("kill").args(["-9", &field("monitor_pid").to_string()]).status().unwrap().success());
-    assert_eq!(home.ok(&["wait", "c"]), "137");
-    assert_eq!(home.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    assert_eq!(home.ok(&["wait", "one"]), "137");
+    assert_eq!(home.inspect("one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
     let same = fs::read(init.join("stat")).is_ok_and(|now| now == before);
     assert!(!same, "the process died with its monitor");
-    home.ok(&["start", "c"]);
-    assert_eq!(home.inspect("c", "{{.State.Status}}"), "running");
+    home.ok(&["start", "one"]);
+    assert_eq!(home.inspect("one", "{{.State.Status}}"), "running");
 }
 
 #[test]
 fn dockers_default_isolation() {
     let home = Home::new();
-    assert_eq!(home.sh(&[], "grep -i capeff /proc/self/status | tr -d '[:space:]'"), "CapEff:00000000a80425fb");
-    assert_eq!(home.sh(&[], "grep -i capinh /proc/self/status | tr -d '[:space:]'"), "CapInh:0000000000000000");
+    assert_eq!(
+        home.sh(&[], "grep -i capeff /proc/self/status | tr -d '[:space:]'"),
+        "CapEff:00000000a80425fb"
+    );
+    assert_eq!(
+        home.sh(&[], "grep -i capinh /proc/self/status | tr -d '[:space:]'"),
+        "CapInh:0000000000000000"
+    );
     assert_eq!(home.sh(&[], "grep Seccomp: /proc/self/status | tr -d '[:space:]'"), "Seccomp:2");
-    assert_eq!(home.sh(&["--privileged"], "grep Seccomp: /proc/self/status | tr -d '[:space:]'"), "Seccomp:0");
-    assert_eq!(home.sh(&["--cap-drop", "ALL"], "grep CapEff /proc/self/status | tr -d '[:space:]'"), "CapEff:0000000000000000");
+    assert_eq!(
+        home.sh(&["--privileged"], "grep Seccomp: /proc/self/status | tr -d '[:space:]'"),
+        "Seccomp:0"
+    );
+    assert_eq!(
+        home.sh(&["--cap-drop", "ALL"], "grep CapEff /proc/self/status | tr -d '[:space:]'"),
+        "CapEff:0000000000000000"
+    );
     assert_eq!(home.sh(&[], "echo x > /proc/sys/kernel/hostname 2>/dev/null || echo refused"), "refused");
     assert_eq!(home.sh(&[], "head -c 1 /proc/kcore | wc -c"), "0");
     assert_eq!(home.sh(&["--read-only"], "touch /x 2>/dev/null || echo refused"), "refused");
@@ -197,7 +222,10 @@ fn dockers_default_isolation() {
 #[test]
 fn environment_user_and_directory() {
     let home = Home::new();
-    assert_eq!(home.sh(&["-e", "A=1"], "echo $A $PATH $HOME"), "1 /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /root");
+    assert_eq!(
+        home.sh(&["-e", "A=1"], "echo $A $PATH $HOME"),
+        "1 /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /root"
+    );
     assert_eq!(home.sh(&["-u", "app"], "id -u; id -g; echo $HOME"), "1000\n1000\n/home/app");
     assert_eq!(home.sh(&["-u", "5:6", "--group-add", "7"], "id -u; id -G"), "5\n6 7");
     assert_eq!(home.sh(&["-w", "/new/dir"], "pwd"), "/new/dir");
@@ -215,7 +243,10 @@ fn volumes_and_binds() {
     let bind = format!("{}:/mnt", host.display());
     assert_eq!(home.sh(&["-v", &bind], "cat /mnt/file; echo more > /mnt/new"), "hello");
     assert_eq!(fs::read_to_string(host.join("new")).unwrap(), "more\n");
-    assert_eq!(home.sh(&["-v", &format!("{bind}:ro")], "touch /mnt/x 2>/dev/null || echo refused"), "refused");
+    assert_eq!(
+        home.sh(&["-v", &format!("{bind}:ro")], "touch /mnt/x 2>/dev/null || echo refused"),
+        "refused"
+    );
     let one = format!("{}:/etc/passwd", host.join("file").display());
     assert_eq!(home.sh(&["-v", &one], "cat /etc/passwd"), "hello");
     // A missing source is made for -v and refused for --mount.
@@ -232,11 +263,21 @@ fn volumes_and_binds() {
     assert_eq!(home.sh(&["-v", "empty:/data:nocopy"], "ls /data"), "");
     // Anonymous ones go with --rm.
     home.sh(&["-v", "/data"], "true");
-    assert_eq!(fs::read_dir(home.0.join("root/volumes")).unwrap().flatten().filter(|entry| entry.file_name().len() == 64).count(), 0);
+    assert_eq!(
+        fs::read_dir(home.0.join("root/volumes"))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().len() == 64)
+            .count(),
+        0
+    );
     // --volumes-from, read-only where asked.
     home.ok(&["create", "--name", "owner", "--network", "none", "-v", "vol:/data", "busybox", "true"]);
     assert_eq!(home.sh(&["--volumes-from", "owner"], "cat /data/seed"), "mine");
-    assert_eq!(home.sh(&["--volumes-from", "owner:ro"], "touch /data/x 2>/dev/null || echo refused"), "refused");
+    assert_eq!(
+        home.sh(&["--volumes-from", "owner:ro"], "touch /data/x 2>/dev/null || echo refused"),
+        "refused"
+    );
 }
 
 #[test]
@@ -251,27 +292,76 @@ fn the_hosts_mounts_are_shown() {
 #[test]
 fn restart_policies() {
     let home = Home::new();
-    home.ok(&["run", "-d", "--name", "c", "--network", "none", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3"]);
-    assert_eq!(home.ok(&["wait", "c"]), "3");
-    assert_eq!(home.inspect("c", "{{.RestartCount}} {{.State.Status}}"), "2 exited");
-    home.ok(&["run", "-d", "--name", "d", "--network", "none", "--restart", "always", "busybox", "sleep", "1000"]);
-    home.ok(&["stop", "-t", "0", "d"]);
-    assert_eq!(home.inspect("d", "{{.State.Status}}"), "exited");
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "none",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        "exit 3",
+    ]);
+    assert_eq!(home.ok(&["wait", "one"]), "3");
+    assert_eq!(home.inspect("one", "{{.RestartCount}} {{.State.Status}}"), "2 exited");
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "two",
+        "--network",
+        "none",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    home.ok(&["stop", "-t", "0", "two"]);
+    assert_eq!(home.inspect("two", "{{.State.Status}}"), "exited");
 }
 
 #[test]
 fn inspect_repeats_what_was_asked() {
     let home = Home::new();
     let id = home.ok(&[
-        "create", "--network", "none", "-m", "64m", "--cpus", "0.5", "--pids-limit", "10", "--cap-add", "NET_ADMIN", "--restart",
-        "on-failure:3", "-v", "/tmp:/mnt:ro", "--tmpfs", "/run:size=1m", "--stop-signal", "SIGINT", "busybox", "sh", "-c", "echo hi",
+        "create",
+        "--network",
+        "none",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "10",
+        "--cap-add",
+        "NET_ADMIN",
+        "--restart",
+        "on-failure:3",
+        "-v",
+        "/tmp:/mnt:ro",
+        "--tmpfs",
+        "/run:size=1m",
+        "--stop-signal",
+        "SIGINT",
+        "busybox",
+        "sh",
+        "-c",
+        "echo hi",
     ]);
     for (field, text) in [
         ("{{.HostConfig.Memory}}", "67108864"),
         ("{{.HostConfig.NanoCpus}}", "500000000"),
         ("{{.HostConfig.PidsLimit}}", "10"),
         ("{{json .HostConfig.CapAdd}}", "[\"NET_ADMIN\"]"),
-        ("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}", "on-failure 3"),
+        (
+            "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}",
+            "on-failure 3",
+        ),
         ("{{json .HostConfig.Binds}}", "[\"/tmp:/mnt:ro\"]"),
         ("{{.HostConfig.NetworkMode}}", "none"),
         ("{{.Config.StopSignal}}", "SIGINT"),
@@ -282,26 +372,49 @@ fn inspect_repeats_what_was_asked() {
         assert_eq!(home.inspect(&id, field), text, "{field}");
     }
     home.ok(&["update", "-m", "128m", "--memory-swap", "256m", "--restart", "no", &id]);
-    assert_eq!(home.inspect(&id, "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}"), "134217728 no");
+    assert_eq!(
+        home.inspect(&id, "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}"),
+        "134217728 no"
+    );
 }
 
 #[test]
 fn namespaces_are_shared_where_asked() {
     let home = Home::new();
-    home.ok(&["run", "-d", "--name", "a", "--network", "none", "--ipc", "shareable", "busybox", "sleep", "1000"]);
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "aa",
+        "--network",
+        "none",
+        "--ipc",
+        "shareable",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
     let link = |options: &[&str], what: &str| {
         let mut args = vec!["run", "--rm"];
         args.extend(options);
         args.extend(["busybox", "readlink", what]);
         home.ok(&args)
     };
-    let of_a = |what: &str| home.ok(&["exec", "a", "readlink", what]);
-    assert_eq!(link(&["--network", "container:a"], "/proc/self/ns/net"), of_a("/proc/self/ns/net"));
-    assert_eq!(link(&["--network", "none", "--pid", "container:a"], "/proc/self/ns/pid"), of_a("/proc/self/ns/pid"));
-    assert_eq!(link(&["--network", "none", "--ipc", "container:a"], "/proc/self/ns/ipc"), of_a("/proc/self/ns/ipc"));
-    home.ok(&["exec", "a", "sh", "-c", "echo shared > /dev/shm/x"]);
-    assert_eq!(home.sh(&["--ipc", "container:a"], "cat /dev/shm/x"), "shared");
-    let host = |what: &str| fs::read_link(Path::new("/proc/self/ns").join(what)).unwrap().to_string_lossy().into_owned();
+    let of_a = |what: &str| home.ok(&["exec", "aa", "readlink", what]);
+    assert_eq!(link(&["--network", "container:aa"], "/proc/self/ns/net"), of_a("/proc/self/ns/net"));
+    assert_eq!(
+        link(&["--network", "none", "--pid", "container:aa"], "/proc/self/ns/pid"),
+        of_a("/proc/self/ns/pid")
+    );
+    assert_eq!(
+        link(&["--network", "none", "--ipc", "container:aa"], "/proc/self/ns/ipc"),
+        of_a("/proc/self/ns/ipc")
+    );
+    home.ok(&["exec", "aa", "sh", "-c", "echo shared > /dev/shm/x"]);
+    assert_eq!(home.sh(&["--ipc", "container:aa"], "cat /dev/shm/x"), "shared");
+    let host = |what: &str| {
+        fs::read_link(Path::new("/proc/self/ns").join(what)).unwrap().to_string_lossy().into_owned()
+    };
     assert_eq!(link(&["--network", "host"], "/proc/self/ns/net"), host("net"));
     assert_eq!(link(&["--network", "none", "--uts", "host"], "/proc/self/ns/uts"), host("uts"));
 }
@@ -309,7 +422,19 @@ fn namespaces_are_shared_where_asked() {
 #[test]
 fn lists_and_prunes() {
     let home = Home::new();
-    home.ok(&["run", "-d", "--name", "up", "--network", "none", "--label", "k=v", "busybox", "sleep", "1000"]);
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "up",
+        "--network",
+        "none",
+        "--label",
+        "k=v",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
     home.ok(&["run", "--name", "down", "--network", "none", "busybox", "true"]);
     let names = |filter: &[&str]| {
         let mut args = vec!["ps", "--format", "{{.Names}}"];

@@ -15,6 +15,9 @@ use crate::Engine;
 
 /// Parts of the host's /dev that a privileged container does not get nodes of: they are file systems of their own.
 const NOT_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
+/// Nodes and links that the runtime makes in every /dev.
+const OWN_DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
 /// Device nodes of a directory that are looked at, at most.
 const DEVICES: usize = 16_384;
 
@@ -73,7 +76,8 @@ impl Engine {
         };
         Ok(NamespaceSet {
             net: match &container.spec.network {
-                NetworkMode::None | NetworkMode::Attached(_) => Namespace::Passed,
+                NetworkMode::None => Namespace::New,
+                NetworkMode::Attached(_) => Namespace::Passed,
                 NetworkMode::Host => Namespace::Host,
                 NetworkMode::Join(id) => Namespace::Path(self.namespace_of(id, "net")?),
             },
@@ -156,6 +160,8 @@ fn devices(container: &Container) -> Result<(Vec<DeviceNode>, Vec<DeviceRule>)> 
     let mut rules = Vec::new();
     if security.privileged {
         walk(Path::new("/dev"), &ContainerPath::root().join("/dev"), &mut nodes)?;
+        // These every container has, made by the runtime.
+        nodes.retain(|node| !OWN_DEVICES.contains(&node.path.as_str()));
     }
     for device in &security.devices {
         let first = nodes.len();

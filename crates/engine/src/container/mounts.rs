@@ -63,7 +63,8 @@ impl Engine {
                 MountSource::Tmpfs { .. } => {}
                 MountSource::Bind { path, create_source, .. } => check_source(path, *create_source)?,
                 MountSource::Volume { name, anonymous, copy, driver, subpath } => {
-                    let super::create::VolumeOptions { labels, options } = request.volume_options.get(mount.target.as_str()).cloned().unwrap_or_default();
+                    let super::create::VolumeOptions { labels, options } =
+                        request.volume_options.get(mount.target.as_str()).cloned().unwrap_or_default();
                     if name.is_empty() || self.store.find_volume(name)?.is_none() {
                         let asked = Some(name.as_str()).filter(|name| !name.is_empty());
                         *anonymous = asked.is_none();

@@ -67,7 +67,12 @@ impl Engine {
         }
         self.write_state(container)?;
         self.container_event(container, "die", &[("exitCode", &container.state.exit_code.to_string())]);
-        self.settle(container)
+        let failures: Vec<Error> =
+            [runtime::clean_up(&container.cgroup()).err(), self.settle(container).err()]
+                .into_iter()
+                .flatten()
+                .collect();
+        first_with_rest(failures)
     }
     /// Releases the network and the run directory of a container that does not run. Under its lock.
     pub(crate) fn settle(&self, container: &Container) -> Result<()> {

@@ -88,6 +88,8 @@ impl Engine {
         }
         self.discard(&now, true)?;
         drop(lock);
+        // Whoever sees the container gone sees its volumes gone.
+        self.remove_anonymous_volumes(&now.spec.mounts)?;
         Ok(true)
     }
 }

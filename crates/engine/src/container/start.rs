@@ -7,7 +7,7 @@ use model::error::Context as _;
 use model::state::Status;
 use model::{Error, Kind, Result, launch};
 use net::{Endpoint, Networks};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use super::lookup::Container;
 use crate::Engine;
@@ -84,15 +84,13 @@ impl Engine {
         std::fs::create_dir_all(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
         let bundle: Bundle = launch::bundle(&container.spec, self.facts(container, &etc, mounts)?);
-        let netns = match &container.spec.network {
-            NetworkMode::None | NetworkMode::Attached(_) => Some(Networks::new_namespace()?),
-            NetworkMode::Host | NetworkMode::Join(_) => None,
-        };
-        let mine: Option<OwnedFd> = match (&netns, &container.spec.network) {
-            (Some(fd), NetworkMode::Attached(_)) => {
-                Some(fd.try_clone().context(|| "duplicate the network namespace")?)
+        let (netns, mine) = match &container.spec.network {
+            NetworkMode::Attached(_) => {
+                let netns = Networks::new_namespace()?;
+                let mine = netns.try_clone().context(|| "duplicate the network namespace")?;
+                (Some(netns), Some(mine))
             }
-            _ => None,
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Join(_) => (None, None),
         };
         let prepared = runtime::prepare(&bundle, netns)?;
         if let (Some(netns), NetworkMode::Attached(attachment)) = (&mine, &container.spec.network) {
