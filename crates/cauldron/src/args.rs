@@ -120,6 +120,10 @@ impl Given for ArgMatches {
         self.try_get_one::<String>(name).ok().flatten().map(String::as_str)
     }
     fn texts(&self, name: &str) -> Vec<String> {
-        self.try_get_many::<String>(name).ok().flatten().map(|values| values.cloned().collect()).unwrap_or_default()
+        self.try_get_many::<String>(name)
+            .ok()
+            .flatten()
+            .map(|values| values.cloned().collect())
+            .unwrap_or_default()
     }
 }

@@ -71,8 +71,18 @@ pub fn verbs() -> impl Iterator<Item = &'static Verb> {
 
 fn globals() -> Vec<Arg> {
     vec![
-        list("host", "H", "list", "Engine to use instead of this process: unix://, tcp://, http://, https://, ssh://"),
-        opt("context", "c", "string", "Name of a Docker CLI context to use (DOCKER_CONTEXT); 'default' is this process"),
+        list(
+            "host",
+            "H",
+            "list",
+            "Engine to use instead of this process: unix://, tcp://, http://, https://, ssh://",
+        ),
+        opt(
+            "context",
+            "c",
+            "string",
+            "Name of a Docker CLI context to use (DOCKER_CONTEXT); 'default' is this process",
+        ),
         opt("root", "", "dir", "Durable state [CAULDRON_ROOT, /var/lib/cauldron]"),
         opt("run-root", "", "dir", "State that dies with the boot [CAULDRON_RUN_ROOT, /run/cauldron]"),
         opt("config-file", "", "file", "Configuration [CAULDRON_CONFIG, /etc/cauldron/config.toml]"),
@@ -84,7 +94,11 @@ fn globals() -> Vec<Arg> {
         opt("tlscert", "", "file", "Path to TLS certificate file"),
         opt("tlskey", "", "file", "Path to TLS key file"),
         flag("tlsverify", "", "Use TLS and verify the remote"),
-        Arg::new("version").long("version").short('v').action(ArgAction::SetTrue).help("Print version information and quit"),
+        Arg::new("version")
+            .long("version")
+            .short('v')
+            .action(ArgAction::SetTrue)
+            .help("Print version information and quit"),
     ]
 }
 
@@ -104,14 +118,20 @@ fn leaf(name: &'static str, verb: &'static Verb, path: &str, wanted: bool) -> Co
     command
         .disable_help_flag(true)
         .args_override_self(true)
-        .override_usage(format!("{path}{options}{}{}", if verb.usage.is_empty() { "" } else { " " }, verb.usage))
+        .override_usage(format!(
+            "{path}{options}{}{}",
+            if verb.usage.is_empty() { "" } else { " " },
+            verb.usage
+        ))
         .args(args)
         .arg(if short_taken { help } else { help.short('h') })
 }
 
 /// The command line: every verb, with the flags of those that `argv` could mean (of all without one).
 pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
-    let wanted = |names: &[&str]| argv.is_none_or(|argv| argv.iter().any(|word| names.iter().any(|name| word == name)));
+    let wanted = |names: &[&str]| {
+        argv.is_none_or(|argv| argv.iter().any(|word| names.iter().any(|name| word == name)))
+    };
     let name: &'static str = if program == "docker" { "docker" } else { "cauldron" };
     let mut root = Command::new(name)
         .about("A container engine for everything that is not a server. It needs no daemon.")
@@ -121,16 +141,26 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
         .args_override_self(true)
         .args(globals());
     for (group, about) in GROUPS {
-        let mut command = Command::new(*group).about(*about).disable_help_subcommand(true).subcommand_required(true).arg_required_else_help(true);
+        let mut command = Command::new(*group)
+            .about(*about)
+            .disable_help_subcommand(true)
+            .subcommand_required(true)
+            .arg_required_else_help(true);
         for verb in verbs().filter(|verb| verb.group == *group) {
             let (first, others) = verb.names.split_first().unwrap_or((&"", &[]));
-            command = command.subcommand(leaf(first, verb, &format!("{name} {group} {first}"), wanted(verb.names)).aliases(others.iter().copied()));
+            command = command.subcommand(
+                leaf(first, verb, &format!("{name} {group} {first}"), wanted(verb.names))
+                    .aliases(others.iter().copied()),
+            );
         }
         root = root.subcommand(command);
     }
     for verb in verbs() {
         if let Some((first, others)) = verb.top.split_first() {
-            root = root.subcommand(leaf(first, verb, &format!("{name} {first}"), wanted(verb.top)).aliases(others.iter().copied()));
+            root = root.subcommand(
+                leaf(first, verb, &format!("{name} {first}"), wanted(verb.top))
+                    .aliases(others.iter().copied()),
+            );
         }
     }
     root
@@ -138,7 +168,8 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
 
 /// Parses, runs and tells the exit code.
 pub fn main(argv: &[OsString]) -> ExitCode {
-    let program = argv.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let program =
+        argv.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
     let program = match program.as_deref() {
         Some("docker") => "docker",
         _ => "cauldron",
@@ -147,7 +178,8 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return ExitCode::from(malformed(program, &error)),
     };
-    let session = Session::new(engine(&matches), program.to_owned(), matches.text("config").map(PathBuf::from));
+    let session =
+        Session::new(engine(&matches), program.to_owned(), matches.text("config").map(PathBuf::from));
     if matches.get_flag("version") {
         let text = format!("Cauldron version {}\n", env!("CARGO_PKG_VERSION"));
         return exit(&session, session.out(&text).map(|()| 0), 1);
@@ -157,7 +189,9 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         return exit(&session, session.out(&help).map(|()| 0), 1);
     };
     let (verb, inner) = match inner.subcommand() {
-        Some((leaf, inner)) => (verbs().find(|verb| verb.group == name && verb.names.first() == Some(&leaf)), inner),
+        Some((leaf, inner)) => {
+            (verbs().find(|verb| verb.group == name && verb.names.first() == Some(&leaf)), inner)
+        }
         None => (verbs().find(|verb| verb.top.first() == Some(&name)), inner),
     };
     let Some(verb) = verb else {
@@ -201,8 +235,14 @@ fn engine(matches: &ArgMatches) -> client::Options {
             key: path("tlskey"),
         },
         roots: client::Roots {
-            root: absolute(path("root").or_else(|| env("CAULDRON_ROOT")).unwrap_or_else(|| "/var/lib/cauldron".into())),
-            run_root: absolute(path("run-root").or_else(|| env("CAULDRON_RUN_ROOT")).unwrap_or_else(|| "/run/cauldron".into())),
+            root: absolute(
+                path("root").or_else(|| env("CAULDRON_ROOT")).unwrap_or_else(|| "/var/lib/cauldron".into()),
+            ),
+            run_root: absolute(
+                path("run-root")
+                    .or_else(|| env("CAULDRON_RUN_ROOT"))
+                    .unwrap_or_else(|| "/run/cauldron".into()),
+            ),
             config: path("config-file").or_else(|| env("CAULDRON_CONFIG")),
         },
     }
@@ -216,22 +256,33 @@ fn malformed(program: &str, error: &clap::Error) -> u8 {
         Some(ContextValue::Strings(texts)) => Some(texts.join(" ")),
         _ => None,
     };
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
         let _ = error.print();
         return 0;
     }
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();
     let rendered = error.render().to_string();
     let usage = rendered.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default().to_owned();
-    let path: Vec<&str> = usage.split_whitespace().take_while(|word| !word.starts_with(['[', '<', '-']) && !word.chars().all(|c| c.is_ascii_uppercase())).collect();
+    let path: Vec<&str> = usage
+        .split_whitespace()
+        .take_while(|word| {
+            !word.starts_with(['[', '<', '-']) && !word.chars().all(|c| c.is_ascii_uppercase())
+        })
+        .collect();
     let path = if path.is_empty() { program.to_owned() } else { path.join(" ") };
     let (text, code) = match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with("--") => {
             (format!("unknown flag: {}", argument.split('=').next().unwrap_or(&argument)), 125)
         }
-        ErrorKind::UnknownArgument if argument.starts_with('-') => {
-            (format!("unknown shorthand flag: '{}' in {argument}", argument.chars().nth(1).unwrap_or('-')), 125)
-        }
+        ErrorKind::UnknownArgument if argument.starts_with('-') => (
+            format!("unknown shorthand flag: '{}' in {argument}", argument.chars().nth(1).unwrap_or('-')),
+            125,
+        ),
         ErrorKind::UnknownArgument => (format!("'{path}' accepts no argument {argument}"), 1),
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
@@ -241,7 +292,11 @@ fn malformed(program: &str, error: &clap::Error) -> u8 {
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
             let flag = argument.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
-            if value.is_empty() { (format!("flag needs an argument: {flag}"), 125) } else { (format!("invalid argument \"{value}\" for \"{flag}\" flag"), 125) }
+            if value.is_empty() {
+                (format!("flag needs an argument: {flag}"), 125)
+            } else {
+                (format!("invalid argument \"{value}\" for \"{flag}\" flag"), 125)
+            }
         }
         _ => (rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(), 125),
     };
@@ -266,7 +321,25 @@ mod tests {
 
     #[test]
     fn docker_spellings() {
-        let matches = run(&["-H", "unix:///x", "run", "-itd", "--rm=false", "--detach=true", "-e", "A=1", "-eB=2", "--memory-swap", "-1", "img", "--rm", "-x", "--", "y"]).unwrap();
+        let matches = run(&[
+            "-H",
+            "unix:///x",
+            "run",
+            "-itd",
+            "--rm=false",
+            "--detach=true",
+            "-e",
+            "A=1",
+            "-eB=2",
+            "--memory-swap",
+            "-1",
+            "img",
+            "--rm",
+            "-x",
+            "--",
+            "y",
+        ])
+        .unwrap();
         let (_, run) = matches.subcommand().unwrap();
         assert!(run.on("interactive") && run.on("tty") && run.on("detach") && !run.on("rm"));
         assert_eq!(run.texts("env"), ["A=1", "B=2"]);
@@ -276,7 +349,9 @@ mod tests {
 
     #[test]
     fn refused() {
-        for args in [&["run"][..], &["run", "--nope", "img"], &["nope"], &["ps", "extra"], &["run", "--rm=x", "img"]] {
+        for args in
+            [&["run"][..], &["run", "--nope", "img"], &["nope"], &["ps", "extra"], &["run", "--rm=x", "img"]]
+        {
             assert!(run(args).is_err(), "{args:?}");
         }
     }

@@ -9,8 +9,6 @@ pub struct Failure {
     pub code: Option<u8>,
     /// Whether the engine said it.
     pub from_engine: bool,
-    /// The HTTP status where the engine said it.
-    pub status: Option<u16>,
 }
 
 /// A command's result: its exit code.
@@ -19,27 +17,17 @@ pub type Outcome = Result<u8, Failure>;
 impl Failure {
     /// Said by us.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: None, from_engine: false, status: None }
+        Self { message: message.into(), code: None, from_engine: false }
     }
     /// Nothing more to say.
     pub fn silent(code: u8) -> Self {
-        Self { message: String::new(), code: Some(code), from_engine: false, status: None }
+        Self { message: String::new(), code: Some(code), from_engine: false }
     }
     /// With this exit code.
     #[must_use]
     pub fn code(mut self, code: u8) -> Self {
         self.code = Some(code);
         self
-    }
-    /// The operation and its object in front.
-    #[must_use]
-    pub fn within(mut self, what: impl std::fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
-        self
-    }
-    /// Whether the engine says that the object does not exist.
-    pub fn not_found(&self) -> bool {
-        self.status == Some(404)
     }
 }
 
@@ -51,8 +39,8 @@ impl std::fmt::Display for Failure {
 
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
-        let (status, from_engine) = (error.status(), matches!(error, client::Error::Engine { .. }));
-        Self { message: error.to_string(), code: None, from_engine, status }
+        let from_engine = matches!(error, client::Error::Engine { .. });
+        Self { message: error.to_string(), code: None, from_engine }
     }
 }
 

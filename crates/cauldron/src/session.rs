@@ -47,11 +47,6 @@ impl Session {
         &self.inner.options
     }
 
-    /// The name that we go by.
-    pub fn program(&self) -> &str {
-        &self.inner.program
-    }
-
     /// Where credentials are kept: `~/.docker`.
     pub fn docker_config(&self) -> &std::path::Path {
         &self.inner.docker_config

@@ -45,7 +45,12 @@ impl Client {
             }
         };
         let day = 24 * 60 * 60;
-        Ok(bollard::Docker::connect_with_custom_transport(send, Some("http://docker"), day, bollard::API_DEFAULT_VERSION)?)
+        Ok(bollard::Docker::connect_with_custom_transport(
+            send,
+            Some("http://docker"),
+            day,
+            bollard::API_DEFAULT_VERSION,
+        )?)
     }
 
     /// Whether the engine is this process.
@@ -88,7 +93,8 @@ impl Client {
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).map_err(|error| Error::Protocol(format!("{path}: malformed answer: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Protocol(format!("{path}: malformed answer: {error}")))
     }
 
     /// One call whose answer is read whole.
@@ -98,7 +104,9 @@ impl Client {
     pub async fn bytes(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
         let response = self.call(method, path, body).await?;
         let collected = response.into_body().collect().await;
-        collected.map(|body| body.to_bytes()).map_err(|error| Error::Protocol(format!("{path}: {}", chain(&error))))
+        collected
+            .map(|body| body.to_bytes())
+            .map_err(|error| Error::Protocol(format!("{path}: {}", chain(&error))))
     }
 
     /// `GET` of JSON.

@@ -131,7 +131,8 @@ fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Endpoint> {
             let rest = rest.split('/').next().unwrap_or_default();
             let (destination, port) = match rest.rsplit_once(':') {
                 Some((destination, port)) => {
-                    let port = port.parse().map_err(|_| Error::Options(format!("invalid port in host {host}")))?;
+                    let port =
+                        port.parse().map_err(|_| Error::Options(format!("invalid port in host {host}")))?;
                     (destination, Some(port))
                 }
                 None => (rest, None),
@@ -154,7 +155,12 @@ fn from_context(name: &str, options: &Options, env: &impl Fn(&str) -> Option<Str
     let dir = docker_dir(env).join("contexts");
     let id = hex(&sha2::Sha256::digest(name.as_bytes()));
     let meta = dir.join("meta").join(&id).join("meta.json");
-    let unknown = || Error::Options(format!("context \"{name}\": context not found: open {}: no such file or directory", meta.display()));
+    let unknown = || {
+        Error::Options(format!(
+            "context \"{name}\": context not found: open {}: no such file or directory",
+            meta.display()
+        ))
+    };
     let text = std::fs::read(&meta).map_err(|_| unknown())?;
     let value: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| Error::Options(format!("context \"{name}\": {}: {error}", meta.display())))?;
@@ -170,8 +176,13 @@ fn from_context(name: &str, options: &Options, env: &impl Fn(&str) -> Option<Str
 fn context_tls(dir: &Path, skip_verify: bool) -> Option<TlsFiles> {
     let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
     let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
-    (ca.is_some() || cert.is_some() || skip_verify)
-        .then_some(TlsFiles { enabled: true, verify: !skip_verify, ca, cert, key })
+    (ca.is_some() || cert.is_some() || skip_verify).then_some(TlsFiles {
+        enabled: true,
+        verify: !skip_verify,
+        ca,
+        cert,
+        key,
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -185,7 +196,9 @@ mod tests {
     fn at(host: &str) -> String {
         match parse(host, None) {
             Ok(Endpoint::Unix(path)) => format!("unix {}", path.display()),
-            Ok(Endpoint::Tcp { address, tls }) => format!("tcp {address}{}", if tls.is_some() { " tls" } else { "" }),
+            Ok(Endpoint::Tcp { address, tls }) => {
+                format!("tcp {address}{}", if tls.is_some() { " tls" } else { "" })
+            }
             Ok(Endpoint::Ssh { destination, port }) => format!("ssh {destination} {port:?}"),
             Ok(Endpoint::Embedded(_)) => "embedded".to_owned(),
             Err(error) => error.to_string(),

@@ -36,9 +36,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Engine { message, .. } | Self::Connect(message) | Self::Protocol(message) | Self::Options(message) => {
-                f.write_str(message)
-            }
+            Self::Engine { message, .. }
+            | Self::Connect(message)
+            | Self::Protocol(message)
+            | Self::Options(message) => f.write_str(message),
         }
     }
 }

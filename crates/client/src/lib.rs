@@ -45,6 +45,7 @@ pub struct Options {
 /// # Errors
 /// The host or context is malformed or unknown, certificates cannot be read, or the embedded engine cannot be opened.
 pub fn connect(options: &Options) -> Result<Client> {
-    let endpoint = endpoint::resolve(options, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let endpoint =
+        endpoint::resolve(options, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
     Ok(Client::new(transport::Transport::open(&endpoint)?, endpoint))
 }

@@ -44,7 +44,9 @@ impl Transport {
             Endpoint::Tcp { address, tls: Some(files) } => {
                 Self::Tls { address: address.clone(), config: tls::config(files)? }
             }
-            Endpoint::Ssh { destination, port } => Self::Ssh { destination: destination.clone(), port: *port },
+            Endpoint::Ssh { destination, port } => {
+                Self::Ssh { destination: destination.clone(), port: *port }
+            }
         })
     }
 

@@ -57,7 +57,12 @@ fn args() -> Vec<Arg> {
         flag("pull", "", "Always attempt to pull a newer version of the image"),
         flag("quiet", "q", "Suppress the build output and print image ID on success"),
         flag("rm", "", "Remove intermediate containers after a successful build"),
-        list("secret", "", "string", "Secret to expose to the build: id=mysecret[,src=/local/secret|env=NAME]"),
+        list(
+            "secret",
+            "",
+            "string",
+            "Secret to expose to the build: id=mysecret[,src=/local/secret|env=NAME]",
+        ),
         opt("shm-size", "", "bytes", "Size of /dev/shm"),
         flag("squash", "", "Accepted for compatibility").hide(true),
         list("ssh", "", "string", "SSH agent socket or keys to expose to the build").hide(true),
@@ -89,7 +94,10 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
         let mut start = vec![0; 512];
         let mut filled = 0;
         while filled < start.len() {
-            match std::io::stdin().read(&mut start[filled..]).map_err(|error| Failure::new(format!("read stdin: {error}")))? {
+            match std::io::stdin()
+                .read(&mut start[filled..])
+                .map_err(|error| Failure::new(format!("read stdin: {error}")))?
+            {
                 0 => break,
                 count => filled += count,
             }
@@ -99,17 +107,26 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
         if compressed.iter().any(|magic| start.starts_with(magic)) || start.get(257..262) == Some(b"ustar") {
             return Ok(Context::Stream(start));
         }
-        std::io::stdin().read_to_end(&mut start).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+        std::io::stdin()
+            .read_to_end(&mut start)
+            .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         return Ok(Context::Dockerfile(start));
     }
     let remote = ["http://", "https://", "git://", "git@", "github.com/"];
     if remote.iter().any(|prefix| place.starts_with(prefix)) && !Path::new(place).exists() {
         return Ok(Context::Remote(place.to_owned()));
     }
-    let dir = std::fs::canonicalize(place)
-        .map_err(|error| Failure::new(format!("unable to prepare context: path \"{place}\" not found: {}", crate::fail::reason(&error))))?;
+    let dir = std::fs::canonicalize(place).map_err(|error| {
+        Failure::new(format!(
+            "unable to prepare context: path \"{place}\" not found: {}",
+            crate::fail::reason(&error)
+        ))
+    })?;
     if !dir.is_dir() {
-        return Err(Failure::new(format!("unable to prepare context: context must be a directory: {}", dir.display())));
+        return Err(Failure::new(format!(
+            "unable to prepare context: context must be a directory: {}",
+            dir.display()
+        )));
     }
     // As Docker has it, -f is relative to where we are.
     let dockerfile = match given.text("file") {
@@ -117,9 +134,13 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
         Some(path) => {
             let path = std::path::absolute(path).map_err(file("resolve", path.as_ref()))?;
             let parent = path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
-            let resolved = parent.map_or(path.clone(), |parent| parent.join(path.file_name().unwrap_or_default()));
+            let resolved =
+                parent.map_or(path.clone(), |parent| parent.join(path.file_name().unwrap_or_default()));
             if !resolved.exists() {
-                return Err(Failure::new(format!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory", path.display())));
+                return Err(Failure::new(format!(
+                    "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory",
+                    path.display()
+                )));
             }
             resolved.strip_prefix(&dir).map(Path::to_owned).unwrap_or(resolved)
         }
@@ -127,7 +148,10 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
         None => "Dockerfile".into(),
     };
     if dockerfile.as_os_str() == "Dockerfile" && !dir.join(&dockerfile).exists() {
-        return Err(Failure::new(format!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory", dir.join("Dockerfile").display())));
+        return Err(Failure::new(format!(
+            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory",
+            dir.join("Dockerfile").display()
+        )));
     }
     Ok(Context::Directory(dir, dockerfile))
 }
@@ -182,7 +206,9 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     let context = context(&given)?;
     let quiet = given.on("quiet") || given.text("progress") == Some("quiet");
     let in_place = match &context {
-        Context::Directory(dir, dockerfile) if client.embedded() => in_place(&session, &given, dir, dockerfile).await?,
+        Context::Directory(dir, dockerfile) if client.embedded() => {
+            in_place(&session, &given, dir, dockerfile).await?
+        }
         _ => None,
     };
     let lines = match in_place {
@@ -202,7 +228,12 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// `None`: this engine does not build in place.
-async fn in_place(session: &Session, given: &ArgMatches, dir: &Path, dockerfile: &Path) -> Result<Option<Lines>, Failure> {
+async fn in_place(
+    session: &Session,
+    given: &ArgMatches,
+    dir: &Path,
+    dockerfile: &Path,
+) -> Result<Option<Lines>, Failure> {
     let mut body = json!({
         "context_dir": dir, "dockerfile": dockerfile,
         "tags": given.texts("tag"), "build_args": build_args(&given.texts("build-arg")),
@@ -213,7 +244,9 @@ async fn in_place(session: &Session, given: &ArgMatches, dir: &Path, dockerfile:
     });
     if dockerfile.as_os_str() == "-" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         body["dockerfile_text"] = Value::from(text);
     }
     match session.client()?.lines(Method::POST, "/cauldron/v1/build", Some(&body)).await {
@@ -238,28 +271,41 @@ async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result
         Context::Dockerfile(text) => {
             "Dockerfile".clone_into(&mut dockerfile);
             let mut archive = tar::Builder::new(Vec::new());
-            add_text(&mut archive, "Dockerfile", &text).map_err(|error| Failure::new(format!("context: {error}")))?;
+            add_text(&mut archive, "Dockerfile", &text)
+                .map_err(|error| Failure::new(format!("context: {error}")))?;
             let bytes = archive.into_inner().map_err(|error| Failure::new(format!("context: {error}")))?;
             body_of(Box::new(std::io::Cursor::new(bytes)))
         }
         Context::Directory(dir, path) => {
             let outside = if path.as_os_str() == "-" {
                 let mut text = Vec::new();
-                std::io::stdin().read_to_end(&mut text).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+                std::io::stdin()
+                    .read_to_end(&mut text)
+                    .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
                 Some(text)
             } else if path.is_absolute() {
                 Some(std::fs::read(&path).map_err(file("open", &path))?)
             } else {
                 None
             };
-            dockerfile = if outside.is_some() { ".dockerfile.cauldron".to_owned() } else { path.to_string_lossy().into_owned() };
+            dockerfile = if outside.is_some() {
+                ".dockerfile.cauldron".to_owned()
+            } else {
+                path.to_string_lossy().into_owned()
+            };
             tarred(dir, dockerfile.clone(), outside)?
         }
     };
     let args = serde_json::to_string(&build_args(&given.texts("build-arg"))).unwrap_or_default();
     let labels = serde_json::to_string(&files::labels(&[], &given.texts("label"))?).unwrap_or_default();
-    let memory = given.text("memory").map(size::parse).transpose()?.map(|bytes| bytes.to_string()).unwrap_or_default();
-    let shm = given.text("shm-size").map(size::parse).transpose()?.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let memory =
+        given.text("memory").map(size::parse).transpose()?.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let shm = given
+        .text("shm-size")
+        .map(size::parse)
+        .transpose()?
+        .map(|bytes| bytes.to_string())
+        .unwrap_or_default();
     let text = |name: &str| given.text(name).unwrap_or_default().to_owned();
     let mut path = query(
         "/build",
@@ -287,12 +333,21 @@ async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result
     let config = auth(session, "library/scratch")?;
     let response = session
         .client()?
-        .upload(Method::POST, &path, &[("Content-Type", "application/x-tar"), ("X-Registry-Auth", &config)], body)
+        .upload(
+            Method::POST,
+            &path,
+            &[("Content-Type", "application/x-tar"), ("X-Registry-Auth", &config)],
+            body,
+        )
         .await?;
     Ok(Lines::new(response))
 }
 
-fn add_text<W: std::io::Write>(archive: &mut tar::Builder<W>, name: &str, text: &[u8]) -> std::io::Result<()> {
+fn add_text<W: std::io::Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    text: &[u8],
+) -> std::io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
@@ -315,10 +370,7 @@ fn tarred(dir: PathBuf, dockerfile: String, outside: Option<Vec<u8>>) -> Result<
         if let (Ok(()), Some(text)) = (&done, &outside) {
             done = add_text(&mut archive, &dockerfile, text);
         }
-        match done.and_then(|()| archive.into_inner().map(drop)) {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        }
+        done.and_then(|()| archive.into_inner().map(drop)).err()
     });
     Ok(body_of(Box::new(Tarred { reader, writer: Some(writer) })))
 }

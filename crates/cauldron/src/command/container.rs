@@ -1,7 +1,7 @@
 //! The verbs on existing containers that are one call each.
 
 use super::filters::{bit, filters};
-use crate::args::{Given, any, flag, force, list, maybe, one, opt, rest, some, prune_filter};
+use crate::args::{Given, any, flag, force, list, maybe, one, opt, prune_filter, rest, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome};
 use crate::options::create;
@@ -18,7 +18,13 @@ pub const VERBS: &[Verb] = &[
         names: &["stop"],
         top: &["stop"],
         about: "Stop one or more running containers",
-        args: || vec![opt("signal", "s", "string", "Signal to send to the container"), opt("timeout", "t", "int", "Seconds to wait before killing the container").alias("time"), some("containers")],
+        args: || {
+            vec![
+                opt("signal", "s", "string", "Signal to send to the container"),
+                opt("timeout", "t", "int", "Seconds to wait before killing the container").alias("time"),
+                some("containers"),
+            ]
+        },
         run: |session, given| Box::pin(signalled(session, given, "stop")),
         ..EACH
     },
@@ -26,7 +32,13 @@ pub const VERBS: &[Verb] = &[
         names: &["restart"],
         top: &["restart"],
         about: "Restart one or more containers",
-        args: || vec![opt("signal", "s", "string", "Signal to send to the container"), opt("timeout", "t", "int", "Seconds to wait before killing the container").alias("time"), some("containers")],
+        args: || {
+            vec![
+                opt("signal", "s", "string", "Signal to send to the container"),
+                opt("timeout", "t", "int", "Seconds to wait before killing the container").alias("time"),
+                some("containers"),
+            ]
+        },
         run: |session, given| Box::pin(signalled(session, given, "restart")),
         ..EACH
     },
@@ -119,8 +131,25 @@ pub const VERBS: &[Verb] = &[
         top: &["update"],
         about: "Update configuration of one or more containers",
         args: || {
-            let wanted = ["memory", "memory-reservation", "memory-swap", "cpus", "cpu-shares", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight", "restart", "kernel-memory"];
-            let mut args: Vec<_> = create::args().into_iter().filter(|arg| wanted.contains(&arg.get_id().as_str())).collect();
+            let wanted = [
+                "memory",
+                "memory-reservation",
+                "memory-swap",
+                "cpus",
+                "cpu-shares",
+                "cpu-period",
+                "cpu-quota",
+                "cpu-rt-period",
+                "cpu-rt-runtime",
+                "cpuset-cpus",
+                "cpuset-mems",
+                "pids-limit",
+                "blkio-weight",
+                "restart",
+                "kernel-memory",
+            ];
+            let mut args: Vec<_> =
+                create::args().into_iter().filter(|arg| wanted.contains(&arg.get_id().as_str())).collect();
             args.push(some("containers"));
             args
         },
@@ -157,7 +186,13 @@ pub const VERBS: &[Verb] = &[
 
 async fn signalled(session: Session, given: ArgMatches, verb: &'static str) -> Outcome {
     let client = session.client()?;
-    let suffix = query("", [("signal", given.text("signal").unwrap_or_default().to_owned()), ("t", given.text("timeout").unwrap_or_default().to_owned())]);
+    let suffix = query(
+        "",
+        [
+            ("signal", given.text("signal").unwrap_or_default().to_owned()),
+            ("t", given.text("timeout").unwrap_or_default().to_owned()),
+        ],
+    );
     let suffix = suffix.as_str();
     session
         .each(&given.texts("containers"), |name| async move {
@@ -174,7 +209,8 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
         // `rm -f $(ps -aq)` with nothing to remove is no error, as with rm(1).
         return if force { Ok(0) } else { Err("'rm' requires at least 1 argument".into()) };
     }
-    let suffix = query("", [("force", bit(force)), ("link", bit(given.on("link"))), ("v", bit(given.on("volumes")))]);
+    let suffix =
+        query("", [("force", bit(force)), ("link", bit(given.on("link"))), ("v", bit(given.on("volumes")))]);
     let suffix = suffix.as_str();
     session
         .each(&names, |name| async move {
@@ -201,8 +237,12 @@ async fn wait(session: Session, given: ArgMatches) -> Outcome {
 }
 
 async fn rename(session: Session, given: ArgMatches) -> Outcome {
-    let (container, name) = (given.text("container").unwrap_or_default(), given.text("name").unwrap_or_default());
-    session.client()?.post(&format!("/containers/{}/rename?name={}", encode(container), encode(name))).await?;
+    let (container, name) =
+        (given.text("container").unwrap_or_default(), given.text("name").unwrap_or_default());
+    session
+        .client()?
+        .post(&format!("/containers/{}/rename?name={}", encode(container), encode(name)))
+        .await?;
     Ok(0)
 }
 
@@ -224,15 +264,24 @@ async fn diff(session: Session, given: ArgMatches) -> Outcome {
 async fn port(session: Session, given: ArgMatches) -> Outcome {
     let container = given.text("container").unwrap_or_default();
     let found = session.client()?.get(&format!("/containers/{}/json", encode(container))).await?;
-    let wanted = given.text("port").map(|port| if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") });
+    let wanted = given
+        .text("port")
+        .map(|port| if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") });
     let mut lines = Vec::new();
     for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
         if wanted.as_ref().is_some_and(|wanted| wanted != port) {
             continue;
         }
         for binding in bindings.as_array().into_iter().flatten() {
-            let (address, host) = (binding["HostIp"].as_str().unwrap_or_default(), binding["HostPort"].as_str().unwrap_or_default());
-            let at = if address.contains(':') { format!("[{address}]:{host}") } else { format!("{address}:{host}") };
+            let (address, host) = (
+                binding["HostIp"].as_str().unwrap_or_default(),
+                binding["HostPort"].as_str().unwrap_or_default(),
+            );
+            let at = if address.contains(':') {
+                format!("[{address}]:{host}")
+            } else {
+                format!("{address}:{host}")
+            };
             lines.push(if wanted.is_some() { at } else { format!("{port} -> {at}") });
         }
     }
@@ -248,7 +297,9 @@ async fn top(session: Session, given: ArgMatches) -> Outcome {
     let (container, options) = words.split_first().ok_or("top needs a container")?;
     let path = query(&format!("/containers/{}/top", encode(container)), [("ps_args", options.join(" "))]);
     let found = session.client()?.get(&path).await?;
-    let join = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join("\t");
+    let join = |value: &Value| {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join("\t")
+    };
     let mut text = format!("{}\n", join(&found["Titles"]));
     for process in found["Processes"].as_array().into_iter().flatten() {
         text.push_str(&join(process));
@@ -270,7 +321,9 @@ async fn update(session: Session, given: ArgMatches) -> Outcome {
     let (body, session_) = (&body, &session);
     session
         .each(&given.texts("containers"), |name| async move {
-            let answer = client.json(Method::POST, &format!("/containers/{}/update", encode(&name)), Some(body)).await?;
+            let answer = client
+                .json(Method::POST, &format!("/containers/{}/update", encode(&name)), Some(body))
+                .await?;
             for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 session_.say(warning);
             }
@@ -280,7 +333,10 @@ async fn update(session: Session, given: ArgMatches) -> Outcome {
 }
 
 async fn prune(session: Session, given: ArgMatches) -> Outcome {
-    if !given.on("force") && !session.confirm("WARNING! This will remove all stopped containers.\nAre you sure you want to continue?") {
+    if !given.on("force")
+        && !session
+            .confirm("WARNING! This will remove all stopped containers.\nAre you sure you want to continue?")
+    {
         return Ok(0);
     }
     let path = query("/containers/prune", [("filters", filters(&given.texts("filter"))?)]);

@@ -48,9 +48,12 @@ fn split(argument: &str) -> (Option<&str>, &str) {
 }
 
 async fn cp(session: Session, given: ArgMatches) -> Outcome {
-    let (source, destination) = (given.text("source").unwrap_or_default(), given.text("destination").unwrap_or_default());
+    let (source, destination) =
+        (given.text("source").unwrap_or_default(), given.text("destination").unwrap_or_default());
     match (split(source), split(destination)) {
-        ((Some(container), path), (None, target)) => download(&session, &given, container, path, target).await,
+        ((Some(container), path), (None, target)) => {
+            download(&session, &given, container, path, target).await
+        }
         ((None, path), (Some(container), target)) => upload(&session, &given, path, container, target).await,
         ((Some(_), _), (Some(_), _)) => Err("copying between containers is not supported".into()),
         _ => Err("must specify at least one container source".into()),
@@ -74,8 +77,13 @@ async fn stat(client: &Client, container: &str, path: &str) -> Result<Option<(u6
     };
     let header = response.headers().get("X-Docker-Container-Path-Stat").and_then(|value| value.to_str().ok());
     let decoded = header.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-    let value: Value = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or("the engine did not describe the path")?;
-    Ok(Some((value["mode"].as_u64().unwrap_or(0), value["linkTarget"].as_str().unwrap_or_default().to_owned())))
+    let value: Value = decoded
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .ok_or("the engine did not describe the path")?;
+    Ok(Some((
+        value["mode"].as_u64().unwrap_or(0),
+        value["linkTarget"].as_str().unwrap_or_default().to_owned(),
+    )))
 }
 
 /// `x/.` and `x/`: the content of a directory, or a directory for certain.
@@ -87,10 +95,17 @@ fn base(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
-async fn download(session: &Session, given: &ArgMatches, container: &str, path: &str, target: &str) -> Outcome {
+async fn download(
+    session: &Session,
+    given: &ArgMatches,
+    container: &str,
+    path: &str,
+    target: &str,
+) -> Outcome {
     let client = session.client()?;
     let mut path = path.to_owned();
-    let missing = |path: &str| Failure::new(format!("Could not find the file {path} in container {container}"));
+    let missing =
+        |path: &str| Failure::new(format!("Could not find the file {path} in container {container}"));
     let (mut mode, link) = stat(client, container, &path).await?.ok_or_else(|| missing(&path))?;
     if mode & MODE_LINK != 0 && (given.on("follow-link") || ends_in_directory(&path)) && !link.is_empty() {
         path = if ends_in_directory(&path) { format!("{}/.", link.trim_end_matches('/')) } else { link };
@@ -111,11 +126,16 @@ async fn download(session: &Session, given: &ArgMatches, container: &str, path: 
         Ok(found) if found.is_dir() => Place { dir: local.to_owned(), name: None, content: content_only },
         Ok(_) if is_dir => return Err(Failure::new(format!("cannot copy directory to file: {target}"))),
         Ok(_) => Place::named(local)?,
-        Err(_) if !is_dir && target.ends_with('/') => return Err(Failure::new(format!("no such directory: {target}"))),
+        Err(_) if !is_dir && target.ends_with('/') => {
+            return Err(Failure::new(format!("no such directory: {target}")));
+        }
         Err(_) => {
             let place = Place::named(local)?;
             if !place.dir.is_dir() {
-                return Err(Failure::new(format!("invalid output path: directory \"{}\" does not exist", place.dir.display())));
+                return Err(Failure::new(format!(
+                    "invalid output path: directory \"{}\" does not exist",
+                    place.dir.display()
+                )));
             }
             if is_dir {
                 std::fs::create_dir(local).map_err(file("create", local))?;
@@ -127,7 +147,9 @@ async fn download(session: &Session, given: &ArgMatches, container: &str, path: 
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(8);
     let owners = given.on("archive");
-    let unpacked = tokio::task::spawn_blocking(move || unpack(Incoming { receiver, piece: bytes::Bytes::new() }, &place, owners));
+    let unpacked = tokio::task::spawn_blocking(move || {
+        unpack(Incoming { receiver, piece: bytes::Bytes::new() }, &place, owners)
+    });
     while let Some(bytes) = chunks.next().await? {
         if sender.send(bytes).await.is_err() {
             break;
@@ -149,15 +171,26 @@ struct Place {
 
 impl Place {
     fn named(path: &Path) -> Result<Self, Failure> {
-        let name = path.file_name().ok_or_else(|| Failure::new(format!("invalid output path: {}", path.display())))?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| Failure::new(format!("invalid output path: {}", path.display())))?;
         let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self { dir: dir.to_owned(), name: Some(name.to_owned()), content: false })
     }
 
     /// The path below `dir`; `None` for the directory itself.
     fn path(&self, entry: &Path) -> Option<PathBuf> {
-        let mut parts = entry.components().filter(|part| !matches!(part, std::path::Component::CurDir));
-        let first = parts.next()?;
+        let mut parts = entry.components();
+        let mut first = parts.next()?;
+        // `x/.` comes without the first name: its content is all there is.
+        let rootless = matches!(first, std::path::Component::CurDir);
+        if rootless {
+            if self.content {
+                let rest: PathBuf = parts.collect();
+                return (!rest.as_os_str().is_empty()).then_some(rest);
+            }
+            first = parts.next()?;
+        }
         let rest: PathBuf = parts.collect();
         let out = match (&self.name, self.content) {
             (Some(name), _) => Path::new(name).join(rest),
@@ -217,11 +250,17 @@ fn rename<R: Read, W: std::io::Write>(
         let mut header = entry.header().clone();
         match header.entry_type() {
             tar::EntryType::Link => {
-                let target = entry.link_name()?.and_then(|target| name(&target)).ok_or_else(|| std::io::Error::other("a hard link leads nowhere"))?;
+                let target = entry
+                    .link_name()?
+                    .and_then(|target| name(&target))
+                    .ok_or_else(|| std::io::Error::other("a hard link leads nowhere"))?;
                 to.append_link(&mut header, &path, &target)?;
             }
             tar::EntryType::Symlink => {
-                let target = entry.link_name()?.ok_or_else(|| std::io::Error::other("a link leads nowhere"))?.into_owned();
+                let target = entry
+                    .link_name()?
+                    .ok_or_else(|| std::io::Error::other("a link leads nowhere"))?
+                    .into_owned();
                 to.append_link(&mut header, &path, &target)?;
             }
             _ => to.append_data(&mut header, &path, &mut entry)?,
@@ -257,8 +296,16 @@ async fn upload(session: &Session, given: &ArgMatches, path: &str, container: &s
         }
         let (dir, name) = if into {
             let resolved = std::fs::canonicalize(local).ok();
-            let own = if ends_in_directory(path) || base(path) == ".." { resolved.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()) } else { None };
-            let name = if path.ends_with("/.") || path == "." { ".".to_owned() } else { own.unwrap_or_else(|| base(path).to_owned()) };
+            let own = if ends_in_directory(path) || base(path) == ".." {
+                resolved.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
+            } else {
+                None
+            };
+            let name = if path.ends_with("/.") || path == "." {
+                ".".to_owned()
+            } else {
+                own.unwrap_or_else(|| base(path).to_owned())
+            };
             (target, name)
         } else {
             if found.is_some() && meta.is_dir() {
@@ -268,14 +315,20 @@ async fn upload(session: &Session, given: &ArgMatches, path: &str, container: &s
                 return Err(Failure::new(format!("no such directory: {container}:{target}")));
             }
             let trimmed = target.trim_end_matches('/');
-            let parent = trimmed.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
+            let parent = trimmed
+                .rsplit_once('/')
+                .map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
             (parent.to_owned(), base(trimmed).to_owned())
         };
         (dir, packed(local.to_owned(), name, follow, meta.is_dir())?)
     };
     let url = query(
         &format!("/containers/{}/archive", encode(container)),
-        [("path", dir), ("noOverwriteDirNonDir", "true".to_owned()), ("copyUIDGID", bit(given.on("archive")))],
+        [
+            ("path", dir),
+            ("noOverwriteDirNonDir", "true".to_owned()),
+            ("copyUIDGID", bit(given.on("archive"))),
+        ],
     );
     client.upload(Method::PUT, &url, &[("Content-Type", "application/x-tar")], body).await?;
     Ok(0)
@@ -289,7 +342,11 @@ fn packed(path: PathBuf, name: String, follow: bool, is_dir: bool) -> Result<cli
         let mut archive = tar::Builder::new(writer);
         archive.follow_symlinks(false);
         let path = if follow { std::fs::canonicalize(&path).unwrap_or(path) } else { path };
-        let packed = if is_dir { archive.append_dir_all(&name, &path) } else { archive.append_path_with_name(&path, &name) };
+        let packed = if is_dir {
+            archive.append_dir_all(&name, &path)
+        } else {
+            archive.append_path_with_name(&path, &name)
+        };
         // The outcome is there before the reader sees the end.
         let _ = sender.send(packed.and_then(|()| archive.finish()));
     });
@@ -327,9 +384,12 @@ mod tests {
 
     #[test]
     fn places() {
-        let place = |name: Option<&str>, content| Place { dir: "/d".into(), name: name.map(Into::into), content };
+        let place =
+            |name: Option<&str>, content| Place { dir: "/d".into(), name: name.map(Into::into), content };
         assert_eq!(place(Some("n"), false).path(Path::new("a/b")), Some("n/b".into()));
         assert_eq!(place(None, true).path(Path::new("a/b")), Some("b".into()));
+        assert_eq!(place(None, true).path(Path::new("./a/b")), Some("a/b".into()));
+        assert_eq!(place(None, true).path(Path::new("./")), None);
         assert_eq!(place(None, true).path(Path::new("a/")), None);
         assert_eq!(place(None, false).path(Path::new("./a/b")), Some("a/b".into()));
     }

@@ -55,14 +55,19 @@ async fn exec(session: Session, given: ArgMatches) -> Outcome {
         "AttachStdin": ends.stdin, "AttachStdout": !detach, "AttachStderr": !detach,
         "DetachKeys": given.text("detach-keys").unwrap_or_default(),
     });
-    let created = client.json(Method::POST, &format!("/containers/{}/exec", encode(container)), Some(&body)).await?;
+    let created =
+        client.json(Method::POST, &format!("/containers/{}/exec", encode(container)), Some(&body)).await?;
     let id = created["Id"].as_str().unwrap_or_default();
     let start = format!("/exec/{id}/start");
     if detach {
-        client.json(Method::POST, &start, Some(&json!({"Detach": true, "Tty": tty}))).await.map_err(not_run)?;
+        client
+            .json(Method::POST, &start, Some(&json!({"Detach": true, "Tty": tty})))
+            .await
+            .map_err(not_run)?;
         return Ok(0);
     }
-    let attached = client.hijack(&start, Some(&json!({"Detach": false, "Tty": tty}))).await.map_err(not_run)?;
+    let attached =
+        client.hijack(&start, Some(&json!({"Detach": false, "Tty": tty}))).await.map_err(not_run)?;
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
     if stream_until_over(client, &format!("/exec/{id}"), attached, ends, Some(keys)).await? == End::Detached {
         return Ok(0);

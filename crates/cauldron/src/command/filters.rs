@@ -25,7 +25,10 @@ pub fn filters(flags: &[String]) -> Result<String, Failure> {
 /// `a=1,b=2` of a labels object.
 pub fn labels(value: &Value) -> String {
     let pairs = value.as_object().into_iter().flatten();
-    pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",")
+    pairs
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// `1` for a query, or nothing.

@@ -3,7 +3,9 @@
 use super::container::pruned;
 use super::filters::{bit, filters};
 use super::pull::{Output, Progress, split};
-use crate::args::{Given, any, filter, flag, force, format, list, maybe, no_trunc, one, opt, quiet, some, prune_filter};
+use crate::args::{
+    Given, any, filter, flag, force, format, list, maybe, no_trunc, one, opt, prune_filter, quiet, some,
+};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome, file};
 use crate::render::list::{Listing, Style};
@@ -21,7 +23,17 @@ pub const VERBS: &[Verb] = &[
         top: &["images"],
         usage: "[REPOSITORY[:TAG]]",
         about: "List images",
-        args: || vec![flag("all", "a", "Show all images (default hides intermediate images)"), flag("digests", "", "Show digests"), filter(), format(), no_trunc(), quiet(), maybe("reference")],
+        args: || {
+            vec![
+                flag("all", "a", "Show all images (default hides intermediate images)"),
+                flag("digests", "", "Show digests"),
+                filter(),
+                format(),
+                no_trunc(),
+                quiet(),
+                maybe("reference"),
+            ]
+        },
         run: |session, given| Box::pin(images(session, given)),
         ..VERB
     },
@@ -31,7 +43,13 @@ pub const VERBS: &[Verb] = &[
         top: &["rmi"],
         usage: "IMAGE [IMAGE...]",
         about: "Remove one or more images",
-        args: || vec![flag("force", "f", "Force removal of the image"), flag("no-prune", "", "Do not delete untagged parents"), any("images")],
+        args: || {
+            vec![
+                flag("force", "f", "Force removal of the image"),
+                flag("no-prune", "", "Do not delete untagged parents"),
+                any("images"),
+            ]
+        },
         run: |session, given| Box::pin(rmi(session, given)),
         ..VERB
     },
@@ -51,7 +69,15 @@ pub const VERBS: &[Verb] = &[
         top: &["history"],
         usage: "IMAGE",
         about: "Show the history of an image",
-        args: || vec![format(), flag("human", "H", "Print sizes and dates in human readable format"), no_trunc(), quiet(), one("image")],
+        args: || {
+            vec![
+                format(),
+                flag("human", "H", "Print sizes and dates in human readable format"),
+                no_trunc(),
+                quiet(),
+                one("image"),
+            ]
+        },
         run: |session, given| Box::pin(history(session, given)),
         ..VERB
     },
@@ -62,7 +88,15 @@ pub const VERBS: &[Verb] = &[
         usage: "FILE|URL|- [REPOSITORY[:TAG]]",
         about: "Import the contents from a tarball to create a filesystem image",
         more: "Examples:\n  cauldron import rootfs.tar base:1\n  cauldron import -c 'CMD [\"sh\"]' - base < rootfs.tar",
-        args: || vec![list("change", "c", "list", "Apply Dockerfile instruction to the created image"), opt("message", "m", "string", "Set commit message for imported image"), opt("platform", "", "string", "Set platform of the image"), one("file"), maybe("image")],
+        args: || {
+            vec![
+                list("change", "c", "list", "Apply Dockerfile instruction to the created image"),
+                opt("message", "m", "string", "Set commit message for imported image"),
+                opt("platform", "", "string", "Set platform of the image"),
+                one("file"),
+                maybe("image"),
+            ]
+        },
         run: |session, given| Box::pin(import(session, given)),
         ..VERB
     },
@@ -73,10 +107,13 @@ pub const VERBS: &[Verb] = &[
         usage: "CONTAINER",
         about: "Export a container's filesystem as a tar archive",
         args: || vec![opt("output", "o", "string", "Write to a file, instead of STDOUT"), one("container")],
-        run: |session, given| Box::pin(async move {
-            let path = format!("/containers/{}/export", encode(given.text("container").unwrap_or_default()));
-            download(&session, &path, given.text("output")).await
-        }),
+        run: |session, given| {
+            Box::pin(async move {
+                let path =
+                    format!("/containers/{}/export", encode(given.text("container").unwrap_or_default()));
+                download(&session, &path, given.text("output")).await
+            })
+        },
         ..VERB
     },
     Verb {
@@ -86,11 +123,20 @@ pub const VERBS: &[Verb] = &[
         usage: "IMAGE [IMAGE...]",
         about: "Save one or more images to a tar archive",
         more: "Example:\n  cauldron save app:1 base | gzip > app.tar.gz",
-        args: || vec![opt("output", "o", "string", "Write to a file, instead of STDOUT"), opt("platform", "", "string", "Save only the given platform").hide(true), some("images")],
-        run: |session, given| Box::pin(async move {
-            let names: Vec<String> = given.texts("images").iter().map(|name| format!("names={}", encode(name))).collect();
-            download(&session, &format!("/images/get?{}", names.join("&")), given.text("output")).await
-        }),
+        args: || {
+            vec![
+                opt("output", "o", "string", "Write to a file, instead of STDOUT"),
+                opt("platform", "", "string", "Save only the given platform").hide(true),
+                some("images"),
+            ]
+        },
+        run: |session, given| {
+            Box::pin(async move {
+                let names: Vec<String> =
+                    given.texts("images").iter().map(|name| format!("names={}", encode(name))).collect();
+                download(&session, &format!("/images/get?{}", names.join("&")), given.text("output")).await
+            })
+        },
         ..VERB
     },
     Verb {
@@ -98,7 +144,13 @@ pub const VERBS: &[Verb] = &[
         names: &["load"],
         top: &["load"],
         about: "Load images from a tar archive or STDIN",
-        args: || vec![opt("input", "i", "string", "Read from tar archive file, instead of STDIN"), flag("quiet", "q", "Suppress the load output"), opt("platform", "", "string", "Load only the given platform").hide(true)],
+        args: || {
+            vec![
+                opt("input", "i", "string", "Read from tar archive file, instead of STDIN"),
+                flag("quiet", "q", "Suppress the load output"),
+                opt("platform", "", "string", "Load only the given platform").hide(true),
+            ]
+        },
         run: |session, given| Box::pin(load(session, given)),
         ..VERB
     },
@@ -106,7 +158,13 @@ pub const VERBS: &[Verb] = &[
         group: "image",
         names: &["prune"],
         about: "Remove unused images",
-        args: || vec![flag("all", "a", "Remove all unused images, not just dangling ones"), prune_filter(), force()],
+        args: || {
+            vec![
+                flag("all", "a", "Remove all unused images, not just dangling ones"),
+                prune_filter(),
+                force(),
+            ]
+        },
         run: |session, given| Box::pin(prune(session, given)),
         ..VERB
     },
@@ -124,7 +182,15 @@ pub const VERBS: &[Verb] = &[
         top: &["search"],
         usage: "TERM",
         about: "Search a registry for images",
-        args: || vec![filter(), format(), opt("limit", "", "int", "Max number of search results"), no_trunc(), one("term")],
+        args: || {
+            vec![
+                filter(),
+                format(),
+                opt("limit", "", "int", "Max number of search results"),
+                no_trunc(),
+                one("term"),
+            ]
+        },
         run: |session, given| Box::pin(search(session, given)),
         ..VERB
     },
@@ -135,14 +201,31 @@ fn name(reference: &str) -> String {
     encode(reference).replace("%2F", "/")
 }
 
-const IMAGES: Listing = Listing { table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}", headers: HEADERS };
-const DIGESTS: Listing = Listing { table: "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}", headers: HEADERS };
-const HEADERS: &[(&str, &str)] = &[("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("CreatedAt", "CREATED AT"), ("SharedSize", "SHARED SIZE"), ("UniqueSize", "UNIQUE SIZE")];
+const IMAGES: Listing =
+    Listing { table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}", headers: HEADERS };
+const DIGESTS: Listing = Listing {
+    table: "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+    headers: HEADERS,
+};
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
 
 async fn images(session: Session, given: ArgMatches) -> Outcome {
     let mut wanted = given.texts("filter");
     wanted.extend(given.text("reference").map(|reference| format!("reference={reference}")));
-    let path = query("/images/json", [("all", bit(given.on("all"))), ("filters", filters(&wanted)?), ("digests", bit(given.on("digests")))]);
+    let path = query(
+        "/images/json",
+        [
+            ("all", bit(given.on("all"))),
+            ("filters", filters(&wanted)?),
+            ("digests", bit(given.on("digests"))),
+        ],
+    );
     let found = session.client()?.get(&path).await?;
     let (now, full) = (session.now().0, given.on("no-trunc"));
     let mut rows = Vec::new();
@@ -154,21 +237,36 @@ async fn images(session: Session, given: ArgMatches) -> Outcome {
         rows.retain(|row: &Value| seen.insert(row["ID"].as_str().unwrap_or_default().to_owned()));
     }
     let listing = if given.on("digests") { DIGESTS } else { IMAGES };
-    session.out(&listing.render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?)?;
+    session.out(
+        &listing
+            .render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?,
+    )?;
     Ok(0)
 }
 
 /// One row a tag; `<none>` for what has none.
 fn image_rows(image: &Value, now: i64, full: bool, digests: bool) -> Vec<Value> {
     let list = |name: &str| -> Vec<String> {
-        image[name].as_array().into_iter().flatten().filter_map(Value::as_str).filter(|text| !text.starts_with("<none>")).map(str::to_owned).collect()
+        image[name]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .filter(|text| !text.starts_with("<none>"))
+            .map(str::to_owned)
+            .collect()
     };
     let id = image["Id"].as_str().unwrap_or_default();
     let created = image["Created"].as_i64().unwrap_or(0);
     let digest_of = list("RepoDigests");
-    let mut tags: Vec<(String, String)> = list("RepoTags").iter().map(|tag| split(tag)).map(|(name, tag)| (name.to_owned(), tag.to_owned())).collect();
+    let mut tags: Vec<(String, String)> = list("RepoTags")
+        .iter()
+        .map(|tag| split(tag))
+        .map(|(name, tag)| (name.to_owned(), tag.to_owned()))
+        .collect();
     if tags.is_empty() {
-        let repository = digest_of.first().and_then(|digest| digest.split_once('@')).map_or("<none>", |(name, _)| name);
+        let repository =
+            digest_of.first().and_then(|digest| digest.split_once('@')).map_or("<none>", |(name, _)| name);
         tags.push((repository.to_owned(), "<none>".to_owned()));
     }
     tags.into_iter().map(|(repository, tag)| {
@@ -193,7 +291,10 @@ async fn rmi(session: Session, given: ArgMatches) -> Outcome {
     }
     let mut code = 0;
     for image in images {
-        let path = query(&format!("/images/{}", name(&image)), [("force", bit(given.on("force"))), ("noprune", bit(given.on("no-prune")))]);
+        let path = query(
+            &format!("/images/{}", name(&image)),
+            [("force", bit(given.on("force"))), ("noprune", bit(given.on("no-prune")))],
+        );
         match client.json(Method::DELETE, &path, None).await {
             Ok(deleted) => {
                 for item in deleted.as_array().into_iter().flatten() {
@@ -219,14 +320,22 @@ async fn rmi(session: Session, given: ArgMatches) -> Outcome {
 
 async fn tag(session: Session, given: ArgMatches) -> Outcome {
     let (repo, tag) = split(given.text("target").unwrap_or_default());
-    let path = query(&format!("/images/{}/tag", name(given.text("source").unwrap_or_default())), [("repo", repo.to_owned()), ("tag", tag.to_owned())]);
+    let path = query(
+        &format!("/images/{}/tag", name(given.text("source").unwrap_or_default())),
+        [("repo", repo.to_owned()), ("tag", tag.to_owned())],
+    );
     session.client()?.post(&path).await?;
     Ok(0)
 }
 
 const HISTORY: Listing = Listing {
     table: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
-    headers: &[("ID", "IMAGE"), ("CreatedSince", "CREATED"), ("CreatedAt", "CREATED AT"), ("CreatedBy", "CREATED BY")],
+    headers: &[
+        ("ID", "IMAGE"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedAt", "CREATED AT"),
+        ("CreatedBy", "CREATED BY"),
+    ],
 };
 
 async fn history(session: Session, given: ArgMatches) -> Outcome {
@@ -246,7 +355,10 @@ async fn history(session: Session, given: ArgMatches) -> Outcome {
             "Comment": step["Comment"].as_str().unwrap_or_default(),
         })
     }).collect();
-    session.out(&HISTORY.render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?)?;
+    session.out(
+        &HISTORY
+            .render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?,
+    )?;
     Ok(0)
 }
 
@@ -286,18 +398,22 @@ async fn import(session: Session, given: ArgMatches) -> Outcome {
     let (repo, tag) = given.text("image").map_or(("", ""), split);
     let remote = from.starts_with("http://") || from.starts_with("https://");
     let text = |name: &str| given.text(name).unwrap_or_default().to_owned();
-    let mut path = query("/images/create", [
-        ("fromSrc", if remote { from } else { "-" }.to_owned()),
-        ("repo", repo.to_owned()),
-        ("tag", tag.to_owned()),
-        ("message", text("message")),
-        ("platform", text("platform")),
-    ]);
+    let mut path = query(
+        "/images/create",
+        [
+            ("fromSrc", if remote { from } else { "-" }.to_owned()),
+            ("repo", repo.to_owned()),
+            ("tag", tag.to_owned()),
+            ("message", text("message")),
+            ("platform", text("platform")),
+        ],
+    );
     for change in given.texts("change") {
         path.push_str(&format!("&changes={}", encode(&change)));
     }
     let body = body_of(if remote { Box::new(std::io::empty()) } else { source(from)? });
-    let response = session.client()?.upload(Method::POST, &path, &[("Content-Type", "application/x-tar")], body).await?;
+    let response =
+        session.client()?.upload(Method::POST, &path, &[("Content-Type", "application/x-tar")], body).await?;
     Progress::new(Output::Stdout, false).follow(Lines::new(response)).await?;
     Ok(0)
 }
@@ -309,7 +425,10 @@ async fn load(session: Session, given: ArgMatches) -> Outcome {
     }
     let quiet = given.on("quiet") || !crate::stream::is_terminal(std::io::stdout());
     let path = query("/images/load", [("quiet", if quiet { "1" } else { "0" }.to_owned())]);
-    let response = session.client()?.upload(Method::POST, &path, &[("Content-Type", "application/x-tar")], body_of(source(from)?)).await?;
+    let response = session
+        .client()?
+        .upload(Method::POST, &path, &[("Content-Type", "application/x-tar")], body_of(source(from)?))
+        .await?;
     Progress::new(Output::Stdout, false).follow(Lines::new(response)).await?;
     Ok(0)
 }
@@ -329,7 +448,15 @@ async fn download(session: &Session, path: &str, output: Option<&str>) -> Outcom
     let target = std::path::Path::new(output);
     // A device or a pipe is written as it is; a file appears when it is complete.
     let whole = std::fs::symlink_metadata(target).map_or(true, |found| found.is_file());
-    let part = if whole { target.with_file_name(format!(".{}.{}", target.file_name().unwrap_or_default().to_string_lossy(), std::process::id())) } else { target.to_owned() };
+    let part = if whole {
+        target.with_file_name(format!(
+            ".{}.{}",
+            target.file_name().unwrap_or_default().to_string_lossy(),
+            std::process::id()
+        ))
+    } else {
+        target.to_owned()
+    };
     let write = async {
         let mut out = std::fs::File::create(&part).map_err(file("create", &part))?;
         while let Some(bytes) = chunks.next().await? {
@@ -350,25 +477,40 @@ async fn download(session: &Session, path: &str, output: Option<&str>) -> Outcom
 
 async fn prune(session: Session, given: ArgMatches) -> Outcome {
     let all = given.on("all");
-    let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
-    if !given.on("force") && !session.confirm(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue?")) {
+    let what = if all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    };
+    if !given.on("force")
+        && !session.confirm(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue?"))
+    {
         return Ok(0);
     }
     let mut wanted = given.texts("filter");
     if !wanted.iter().any(|filter| filter.starts_with("dangling=")) {
         wanted.push(format!("dangling={}", if all { "false" } else { "true" }));
     }
-    let answer = session.client()?.json(Method::POST, &query("/images/prune", [("filters", filters(&wanted)?)]), None).await?;
-    session.out(&pruned("Deleted Images:", &deleted_images(&answer["ImagesDeleted"]), &answer["SpaceReclaimed"]))?;
+    let answer = session
+        .client()?
+        .json(Method::POST, &query("/images/prune", [("filters", filters(&wanted)?)]), None)
+        .await?;
+    session.out(&pruned(
+        "Deleted Images:",
+        &deleted_images(&answer["ImagesDeleted"]),
+        &answer["SpaceReclaimed"],
+    ))?;
     Ok(0)
 }
 
 /// `untagged: x` and `deleted: y` lines.
 pub fn deleted_images(items: &Value) -> Value {
-    let lines = items.as_array().into_iter().flatten().filter_map(|item| match (item["Untagged"].as_str(), item["Deleted"].as_str()) {
-        (Some(id), _) => Some(format!("untagged: {id}")),
-        (_, Some(id)) => Some(format!("deleted: {id}")),
-        _ => None,
+    let lines = items.as_array().into_iter().flatten().filter_map(|item| {
+        match (item["Untagged"].as_str(), item["Deleted"].as_str()) {
+            (Some(id), _) => Some(format!("untagged: {id}")),
+            (_, Some(id)) => Some(format!("deleted: {id}")),
+            _ => None,
+        }
     });
     Value::from(lines.collect::<Vec<_>>())
 }
@@ -384,16 +526,27 @@ async fn bootstrap(session: Session, given: ArgMatches) -> Outcome {
 /// A foreign engine does not have `/cauldron/v1`.
 pub fn only_here(error: client::Error) -> Failure {
     if error.status() == Some(404) && error.to_string().contains("page not found") {
-        return Failure::new("this engine cannot do that: it is not a Cauldron\nWithout -H, DOCKER_HOST or a context the engine is this process");
+        return Failure::new(
+            "this engine cannot do that: it is not a Cauldron\nWithout -H, DOCKER_HOST or a context the engine is this process",
+        );
     }
     error.into()
 }
 
-const SEARCH: Listing = Listing { table: "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}", headers: &[("StarCount", "STARS"), ("IsOfficial", "OFFICIAL")] };
+const SEARCH: Listing = Listing {
+    table: "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
+    headers: &[("StarCount", "STARS"), ("IsOfficial", "OFFICIAL")],
+};
 
 async fn search(session: Session, given: ArgMatches) -> Outcome {
     let text = |name: &str| given.text(name).unwrap_or_default().to_owned();
-    let found = session.client()?.get(&query("/images/search", [("term", text("term")), ("limit", text("limit")), ("filters", filters(&given.texts("filter"))?)])).await?;
+    let found = session
+        .client()?
+        .get(&query(
+            "/images/search",
+            [("term", text("term")), ("limit", text("limit")), ("filters", filters(&given.texts("filter"))?)],
+        ))
+        .await?;
     let full = given.on("no-trunc");
     let rows: Vec<Value> = found.as_array().into_iter().flatten().map(|item| {
         let description = item["description"].as_str().unwrap_or_default().replace('\n', " ");
@@ -402,6 +555,7 @@ async fn search(session: Session, given: ArgMatches) -> Outcome {
             "StarCount": item["star_count"].to_string(), "IsOfficial": if item["is_official"].as_bool().unwrap_or(false) { "[OK]" } else { "" },
         })
     }).collect();
-    session.out(&SEARCH.render(&rows, &Style { format: given.text("format"), quiet: false, key: "Name" })?)?;
+    session
+        .out(&SEARCH.render(&rows, &Style { format: given.text("format"), quiet: false, key: "Name" })?)?;
     Ok(0)
 }

@@ -20,8 +20,13 @@ fn args() -> Vec<Arg> {
     ]
 }
 
-const INSPECT: Verb =
-    Verb { names: &["inspect"], usage: "NAME|ID [NAME|ID...]", about: "Display detailed information", args, ..VERB };
+const INSPECT: Verb = Verb {
+    names: &["inspect"],
+    usage: "NAME|ID [NAME|ID...]",
+    about: "Display detailed information",
+    args,
+    ..VERB
+};
 
 pub const VERBS: &[Verb] = &[
     Verb {
@@ -50,16 +55,36 @@ pub const VERBS: &[Verb] = &[
         },
         ..INSPECT
     },
-    Verb { group: "container", run: |session, given| Box::pin(inspect(session, given, vec!["container"])), ..INSPECT },
-    Verb { group: "image", run: |session, given| Box::pin(inspect(session, given, vec!["image"])), ..INSPECT },
-    Verb { group: "network", run: |session, given| Box::pin(inspect(session, given, vec!["network"])), ..INSPECT },
-    Verb { group: "volume", run: |session, given| Box::pin(inspect(session, given, vec!["volume"])), ..INSPECT },
+    Verb {
+        group: "container",
+        run: |session, given| Box::pin(inspect(session, given, vec!["container"])),
+        ..INSPECT
+    },
+    Verb {
+        group: "image",
+        run: |session, given| Box::pin(inspect(session, given, vec!["image"])),
+        ..INSPECT
+    },
+    Verb {
+        group: "network",
+        run: |session, given| Box::pin(inspect(session, given, vec!["network"])),
+        ..INSPECT
+    },
+    Verb {
+        group: "volume",
+        run: |session, given| Box::pin(inspect(session, given, vec!["volume"])),
+        ..INSPECT
+    },
 ];
 
 async fn find(client: &Client, name: &str, kinds: &[&str], sized: bool) -> Result<String, Failure> {
     for kind in kinds {
         let path = match *kind {
-            "container" => format!("/containers/{}/json{}", encode(name), if sized { format!("?size={}", bit(true)) } else { String::new() }),
+            "container" => format!(
+                "/containers/{}/json{}",
+                encode(name),
+                if sized { format!("?size={}", bit(true)) } else { String::new() }
+            ),
             // A name keeps its slashes: the API's path has them.
             "image" => format!("/images/{}/json", encode(name).replace("%2F", "/")),
             "network" => format!("/networks/{}", encode(name)),
@@ -67,7 +92,8 @@ async fn find(client: &Client, name: &str, kinds: &[&str], sized: bool) -> Resul
         };
         match client.bytes(Method::GET, &path, None).await {
             Ok(bytes) => return Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
-            Err(error) if kinds.len() > 1 && (error.status() == Some(404) || error.status() == Some(400)) => {}
+            Err(error) if kinds.len() > 1 && (error.status() == Some(404) || error.status() == Some(400)) => {
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -100,7 +126,8 @@ async fn inspect(session: Session, given: ArgMatches, kinds: Vec<&'static str>) 
                     session.line(&text)?;
                     continue;
                 }
-                let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| Failure::new(format!("malformed answer: {error}")))?;
+                let value: serde_json::Value = serde_json::from_str(&text)
+                    .map_err(|error| Failure::new(format!("malformed answer: {error}")))?;
                 session.line(&template.render(&value)?)?;
             }
         }

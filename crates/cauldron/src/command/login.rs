@@ -43,7 +43,8 @@ pub const VERBS: &[Verb] = &[
 fn config(session: &Session) -> Result<Value, Failure> {
     let path = session.docker_config().join("config.json");
     match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("loading config file: {}: {error}", path.display()))),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::new(format!("loading config file: {}: {error}", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(json!({})),
         Err(error) => Err(file("loading config file", &path)(error)),
     }
@@ -59,17 +60,30 @@ pub fn stored(session: &Session, host: &str) -> Result<Option<Value>, Failure> {
     if let Some(helper) = helper.filter(|helper| !helper.is_empty() && !helper.contains('/')) {
         return Ok(from_helper(helper, host));
     }
-    let keys = [host.to_owned(), format!("https://{host}"), format!("http://{host}"), format!("https://{host}/v1/"), format!("https://{host}/v2/")];
-    let Some(entry) = keys.iter().map(|key| &config["auths"][key.as_str()]).find(|entry| entry.is_object()) else {
+    let keys = [
+        host.to_owned(),
+        format!("https://{host}"),
+        format!("http://{host}"),
+        format!("https://{host}/v1/"),
+        format!("https://{host}/v2/"),
+    ];
+    let Some(entry) = keys.iter().map(|key| &config["auths"][key.as_str()]).find(|entry| entry.is_object())
+    else {
         return Ok(None);
     };
-    let decoded = entry["auth"].as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let decoded =
+        entry["auth"].as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
     let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let (name, password) = match decoded.as_deref().and_then(|text| text.split_once(':')) {
         Some((name, password)) => (name.to_owned(), password.trim_end_matches('\0').to_owned()),
-        None => (entry["username"].as_str().unwrap_or_default().to_owned(), entry["password"].as_str().unwrap_or_default().to_owned()),
+        None => (
+            entry["username"].as_str().unwrap_or_default().to_owned(),
+            entry["password"].as_str().unwrap_or_default().to_owned(),
+        ),
     };
-    Ok(Some(json!({"username": name, "password": password, "serveraddress": host, "identitytoken": entry["identitytoken"].as_str().unwrap_or_default()})))
+    Ok(Some(
+        json!({"username": name, "password": password, "serveraddress": host, "identitytoken": entry["identitytoken"].as_str().unwrap_or_default()}),
+    ))
 }
 
 /// `docker-credential-NAME get`: the host on stdin, JSON on stdout.
@@ -106,7 +120,11 @@ fn save(session: &Session, config: &Value) -> Result<(), Failure> {
 fn host(given: &ArgMatches) -> String {
     match given.text("server") {
         None | Some("docker.io" | "index.docker.io") => HUB.to_owned(),
-        Some(server) => server.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/').to_owned(),
+        Some(server) => server
+            .trim_start_matches("https://")
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned(),
     }
 }
 
@@ -117,7 +135,9 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
             return Err("--password and --password-stdin are mutually exclusive".into());
         }
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         Some(text.trim_end_matches(['\n', '\r']).to_owned())
     } else {
         given.text("password").map(str::to_owned)
@@ -129,13 +149,15 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
     let answer = session.client()?.json(Method::POST, "/auth", Some(&body)).await?;
     let mut config = config(&session)?;
     let token = answer["IdentityToken"].as_str().unwrap_or_default();
-    let mut entry = json!({"auth": base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"))});
+    let mut entry =
+        json!({"auth": base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"))});
     if !token.is_empty() {
         entry["identitytoken"] = token.into();
     }
     config["auths"][host.as_str()] = entry;
     save(&session, &config)?;
-    session.line(answer["Status"].as_str().filter(|status| !status.is_empty()).unwrap_or("Login Succeeded"))?;
+    session
+        .line(answer["Status"].as_str().filter(|status| !status.is_empty()).unwrap_or("Login Succeeded"))?;
     Ok(0)
 }
 

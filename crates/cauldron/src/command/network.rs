@@ -79,7 +79,13 @@ pub const VERBS: &[Verb] = &[
         names: &["disconnect"],
         usage: "NETWORK CONTAINER",
         about: "Disconnect a container from a network",
-        args: || vec![flag("force", "f", "Force the container to disconnect from a network"), one("network"), one("container")],
+        args: || {
+            vec![
+                flag("force", "f", "Force the container to disconnect from a network"),
+                one("network"),
+                one("container"),
+            ]
+        },
         run: |session, given| Box::pin(disconnect(session, given)),
         ..NETWORK
     },
@@ -93,7 +99,8 @@ pub const VERBS: &[Verb] = &[
 ];
 
 async fn create(session: Session, given: ArgMatches) -> Outcome {
-    let (subnets, gateways, ranges) = (given.texts("subnet"), given.texts("gateway"), given.texts("ip-range"));
+    let (subnets, gateways, ranges) =
+        (given.texts("subnet"), given.texts("gateway"), given.texts("ip-range"));
     if subnets.is_empty() && (!gateways.is_empty() || !ranges.is_empty()) {
         return Err("every ip-range or gateway must have a corresponding subnet".into());
     }
@@ -102,8 +109,12 @@ async fn create(session: Session, given: ArgMatches) -> Outcome {
     for (key, values) in [("Gateway", gateways), ("IPRange", ranges)] {
         for value in values {
             let six = value.contains(':');
-            let pool = pools.iter_mut().find(|pool| pool[key].is_null() && pool["Subnet"].as_str().is_some_and(|subnet| subnet.contains(':') == six));
-            pool.ok_or_else(|| Failure::new(format!("no matching subnet for {value}")))?[key] = Value::from(value.as_str());
+            let pool = pools.iter_mut().find(|pool| {
+                pool[key].is_null()
+                    && pool["Subnet"].as_str().is_some_and(|subnet| subnet.contains(':') == six)
+            });
+            pool.ok_or_else(|| Failure::new(format!("no matching subnet for {value}")))?[key] =
+                Value::from(value.as_str());
         }
     }
     let body = json!({
@@ -123,7 +134,8 @@ const NETWORKS: Listing = Listing {
 };
 
 async fn ls(session: Session, given: ArgMatches) -> Outcome {
-    let found = session.client()?.get(&query("/networks", [("filters", filters(&given.texts("filter"))?)])).await?;
+    let found =
+        session.client()?.get(&query("/networks", [("filters", filters(&given.texts("filter"))?)])).await?;
     let full = given.on("no-trunc");
     let mut rows: Vec<Value> = found
         .as_array()
@@ -142,7 +154,10 @@ async fn ls(session: Session, given: ArgMatches) -> Outcome {
         })
         .collect();
     rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
-    session.out(&NETWORKS.render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?)?;
+    session.out(
+        &NETWORKS
+            .render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" })?,
+    )?;
     Ok(0)
 }
 
@@ -185,13 +200,17 @@ async fn prune(session: Session, given: ArgMatches) -> Outcome {
     if !given.on("force") && !session.confirm("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?") {
         return Ok(0);
     }
-    let answer = session.client()?.json(Method::POST, &query("/networks/prune", [("filters", filters(&given.texts("filter"))?)]), None).await?;
+    let answer = session
+        .client()?
+        .json(Method::POST, &query("/networks/prune", [("filters", filters(&given.texts("filter"))?)]), None)
+        .await?;
     session.out(&pruned(&answer))?;
     Ok(0)
 }
 
 /// What was removed; nothing where nothing was.
 fn pruned(answer: &Value) -> String {
-    let names: Vec<&str> = answer["NetworksDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let names: Vec<&str> =
+        answer["NetworksDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) }
 }

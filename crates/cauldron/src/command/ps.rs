@@ -64,7 +64,8 @@ async fn ps(session: Session, given: ArgMatches) -> Outcome {
     let found = session.client()?.get(&path).await?;
     let now = session.now().0;
     let full = given.on("no-trunc");
-    let rows: Vec<Value> = found.as_array().into_iter().flatten().map(|container| row(container, now, full, sized)).collect();
+    let rows: Vec<Value> =
+        found.as_array().into_iter().flatten().map(|container| row(container, now, full, sized)).collect();
     let listing = if given.on("size") { WITH_SIZE } else { TABLE };
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" };
     session.out(&listing.render(&rows, &style)?)?;
@@ -75,7 +76,13 @@ fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
     let text = |name: &str| container[name].as_str().unwrap_or_default().to_owned();
     let id = text("Id");
     let created = container["Created"].as_i64().unwrap_or(0);
-    let mut names: Vec<&str> = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str).map(|name| name.trim_start_matches('/')).collect();
+    let mut names: Vec<&str> = container["Names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|name| name.trim_start_matches('/'))
+        .collect();
     if !full {
         // A link's alias is `parent/alias`.
         names.retain(|name| !name.contains('/'));
@@ -87,16 +94,40 @@ fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
         image if !full => image.split_once('@').map_or(image.clone(), |(name, _)| name.to_owned()),
         image => image,
     };
-    let mounts: Vec<String> = container["Mounts"].as_array().into_iter().flatten().map(|mount| {
-        let name = mount["Name"].as_str().filter(|name| !name.is_empty()).or_else(|| mount["Source"].as_str()).unwrap_or_default();
-        if full { name.to_owned() } else { table::ellipsis(name, 15) }
-    }).collect();
-    let local = container["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Driver"] == "local").count();
-    let mut networks: Vec<&String> = container["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    let mounts: Vec<String> = container["Mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|mount| {
+            let name = mount["Name"]
+                .as_str()
+                .filter(|name| !name.is_empty())
+                .or_else(|| mount["Source"].as_str())
+                .unwrap_or_default();
+            if full { name.to_owned() } else { table::ellipsis(name, 15) }
+        })
+        .collect();
+    let local = container["Mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|mount| mount["Driver"] == "local")
+        .count();
+    let mut networks: Vec<&String> = container["NetworkSettings"]["Networks"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .collect();
     networks.sort();
     let size = if sized {
-        let (rw, root) = (container["SizeRw"].as_i64().unwrap_or(0), container["SizeRootFs"].as_i64().unwrap_or(0));
-        if root > 0 { format!("{} (virtual {})", size::human(rw), size::human(root)) } else { size::human(rw) }
+        let (rw, root) =
+            (container["SizeRw"].as_i64().unwrap_or(0), container["SizeRootFs"].as_i64().unwrap_or(0));
+        if root > 0 {
+            format!("{} (virtual {})", size::human(rw), size::human(root))
+        } else {
+            size::human(rw)
+        }
     } else {
         "0B".to_owned()
     };
@@ -115,11 +146,16 @@ fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
 
 /// `0.0.0.0:8080->80/tcp, 81/tcp`, ranges gathered.
 pub fn ports(ports: &Value) -> String {
-    let mut list: Vec<(u64, u64, String, String)> = ports.as_array().into_iter().flatten().map(|port| {
-        let number = |name: &str| port[name].as_u64().unwrap_or(0);
-        let text = |name: &str| port[name].as_str().unwrap_or_default().to_owned();
-        (number("PrivatePort"), number("PublicPort"), text("IP"), text("Type"))
-    }).collect();
+    let mut list: Vec<(u64, u64, String, String)> = ports
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|port| {
+            let number = |name: &str| port[name].as_u64().unwrap_or(0);
+            let text = |name: &str| port[name].as_str().unwrap_or_default().to_owned();
+            (number("PrivatePort"), number("PublicPort"), text("IP"), text("Type"))
+        })
+        .collect();
     list.sort_by(|a, b| (&a.3, &a.2, a.0, a.1).cmp(&(&b.3, &b.2, b.0, b.1)));
     let mut groups: Vec<(u64, u64, u64, String, String)> = Vec::new();
     for (private, public, address, kind) in list {
@@ -133,7 +169,8 @@ pub fn ports(ports: &Value) -> String {
         groups.push((private, private, public, address, kind));
     }
     let one = |(first, last, host, address, kind): &(u64, u64, u64, String, String)| {
-        let range = |first: u64, last: u64| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let range =
+            |first: u64, last: u64| if first == last { first.to_string() } else { format!("{first}-{last}") };
         if *host == 0 {
             return format!("{}/{kind}", range(*first, *last));
         }
@@ -150,8 +187,14 @@ mod tests {
     #[test]
     fn port_lists() {
         let port = |private: u64, public: u64, ip: &str| json!({"PrivatePort": private, "PublicPort": public, "IP": ip, "Type": "tcp"});
-        assert_eq!(ports(&json!([port(80, 8080, "0.0.0.0"), port(80, 8080, "::")])), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+        assert_eq!(
+            ports(&json!([port(80, 8080, "0.0.0.0"), port(80, 8080, "::")])),
+            "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"
+        );
         assert_eq!(ports(&json!([port(81, 0, ""), port(80, 0, "")])), "80-81/tcp");
-        assert_eq!(ports(&json!([port(80, 8080, "0.0.0.0"), port(81, 8081, "0.0.0.0")])), "0.0.0.0:8080-8081->80-81/tcp");
+        assert_eq!(
+            ports(&json!([port(80, 8080, "0.0.0.0"), port(81, 8081, "0.0.0.0")])),
+            "0.0.0.0:8080-8081->80-81/tcp"
+        );
     }
 }

@@ -92,7 +92,8 @@ async fn request(session: &Session, image: &str, tag: &str, platform: &str) -> R
     );
     let auth = auth(session, image)?;
     let (_, empty) = client::body_channel(1);
-    let response = session.client()?.upload(Method::POST, &path, &[("X-Registry-Auth", &auth)], empty).await?;
+    let response =
+        session.client()?.upload(Method::POST, &path, &[("X-Registry-Auth", &auth)], empty).await?;
     Ok(Lines::new(response))
 }
 
@@ -130,7 +131,10 @@ async fn pull(session: Session, given: ArgMatches) -> Outcome {
         tag => format!("{name}:{tag}"),
     };
     let first = full.split('/').next().unwrap_or_default();
-    let canonical = match (full.contains('/'), full.contains('/') && (first.contains(['.', ':']) || first == "localhost")) {
+    let canonical = match (
+        full.contains('/'),
+        full.contains('/') && (first.contains(['.', ':']) || first == "localhost"),
+    ) {
         (_, true) => full,
         (true, false) => format!("docker.io/{full}"),
         (false, _) => format!("docker.io/library/{full}"),
@@ -155,7 +159,8 @@ async fn push(session: Session, given: ArgMatches) -> Outcome {
     let auth = auth(&session, image)?;
     let path = query(&format!("/images/{name}/push"), [("tag", encode(tag))]);
     let (_, empty) = client::body_channel(1);
-    let response = session.client()?.upload(Method::POST, &path, &[("X-Registry-Auth", &auth)], empty).await?;
+    let response =
+        session.client()?.upload(Method::POST, &path, &[("X-Registry-Auth", &auth)], empty).await?;
     Progress::new(Output::Stdout, quiet).follow(Lines::new(response)).await?;
     if quiet {
         session.line(image)?;
@@ -200,11 +205,16 @@ impl Progress {
     pub async fn follow(mut self, mut lines: Lines) -> Result<Vec<Value>, Failure> {
         let mut aux = Vec::new();
         while let Some(message) = lines.next().await? {
-            if let Some(error) = message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str()) {
+            if let Some(error) =
+                message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str())
+            {
                 let mut failure = Failure::new(error);
                 failure.from_engine = true;
                 let _ = std::io::stderr().write_all(self.held.as_bytes());
-                failure.code = message["errorDetail"]["code"].as_u64().and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0);
+                failure.code = message["errorDetail"]["code"]
+                    .as_u64()
+                    .and_then(|code| u8::try_from(code).ok())
+                    .filter(|code| *code > 0);
                 return Err(failure);
             }
             if !message["aux"].is_null() {
@@ -228,7 +238,8 @@ impl Progress {
         const HELD: usize = 1024 * 1024;
         self.held.push_str(text);
         if self.held.len() > HELD
-            && let Some(at) = self.held.bytes().skip(self.held.len() - HELD / 2).position(|byte| byte == b'\n')
+            && let Some(at) =
+                self.held.bytes().skip(self.held.len() - HELD / 2).position(|byte| byte == b'\n')
         {
             self.held.drain(..=self.held.len() - HELD / 2 + at);
         }
@@ -269,7 +280,9 @@ impl Progress {
 
     fn write(&self, text: &str) -> Result<(), Failure> {
         let written = match self.output {
-            Output::Stdout => std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()),
+            Output::Stdout => {
+                std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush())
+            }
             Output::Stderr => std::io::stderr().write_all(text.as_bytes()),
         };
         written.map_err(|_| Failure::silent(141))
@@ -281,7 +294,13 @@ fn bar(current: i64, total: i64) -> String {
         return size::human(current);
     }
     let filled = usize::try_from((current.clamp(0, total) * 30) / total).unwrap_or(0);
-    format!("[{}>{}] {}/{}", "=".repeat(filled), " ".repeat(30 - filled), size::human(current), size::human(total))
+    format!(
+        "[{}>{}] {}/{}",
+        "=".repeat(filled),
+        " ".repeat(30 - filled),
+        size::human(current),
+        size::human(total)
+    )
 }
 
 #[cfg(test)]

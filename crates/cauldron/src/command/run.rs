@@ -99,7 +99,9 @@ async fn create(session: &Session, given: &ArgMatches, request: &create::Request
     }
     let policy = given.text("pull").unwrap_or("missing");
     if !["always", "missing", "never", ""].contains(&policy) {
-        return Err(Failure::new(format!("invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\"")));
+        return Err(Failure::new(format!(
+            "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
+        )));
     }
     let platform = given.text("platform").unwrap_or_default();
     if policy == "always" {
@@ -109,7 +111,11 @@ async fn create(session: &Session, given: &ArgMatches, request: &create::Request
     let name = given.text("name").unwrap_or_default().to_owned();
     let path = query("/containers/create", [("name", name), ("platform", platform.to_owned())]);
     let answer = match client.json(Method::POST, &path, Some(&body)).await {
-        Err(error) if error.status() == Some(404) && policy != "never" && error.to_string().contains("No such image") => {
+        Err(error)
+            if error.status() == Some(404)
+                && policy != "never"
+                && error.to_string().contains("No such image") =>
+        {
             session.say(&format!("Unable to find image '{}' locally", pull::familiar(&request.image)));
             pull::to_stderr(session, &request.image, platform, given.on("quiet")).await?;
             client.json(Method::POST, &path, Some(&body)).await?
@@ -150,7 +156,11 @@ fn ends(given: &ArgMatches, tty: bool) -> Result<Ends, Failure> {
             "stdin" => ends.stdin = true,
             "stdout" => ends.stdout = true,
             "stderr" => ends.stderr = true,
-            _ => return Err(Failure::new(format!("valid streams are STDIN, STDOUT and STDERR: {name}")).code(125)),
+            _ => {
+                return Err(
+                    Failure::new(format!("valid streams are STDIN, STDOUT and STDERR: {name}")).code(125)
+                );
+            }
         }
     }
     if names.is_empty() {
@@ -176,7 +186,8 @@ async fn run(session: Session, given: ArgMatches) -> Outcome {
     body.tty = Some(tty);
     if !detach {
         body.stdin_once = Some(given.on("interactive"));
-        (body.attach_stdin, body.attach_stdout, body.attach_stderr) = (Some(ends.stdin), Some(ends.stdout), Some(ends.stderr));
+        (body.attach_stdin, body.attach_stdout, body.attach_stderr) =
+            (Some(ends.stdin), Some(ends.stdout), Some(ends.stderr));
     }
     if tty && let (Some((rows, columns)), Some(host)) = (stream::size(), body.host_config.as_mut()) {
         host.console_size = Some(vec![rows.into(), columns.into()]);
@@ -193,11 +204,19 @@ async fn run(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// Attach, wait, start, stream.
-async fn foreground(client: &Client, id: &str, ends: Ends, keys: DetachKeys, proxy: bool, removed: bool) -> Outcome {
+async fn foreground(
+    client: &Client,
+    id: &str,
+    ends: Ends,
+    keys: DetachKeys,
+    proxy: bool,
+    removed: bool,
+) -> Outcome {
     let attached = client.hijack(&attach_path(id, ends), None).await?;
     let condition = if removed { "removed" } else { "next-exit" };
     // The engine answers with its headers as soon as it waits, so the exit cannot be missed.
-    let wait = client.call(Method::POST, &format!("/containers/{id}/wait?condition={condition}"), None).await?;
+    let wait =
+        client.call(Method::POST, &format!("/containers/{id}/wait?condition={condition}"), None).await?;
     let signals = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
     if let Err(error) = client.post(&format!("/containers/{id}/start")).await {
         return Err(not_started(error));
@@ -242,7 +261,12 @@ fn attach_path(id: &str, ends: Ends) -> String {
     let bit = |on: bool| if on { "1".to_owned() } else { String::new() };
     query(
         &format!("/containers/{}/attach", encode(id)),
-        [("stream", "1".to_owned()), ("stdin", bit(ends.stdin)), ("stdout", bit(ends.stdout)), ("stderr", bit(ends.stderr))],
+        [
+            ("stream", "1".to_owned()),
+            ("stdin", bit(ends.stdin)),
+            ("stdout", bit(ends.stdout)),
+            ("stderr", bit(ends.stderr)),
+        ],
     )
 }
 
@@ -264,9 +288,19 @@ pub(super) fn code(value: &Value) -> u8 {
 /// The exit code of a container that could not be started: Docker's table over Docker's texts.
 fn not_started(error: client::Error) -> Failure {
     let text = error.to_string();
-    let code = if ["executable file not found", "no such file or directory", "system cannot find the file specified"].iter().any(|known| text.contains(known)) {
+    let code = if [
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    ]
+    .iter()
+    .any(|known| text.contains(known))
+    {
         127
-    } else if ["permission denied", "is a directory", "exec format error"].iter().any(|known| text.to_lowercase().contains(known)) {
+    } else if ["permission denied", "is a directory", "exec format error"]
+        .iter()
+        .any(|known| text.to_lowercase().contains(known))
+    {
         126
     } else {
         125
@@ -279,7 +313,9 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("containers");
     if !given.on("attach") && !given.on("interactive") {
         return session
-            .each(&names, |name| async move { Ok(client.post(&format!("/containers/{}/start", encode(&name))).await?) })
+            .each(&names, |name| async move {
+                Ok(client.post(&format!("/containers/{}/start", encode(&name))).await?)
+            })
             .await;
     }
     let [name] = names.as_slice() else {
@@ -290,7 +326,9 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let stdin = given.on("interactive") && found["Config"]["OpenStdin"].as_bool().unwrap_or(false);
     let id = found["Id"].as_str().unwrap_or(name);
     if found["State"]["Running"].as_bool().unwrap_or(false) {
-        return Err(Failure::new(format!("you cannot attach to container {name}: it is running; use attach")));
+        return Err(Failure::new(format!(
+            "you cannot attach to container {name}: it is running; use attach"
+        )));
     }
     let ends = Ends { stdin, stdout: true, stderr: true, tty };
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
@@ -319,7 +357,8 @@ async fn attach(session: Session, given: ArgMatches) -> Outcome {
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
     let wait = client.call(Method::POST, &format!("/containers/{id}/wait"), None).await?;
     let attached = client.hijack(&attach_path(&id, ends), None).await?;
-    let proxy = (given.switch("sig-proxy").unwrap_or(true) && !tty).then(|| stream::forward(client.clone(), id.clone()));
+    let proxy = (given.switch("sig-proxy").unwrap_or(true) && !tty)
+        .then(|| stream::forward(client.clone(), id.clone()));
     let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
     if let Some(proxy) = proxy {
         proxy.abort();

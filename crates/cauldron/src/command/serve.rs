@@ -11,7 +11,14 @@ pub const VERBS: &[Verb] = &[
         top: &["serve"],
         about: "Serve the Docker Engine API, for Docker's own clients",
         more: "Example:\n  cauldron serve -H unix:///run/cauldron.sock &\n  DOCKER_HOST=unix:///run/cauldron.sock docker ps",
-        args: || vec![list("listen", "H", "list", "Where to listen: unix://PATH or tcp://ADDRESS:PORT (loopback only)")],
+        args: || {
+            vec![list(
+                "listen",
+                "H",
+                "list",
+                "Where to listen: unix://PATH or tcp://ADDRESS:PORT (loopback only)",
+            )]
+        },
         run: |session, given| Box::pin(serve(session, given)),
         ..VERB
     },
@@ -44,8 +51,11 @@ async fn serve(session: Session, given: ArgMatches) -> Outcome {
         texts.push(format!("unix://{}", roots.run_root.join("cauldron.sock").display()));
     }
     let refused = |failure: api::Failure| Failure::new(failure.text());
-    let hosts: Vec<api::Host> =
-        texts.iter().map(|text| api::Host::parse(text)).collect::<Result<_, _>>().map_err(|error| refused(error.into()))?;
+    let hosts: Vec<api::Host> = texts
+        .iter()
+        .map(|text| api::Host::parse(text))
+        .collect::<Result<_, _>>()
+        .map_err(|error| refused(error.into()))?;
     let engine = api::open(roots.root, roots.run_root, roots.config).map_err(refused)?;
     // The server brings its own event loop, so it gets a thread without one.
     let server = std::thread::spawn(move || {
@@ -67,7 +77,11 @@ async fn completion(session: Session, given: ArgMatches) -> Outcome {
         "bash" => clap_complete::Shell::Bash,
         "zsh" => clap_complete::Shell::Zsh,
         "fish" => clap_complete::Shell::Fish,
-        other => return Err(Failure::new(format!("no completion for the shell \"{other}\": use bash, zsh or fish"))),
+        other => {
+            return Err(Failure::new(format!(
+                "no completion for the shell \"{other}\": use bash, zsh or fish"
+            )));
+        }
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::root("cauldron", None), "cauldron", &mut script);

@@ -46,8 +46,14 @@ async fn names(client: &Client, given: &ArgMatches) -> Result<Vec<String>, Failu
     if !named.is_empty() {
         return Ok(named);
     }
-    let found = client.get(if given.on("all") { "/containers/json?all=1" } else { "/containers/json" }).await?;
-    Ok(found.as_array().into_iter().flatten().filter_map(|container| container["Id"].as_str().map(str::to_owned)).collect())
+    let found =
+        client.get(if given.on("all") { "/containers/json?all=1" } else { "/containers/json" }).await?;
+    Ok(found
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container["Id"].as_str().map(str::to_owned))
+        .collect())
 }
 
 async fn stats(session: Session, given: ArgMatches) -> Outcome {
@@ -95,7 +101,10 @@ fn row(reading: &Value, full: bool) -> Value {
     };
     let cpu = if used > 0.0 && machine > 0.0 { used / machine * cpus * 100.0 } else { 0.0 };
     let memory = &reading["memory_stats"];
-    let inactive = [&memory["stats"]["total_inactive_file"], &memory["stats"]["inactive_file"]].into_iter().find_map(Value::as_f64).unwrap_or(0.0);
+    let inactive = [&memory["stats"]["total_inactive_file"], &memory["stats"]["inactive_file"]]
+        .into_iter()
+        .find_map(Value::as_f64)
+        .unwrap_or(0.0);
     let usage = number(&memory["usage"]);
     let usage = if inactive < usage { usage - inactive } else { usage };
     let limit = number(&memory["limit"]);
@@ -138,7 +147,10 @@ mod tests {
             "networks": {"eth0": {"rx_bytes": 1000, "tx_bytes": 2000}}, "pids_stats": {"current": 3},
         });
         let row = row(&reading, false);
-        assert_eq!((row["CPUPerc"].as_str(), row["MemUsage"].as_str(), row["MemPerc"].as_str()), (Some("40.00%"), Some("2MiB / 10MiB"), Some("20.00%")));
+        assert_eq!(
+            (row["CPUPerc"].as_str(), row["MemUsage"].as_str(), row["MemPerc"].as_str()),
+            (Some("40.00%"), Some("2MiB / 10MiB"), Some("20.00%"))
+        );
         assert_eq!((row["NetIO"].as_str(), row["Name"].as_str()), (Some("1kB / 2kB"), Some("web")));
     }
 }

@@ -83,7 +83,14 @@ pub const VERBS: &[Verb] = &[
         group: "builder",
         names: &["prune"],
         about: "Remove build cache",
-        args: || vec![flag("all", "a", "Remove all unused build cache, not just dangling ones"), prune_filter(), force(), opt("keep-storage", "", "bytes", "Amount of disk space to keep for cache")],
+        args: || {
+            vec![
+                flag("all", "a", "Remove all unused build cache, not just dangling ones"),
+                prune_filter(),
+                force(),
+                opt("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
+            ]
+        },
         run: |session, given| Box::pin(builder_prune(session, given)),
         ..VERB
     },
@@ -139,7 +146,11 @@ async fn info(session: Session, given: ArgMatches) -> Outcome {
     line(1, "Insecure Registries", &json!(found["RegistryConfig"]["InsecureRegistryCIDRs"]));
     line(1, "Registry Mirrors", &json!(found["RegistryConfig"]["Mirrors"]));
     for pool in found["DefaultAddressPools"].as_array().into_iter().flatten() {
-        line(1, "Default Address Pool", &Value::from(format!("{} size {}", pool["Base"].as_str().unwrap_or_default(), pool["Size"])));
+        line(
+            1,
+            "Default Address Pool",
+            &Value::from(format!("{} size {}", pool["Base"].as_str().unwrap_or_default(), pool["Size"])),
+        );
     }
     for (name, value) in found["CauldronConfig"].as_object().into_iter().flatten() {
         line(1, &format!("Config {name}"), &Value::from(value.to_string()));
@@ -212,43 +223,82 @@ async fn events(session: Session, given: ArgMatches) -> Outcome {
 }
 
 fn event_line(event: &Value) -> String {
-    let nanos = event["timeNano"].as_i64().unwrap_or_else(|| event["time"].as_i64().unwrap_or(0).saturating_mul(1_000_000_000));
-    let at = time::rfc3339(nanos.div_euclid(1_000_000_000), u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or(0));
+    let nanos = event["timeNano"]
+        .as_i64()
+        .unwrap_or_else(|| event["time"].as_i64().unwrap_or(0).saturating_mul(1_000_000_000));
+    let at = time::rfc3339(
+        nanos.div_euclid(1_000_000_000),
+        u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or(0),
+    );
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut out = format!("{at} {} {} {}", text(&event["Type"]), text(&event["Action"]), text(&event["Actor"]["ID"]));
-    let attributes: Vec<String> = event["Actor"]["Attributes"].as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value))).collect();
+    let mut out =
+        format!("{at} {} {} {}", text(&event["Type"]), text(&event["Action"]), text(&event["Actor"]["ID"]));
+    let attributes: Vec<String> = event["Actor"]["Attributes"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", text(value)))
+        .collect();
     if !attributes.is_empty() {
         out.push_str(&format!(" ({})", attributes.join(", ")));
     }
     out
 }
 
-const DF: Listing = Listing { table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}", headers: &[("TotalCount", "TOTAL")] };
+const DF: Listing = Listing {
+    table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+    headers: &[("TotalCount", "TOTAL")],
+};
 
 async fn df(session: Session, given: ArgMatches) -> Outcome {
     let found = session.client()?.get("/system/df").await?;
     let list = |name: &str| found[name].as_array().cloned().unwrap_or_default();
     let sum = |items: &[Value], field: &dyn Fn(&Value) -> i64| items.iter().map(field).sum::<i64>();
-    let (images, containers, volumes, cache) = (list("Images"), list("Containers"), list("Volumes"), list("BuildCache"));
-    let layers = found["LayersSize"].as_i64().unwrap_or_else(|| sum(&images, &|image| image["Size"].as_i64().unwrap_or(0)));
+    let (images, containers, volumes, cache) =
+        (list("Images"), list("Containers"), list("Volumes"), list("BuildCache"));
+    let layers = found["LayersSize"]
+        .as_i64()
+        .unwrap_or_else(|| sum(&images, &|image| image["Size"].as_i64().unwrap_or(0)));
     let used = |image: &Value| image["Containers"].as_i64().unwrap_or(0) > 0;
     let used_size = sum(&images, &|image| if used(image) { image["Size"].as_i64().unwrap_or(0) } else { 0 });
-    let running = |container: &Value| ["running", "paused", "restarting"].contains(&container["State"].as_str().unwrap_or_default());
+    let running = |container: &Value| {
+        ["running", "paused", "restarting"].contains(&container["State"].as_str().unwrap_or_default())
+    };
     let rw = |container: &Value| container["SizeRw"].as_i64().unwrap_or(0);
     let volume_size = |volume: &Value| volume["UsageData"]["Size"].as_i64().unwrap_or(0).max(0);
     let volume_used = |volume: &Value| volume["UsageData"]["RefCount"].as_i64().unwrap_or(0) > 0;
     let cache_size = |item: &Value| item["Size"].as_i64().unwrap_or(0);
     let cache_used = |item: &Value| item["InUse"].as_bool().unwrap_or(false);
     let row = |kind: &str, total: usize, active: usize, bytes: i64, free: i64| {
-        let percent = if bytes > 0 { format!(" ({}%)", free.clamp(0, bytes) * 100 / bytes) } else { String::new() };
+        let percent =
+            if bytes > 0 { format!(" ({}%)", free.clamp(0, bytes) * 100 / bytes) } else { String::new() };
         json!({"Type": kind, "TotalCount": total.to_string(), "Active": active.to_string(), "Size": size::human(bytes), "Reclaimable": format!("{}{percent}", size::human(free.max(0)))})
     };
-    let count = |items: &[Value], test: &dyn Fn(&Value) -> bool| items.iter().filter(|item| test(item)).count();
+    let count =
+        |items: &[Value], test: &dyn Fn(&Value) -> bool| items.iter().filter(|item| test(item)).count();
     let rows = [
         row("Images", images.len(), count(&images, &used), layers, layers - used_size),
-        row("Containers", containers.len(), count(&containers, &running), sum(&containers, &rw), sum(&containers, &|container| if running(container) { 0 } else { rw(container) })),
-        row("Local Volumes", volumes.len(), count(&volumes, &volume_used), sum(&volumes, &volume_size), sum(&volumes, &|volume| if volume_used(volume) { 0 } else { volume_size(volume) })),
-        row("Build Cache", cache.len(), count(&cache, &cache_used), sum(&cache, &cache_size), sum(&cache, &|item| if cache_used(item) { 0 } else { cache_size(item) })),
+        row(
+            "Containers",
+            containers.len(),
+            count(&containers, &running),
+            sum(&containers, &rw),
+            sum(&containers, &|container| if running(container) { 0 } else { rw(container) }),
+        ),
+        row(
+            "Local Volumes",
+            volumes.len(),
+            count(&volumes, &volume_used),
+            sum(&volumes, &volume_size),
+            sum(&volumes, &|volume| if volume_used(volume) { 0 } else { volume_size(volume) }),
+        ),
+        row(
+            "Build Cache",
+            cache.len(),
+            count(&cache, &cache_used),
+            sum(&cache, &cache_size),
+            sum(&cache, &|item| if cache_used(item) { 0 } else { cache_size(item) }),
+        ),
     ];
     session.out(&DF.render(&rows, &Style { format: given.text("format"), quiet: false, key: "Type" })?)?;
     Ok(0)
@@ -262,14 +312,20 @@ async fn prune(session: Session, given: ArgMatches) -> Outcome {
         if volumes {
             warning.push_str("  - all anonymous volumes not used by at least one container\n");
         }
-        warning.push_str(if all { "  - all images without at least one container associated to them\n  - all build cache\n" } else { "  - all dangling images\n  - unused build cache\n" });
+        warning.push_str(if all {
+            "  - all images without at least one container associated to them\n  - all build cache\n"
+        } else {
+            "  - all dangling images\n  - unused build cache\n"
+        });
         if !session.confirm(&format!("{warning}\nAre you sure you want to continue?")) {
             return Ok(0);
         }
     }
     let given_filters = given.texts("filter");
     let wanted = filters(&given_filters)?;
-    let post = async |path: &str, filters: String| client.json(Method::POST, &query(path, [("filters", filters)]), None).await;
+    let post = async |path: &str, filters: String| {
+        client.json(Method::POST, &query(path, [("filters", filters)]), None).await
+    };
     let mut space = 0;
     let mut out = String::new();
     let mut add = |title: &str, deleted: &Value, reclaimed: &Value| {
@@ -300,19 +356,35 @@ async fn prune(session: Session, given: ArgMatches) -> Outcome {
 }
 
 async fn reap(session: Session, given: ArgMatches) -> Outcome {
-    let path = format!("/cauldron/v1/containers/{}/reap", encode(given.text("container").unwrap_or_default()));
+    let path =
+        format!("/cauldron/v1/containers/{}/reap", encode(given.text("container").unwrap_or_default()));
     session.client()?.post(&path).await.map_err(only_here)?;
     Ok(0)
 }
 
 async fn builder_prune(session: Session, given: ArgMatches) -> Outcome {
-    if !given.on("force") && !session.confirm("WARNING! This will remove all dangling build cache.\nAre you sure you want to continue?") {
+    if !given.on("force")
+        && !session.confirm(
+            "WARNING! This will remove all dangling build cache.\nAre you sure you want to continue?",
+        )
+    {
         return Ok(0);
     }
     let keep = given.text("keep-storage").map(size::parse).transpose()?.map(|bytes| bytes.to_string());
-    let path = query("/build/prune", [("all", super::filters::bit(given.on("all"))), ("filters", filters(&given.texts("filter"))?), ("keep-storage", keep.unwrap_or_default())]);
+    let path = query(
+        "/build/prune",
+        [
+            ("all", super::filters::bit(given.on("all"))),
+            ("filters", filters(&given.texts("filter"))?),
+            ("keep-storage", keep.unwrap_or_default()),
+        ],
+    );
     let answer = session.client()?.json(Method::POST, &path, None).await?;
-    session.out(&pruned("Deleted build cache objects:", &answer["CachesDeleted"], &answer["SpaceReclaimed"]))?;
+    session.out(&pruned(
+        "Deleted build cache objects:",
+        &answer["CachesDeleted"],
+        &answer["SpaceReclaimed"],
+    ))?;
     Ok(0)
 }
 

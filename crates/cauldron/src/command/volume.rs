@@ -50,7 +50,13 @@ pub const VERBS: &[Verb] = &[
     Verb {
         names: &["prune"],
         about: "Remove unused local volumes",
-        args: || vec![flag("all", "a", "Remove all unused volumes, not just anonymous ones"), prune_filter(), force()],
+        args: || {
+            vec![
+                flag("all", "a", "Remove all unused volumes, not just anonymous ones"),
+                prune_filter(),
+                force(),
+            ]
+        },
         run: |session, given| Box::pin(prune(session, given)),
         ..VOLUME
     },
@@ -70,7 +76,8 @@ async fn create(session: Session, given: ArgMatches) -> Outcome {
 const VOLUMES: Listing = Listing { table: "{{.Driver}}\t{{.Name}}", headers: &[("Name", "VOLUME NAME")] };
 
 async fn ls(session: Session, given: ArgMatches) -> Outcome {
-    let found = session.client()?.get(&query("/volumes", [("filters", filters(&given.texts("filter"))?)])).await?;
+    let found =
+        session.client()?.get(&query("/volumes", [("filters", filters(&given.texts("filter"))?)])).await?;
     let mut rows: Vec<Value> = found["Volumes"]
         .as_array()
         .into_iter()
@@ -85,7 +92,10 @@ async fn ls(session: Session, given: ArgMatches) -> Outcome {
         })
         .collect();
     rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
-    session.out(&VOLUMES.render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "Name" })?)?;
+    session.out(
+        &VOLUMES
+            .render(&rows, &Style { format: given.text("format"), quiet: given.on("quiet"), key: "Name" })?,
+    )?;
     Ok(0)
 }
 
@@ -102,15 +112,24 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
 
 async fn prune(session: Session, given: ArgMatches) -> Outcome {
     let all = given.on("all");
-    let what = if all { "all local volumes not used by at least one container" } else { "anonymous local volumes not used by at least one container" };
-    if !given.on("force") && !session.confirm(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue?")) {
+    let what = if all {
+        "all local volumes not used by at least one container"
+    } else {
+        "anonymous local volumes not used by at least one container"
+    };
+    if !given.on("force")
+        && !session.confirm(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue?"))
+    {
         return Ok(0);
     }
     let mut wanted = given.texts("filter");
     if all {
         wanted.push("all=1".to_owned());
     }
-    let answer = session.client()?.json(Method::POST, &query("/volumes/prune", [("filters", filters(&wanted)?)]), None).await?;
+    let answer = session
+        .client()?
+        .json(Method::POST, &query("/volumes/prune", [("filters", filters(&wanted)?)]), None)
+        .await?;
     session.out(&pruned("Deleted Volumes:", &answer["VolumesDeleted"], &answer["SpaceReclaimed"]))?;
     Ok(0)
 }

@@ -5,9 +5,7 @@ use crate::args::{Given, flag, list, opt, rest};
 use crate::fail::{Failure, file};
 use crate::render::{size, time};
 use clap::{Arg, ArgMatches};
-use client::bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig,
-};
+use client::bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -102,7 +100,12 @@ fn limits() -> Vec<Arg> {
     vec![
         opt("memory", "m", "bytes", "Memory limit"),
         opt("memory-reservation", "", "bytes", "Memory soft limit"),
-        opt("memory-swap", "", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap"),
+        opt(
+            "memory-swap",
+            "",
+            "bytes",
+            "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
+        ),
         opt("memory-swappiness", "", "int", "Tune container memory swappiness (0 to 100)"),
         opt("kernel-memory", "", "bytes", "Kernel memory limit").hide(true),
         opt("cpus", "", "decimal", "Number of CPUs"),
@@ -154,7 +157,9 @@ pub fn request(given: &ArgMatches, cwd: &Path) -> Result<Request, Failure> {
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
     if given.text("gpus").is_some() {
-        return Err(Failure::new("could not select device driver \"\" with capabilities: [[gpu]]\n--gpus is not supported; pass the device files with --device instead"));
+        return Err(Failure::new(
+            "could not select device driver \"\" with capabilities: [[gpu]]\n--gpus is not supported; pass the device files with --device instead",
+        ));
     }
     let mut exposed = Vec::new();
     let mut bindings = ports::Bindings::new();
@@ -210,23 +215,27 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 }
 
 fn number(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let wrong = |text: &str| Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: not a number")).code(125);
+    let wrong = |text: &str| {
+        Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: not a number")).code(125)
+    };
     given.text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
 }
 
 fn bytes(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
     let read = |text: &str| match text {
         "-1" if name == "memory-swap" => Ok(-1),
-        text => size::parse(text)
-            .map_err(|error| Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)),
+        text => size::parse(text).map_err(|error| {
+            Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
+        }),
     };
     given.text(name).map(read).transpose()
 }
 
 fn nanos(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
     let read = |text: &str| {
-        time::duration(text)
-            .map_err(|error| Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125))
+        time::duration(text).map_err(|error| {
+            Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
+        })
     };
     given.text(name).map(read).transpose()
 }
@@ -262,16 +271,26 @@ fn host(given: &ArgMatches, cwd: &Path) -> Result<HostConfig, Failure> {
     if given.on("rm") && given.text("restart").is_some_and(|policy| policy != "no") {
         return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
     }
-    let tmpfs = given.texts("tmpfs").iter().map(|flag| flag.split_once(':').unwrap_or((flag, ""))).map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<HashMap<_, _>>();
+    let tmpfs = given
+        .texts("tmpfs")
+        .iter()
+        .map(|flag| flag.split_once(':').unwrap_or((flag, "")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect::<HashMap<_, _>>();
     let log_opts = given.texts("log-opt");
-    let log = (given.text("log-driver").is_some() || !log_opts.is_empty())
-        .then(|| HostConfigLogConfig { typ: Some(text("log-driver").unwrap_or_default()), config: Some(files::pairs(&log_opts)) });
+    let log = (given.text("log-driver").is_some() || !log_opts.is_empty()).then(|| HostConfigLogConfig {
+        typ: Some(text("log-driver").unwrap_or_default()),
+        config: Some(files::pairs(&log_opts)),
+    });
     let mut config = HostConfig {
         auto_remove: Some(given.on("rm")),
         annotations: list("annotation").map(|flags| files::pairs(&flags)),
         cap_add: list("cap-add"),
         cap_drop: list("cap-drop"),
-        cgroupns_mode: given.text("cgroupns").map(|mode| mode.parse().map_err(|_| format!("invalid cgroup namespace mode: {mode}"))).transpose()?,
+        cgroupns_mode: given
+            .text("cgroupns")
+            .map(|mode| mode.parse().map_err(|_| format!("invalid cgroup namespace mode: {mode}")))
+            .transpose()?,
         container_id_file: text("cidfile"),
         device_cgroup_rules: list("device-cgroup-rule"),
         dns: list("dns"),
@@ -312,10 +331,16 @@ fn host(given: &ArgMatches, cwd: &Path) -> Result<HostConfig, Failure> {
 /// # Errors
 /// Names the flag and what is wrong with it.
 pub fn limit(given: &ArgMatches, config: &mut HostConfig) -> Result<(), Failure> {
-    fn each<T>(given: &ArgMatches, name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<Vec<T>>, Failure> {
+    fn each<T>(
+        given: &ArgMatches,
+        name: &str,
+        read: fn(&str) -> Result<T, String>,
+    ) -> Result<Option<Vec<T>>, Failure> {
         let values = given.texts(name);
         let read = values.iter().map(|text| {
-            read(text).map_err(|error| Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125))
+            read(text).map_err(|error| {
+                Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
+            })
         });
         Ok(some(read.collect::<Result<Vec<T>, _>>()?))
     }
@@ -350,7 +375,10 @@ pub fn limit(given: &ArgMatches, config: &mut HostConfig) -> Result<(), Failure>
 fn hosts(flags: &[String]) -> Result<Vec<String>, Failure> {
     let mut out = Vec::new();
     for flag in flags {
-        let (host, address) = flag.split_once('=').or_else(|| flag.split_once(':')).ok_or_else(|| Failure::new(format!("bad format for add-host: \"{flag}\"")))?;
+        let (host, address) = flag
+            .split_once('=')
+            .or_else(|| flag.split_once(':'))
+            .ok_or_else(|| Failure::new(format!("bad format for add-host: \"{flag}\"")))?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
             return Err(Failure::new(format!("invalid IP address in add-host: \"{address}\"")).code(125));
@@ -368,8 +396,9 @@ fn security(flags: &[String]) -> Result<Vec<String>, Failure> {
             Some(("seccomp", profile)) if !["unconfined", "builtin"].contains(&profile) => {
                 let path = Path::new(profile);
                 let text = std::fs::read_to_string(path).map_err(file("opening seccomp profile", path))?;
-                let value: serde_json::Value = serde_json::from_str(&text)
-                    .map_err(|error| Failure::new(format!("compacting json for seccomp profile ({profile}) failed: {error}")))?;
+                let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+                    Failure::new(format!("compacting json for seccomp profile ({profile}) failed: {error}"))
+                })?;
                 out.push(format!("seccomp={value}"));
             }
             _ => out.push(flag.clone()),
@@ -383,15 +412,39 @@ mod tests {
     use super::*;
 
     fn read(args: &[&str]) -> Result<serde_json::Value, String> {
-        let command = clap::Command::new("run").disable_help_flag(true).args_override_self(true).args(super::args());
-        let given = command.try_get_matches_from(std::iter::once("run").chain(args.iter().copied())).map_err(|e| e.to_string())?;
+        let command =
+            clap::Command::new("run").disable_help_flag(true).args_override_self(true).args(super::args());
+        let given = command
+            .try_get_matches_from(std::iter::once("run").chain(args.iter().copied()))
+            .map_err(|e| e.to_string())?;
         let request = request(&given, Path::new("/here")).map_err(|failure| failure.to_string())?;
         serde_json::to_value(&request.body).map_err(|error| error.to_string())
     }
 
     #[test]
     fn bodies() {
-        let body = read(&["-it", "--rm", "-p", "8080:80", "-v", "./x:/y:ro", "-v", "/anon", "-e", "A=b", "-m", "64m", "--cpus=.5", "--entrypoint", "", "busybox", "sh", "-c", "true"]).unwrap();
+        let body = read(&[
+            "-it",
+            "--rm",
+            "-p",
+            "8080:80",
+            "-v",
+            "./x:/y:ro",
+            "-v",
+            "/anon",
+            "-e",
+            "A=b",
+            "-m",
+            "64m",
+            "--cpus=.5",
+            "--entrypoint",
+            "",
+            "busybox",
+            "sh",
+            "-c",
+            "true",
+        ])
+        .unwrap();
         assert_eq!(body["Cmd"], serde_json::json!(["sh", "-c", "true"]));
         assert_eq!(body["Entrypoint"], serde_json::json!([""]));
         assert_eq!(body["HostConfig"]["Binds"], serde_json::json!(["/here/x:/y:ro"]));
@@ -402,11 +455,26 @@ mod tests {
         assert_eq!(body["HostConfig"]["NanoCpus"], 500_000_000);
         assert_eq!((&body["Tty"], &body["OpenStdin"]), (&true.into(), &true.into()));
         assert_eq!(body["HostConfig"]["AutoRemove"], true);
-        let body = read(&["--network", "name=n,alias=a,alias=b", "--network-alias=c", "--health-cmd", "x", "--health-interval=5s", "i"]).unwrap();
-        assert_eq!(body["NetworkingConfig"]["EndpointsConfig"]["n"]["Aliases"], serde_json::json!(["a", "b", "c"]));
+        let body = read(&[
+            "--network",
+            "name=n,alias=a,alias=b",
+            "--network-alias=c",
+            "--health-cmd",
+            "x",
+            "--health-interval=5s",
+            "i",
+        ])
+        .unwrap();
+        assert_eq!(
+            body["NetworkingConfig"]["EndpointsConfig"]["n"]["Aliases"],
+            serde_json::json!(["a", "b", "c"])
+        );
         assert_eq!(body["Healthcheck"]["Test"], serde_json::json!(["CMD-SHELL", "x"]));
         assert_eq!(body["Healthcheck"]["Interval"], 5_000_000_000_i64);
-        assert_eq!(read(&["--add-host", "h:::1", "i"]).unwrap()["HostConfig"]["ExtraHosts"], serde_json::json!(["h:::1"]));
+        assert_eq!(
+            read(&["--add-host", "h:::1", "i"]).unwrap()["HostConfig"]["ExtraHosts"],
+            serde_json::json!(["h:::1"])
+        );
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub fn env(files: &[String], flags: &[String]) -> Result<Vec<String>, Failure> {
                 return Err(Failure::new(format!("no variable name on line '{line}' of {path}")));
             }
             if name.contains(char::is_whitespace) {
-                return Err(Failure::new(format!("poorly formatted environment: variable '{name}' contains whitespaces")));
+                return Err(Failure::new(format!(
+                    "poorly formatted environment: variable '{name}' contains whitespaces"
+                )));
             }
             out.extend(variable(&line)?);
         }
@@ -64,7 +66,11 @@ fn insert(out: &mut HashMap<String, String>, text: &str) -> Result<(), Failure> 
 
 /// `key=value` pairs.
 pub fn pairs(flags: &[String]) -> HashMap<String, String> {
-    flags.iter().map(|flag| flag.split_once('=').unwrap_or((flag, ""))).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    flags
+        .iter()
+        .map(|flag| flag.split_once('=').unwrap_or((flag, "")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }
 
 fn lines(path: &str) -> Result<Vec<String>, Failure> {

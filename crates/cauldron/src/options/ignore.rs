@@ -9,11 +9,19 @@ impl Ignore {
     /// Reads a file's text.
     pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let rules = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).filter_map(|line| {
-            let (negated, pattern) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
-            let parts: Vec<String> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
-            (!parts.is_empty()).then_some((parts, negated))
-        });
+        let rules =
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).filter_map(
+                |line| {
+                    let (negated, pattern) =
+                        line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
+                    let parts: Vec<String> = pattern
+                        .split('/')
+                        .filter(|part| !part.is_empty() && *part != ".")
+                        .map(str::to_owned)
+                        .collect();
+                    (!parts.is_empty()).then_some((parts, negated))
+                },
+            );
         Self { rules: rules.collect() }
     }
 
@@ -39,7 +47,9 @@ fn matches(pattern: &[String], path: &[&str]) -> bool {
     match pattern.split_first() {
         None => path.is_empty(),
         Some((first, rest)) if first == "**" => (0..=path.len()).any(|skip| matches(rest, &path[skip..])),
-        Some((first, rest)) => path.split_first().is_some_and(|(name, below)| glob(first.as_bytes(), name.as_bytes()) && matches(rest, below)),
+        Some((first, rest)) => path
+            .split_first()
+            .is_some_and(|(name, below)| glob(first.as_bytes(), name.as_bytes()) && matches(rest, below)),
     }
 }
 
@@ -70,7 +80,9 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
             }
             found != negated && glob(after, below)
         }
-        Some((b'\\', rest)) if !rest.is_empty() => name.first() == rest.first() && glob(&rest[1..], &name[1..]),
+        Some((b'\\', rest)) if !rest.is_empty() => {
+            name.first() == rest.first() && glob(&rest[1..], &name[1..])
+        }
         Some((byte, rest)) => name.first() == Some(byte) && glob(rest, &name[1..]),
     }
 }

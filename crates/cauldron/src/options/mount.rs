@@ -1,7 +1,9 @@
 //! `-v` and `--mount`.
 
 use crate::render::size;
-use client::bollard::models::{Mount, MountBindOptions, MountTmpfsOptions, MountVolumeOptions, MountVolumeOptionsDriverConfig};
+use client::bollard::models::{
+    Mount, MountBindOptions, MountTmpfsOptions, MountVolumeOptions, MountVolumeOptionsDriverConfig,
+};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -26,11 +28,13 @@ pub fn volume(flag: &str, cwd: &Path) -> Result<Volume, String> {
     match parts.as_slice() {
         [target] => Ok(Volume::Anonymous((*target).to_owned())),
         [source, rest @ ..] if rest.len() <= 2 => {
-            let source = if *source == "." || *source == ".." || source.starts_with("./") || source.starts_with("../") {
-                clean(&cwd.join(source))
-            } else {
-                (*source).to_owned()
-            };
+            let source =
+                if *source == "." || *source == ".." || source.starts_with("./") || source.starts_with("../")
+                {
+                    clean(&cwd.join(source))
+                } else {
+                    (*source).to_owned()
+                };
             Ok(Volume::Bind(format!("{source}:{}", rest.join(":"))))
         }
         _ => Err(format!("invalid spec: {flag}: invalid volume specification")),
@@ -87,7 +91,8 @@ fn boolean(key: &str, value: &str) -> Result<bool, String> {
 pub fn mount(flag: &str, cwd: &Path) -> Result<Mount, String> {
     let mut kind = "volume".to_owned();
     let mut mount = Mount::default();
-    let (mut bind, mut volume, mut tmpfs) = (MountBindOptions::default(), MountVolumeOptions::default(), MountTmpfsOptions::default());
+    let (mut bind, mut volume, mut tmpfs) =
+        (MountBindOptions::default(), MountVolumeOptions::default(), MountTmpfsOptions::default());
     let (mut has_bind, mut has_volume, mut has_tmpfs, mut subpath) = (false, false, false, None);
     for field in fields(flag)? {
         let (key, value) = field.split_once('=').unwrap_or((&field, ""));
@@ -138,7 +143,10 @@ pub fn mount(flag: &str, cwd: &Path) -> Result<Mount, String> {
             "volume-opt" => {
                 has_volume = true;
                 let (name, value) = value.split_once('=').unwrap_or((value, ""));
-                driver(&mut volume).options.get_or_insert_with(HashMap::new).insert(name.to_owned(), value.to_owned());
+                driver(&mut volume)
+                    .options
+                    .get_or_insert_with(HashMap::new)
+                    .insert(name.to_owned(), value.to_owned());
             }
             "volume-subpath" | "image-subpath" | "subpath" => subpath = Some(value.to_owned()),
             "tmpfs-size" => {
@@ -147,8 +155,10 @@ pub fn mount(flag: &str, cwd: &Path) -> Result<Mount, String> {
             }
             "tmpfs-mode" => {
                 has_tmpfs = true;
-                tmpfs.mode =
-                    Some(i64::from_str_radix(value, 8).map_err(|_| format!("invalid value for tmpfs-mode: {value}"))?);
+                tmpfs.mode = Some(
+                    i64::from_str_radix(value, 8)
+                        .map_err(|_| format!("invalid value for tmpfs-mode: {value}"))?,
+                );
             }
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
@@ -166,7 +176,11 @@ pub fn mount(flag: &str, cwd: &Path) -> Result<Mount, String> {
     mount.typ = Some(typed);
     if kind == "bind" {
         let source = mount.source.take().unwrap_or_default();
-        mount.source = Some(if source.is_empty() || source.starts_with('/') { source } else { clean(&cwd.join(source)) });
+        mount.source = Some(if source.is_empty() || source.starts_with('/') {
+            source
+        } else {
+            clean(&cwd.join(source))
+        });
     }
     for (given, wanted) in [(has_bind, "bind"), (has_volume, "volume"), (has_tmpfs, "tmpfs")] {
         if given && kind != wanted {
@@ -175,7 +189,8 @@ pub fn mount(flag: &str, cwd: &Path) -> Result<Mount, String> {
     }
     mount.bind_options = has_bind.then_some(bind);
     if kind == "image" {
-        mount.image_options = subpath.map(|path| client::bollard::models::MountImageOptions { subpath: Some(path) });
+        mount.image_options =
+            subpath.map(|path| client::bollard::models::MountImageOptions { subpath: Some(path) });
     } else if subpath.is_some() {
         volume.subpath = subpath;
         has_volume = true;
@@ -208,12 +223,17 @@ mod tests {
     fn mounts() {
         let read = |flag: &str| mount(flag, Path::new("/here"));
         let bind = read("type=bind,source=x,\"target=/a,b\",readonly").unwrap();
-        assert_eq!((bind.source.as_deref(), bind.target.as_deref(), bind.read_only), (Some("/here/x"), Some("/a,b"), Some(true)));
+        assert_eq!(
+            (bind.source.as_deref(), bind.target.as_deref(), bind.read_only),
+            (Some("/here/x"), Some("/a,b"), Some(true))
+        );
         let volume = read("src=v,dst=/d,volume-nocopy,volume-subpath=s").unwrap();
         assert_eq!(volume.volume_options.unwrap().subpath.as_deref(), Some("s"));
         let tmpfs = read("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap().tmpfs_options.unwrap();
         assert_eq!((tmpfs.size_bytes, tmpfs.mode), (Some(1 << 20), Some(0o1777)));
-        for wrong in ["type=bind,source=/x", "type=nope,dst=/x", "dst=/x,what=1", "type=volume,dst=/x,tmpfs-size=1"] {
+        for wrong in
+            ["type=bind,source=/x", "type=nope,dst=/x", "dst=/x,what=1", "type=volume,dst=/x,tmpfs-size=1"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,8 +1,8 @@
 //! `--network`, short and long, and the flags that describe the first network's endpoint.
 
 use crate::args::Given;
-use client::bollard::models::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
 use clap::ArgMatches;
+use client::bollard::models::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
 use std::collections::HashMap;
 
 /// The network mode and the endpoints of user networks.
@@ -20,7 +20,10 @@ pub fn networks(given: &ArgMatches) -> Result<(Option<String>, Option<Networking
     };
     let special = |name: &str| ["host", "none"].contains(&name) || name.starts_with("container:");
     if attachments.len() > 1 && attachments.iter().any(|(name, _)| special(name)) {
-        return Err("conflicting options: cannot attach both user-defined and non-user-defined network-modes".to_owned());
+        return Err(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+                .to_owned(),
+        );
     }
     if special(&mode) {
         return Ok((Some(mode), None));
@@ -54,11 +57,13 @@ fn merge(settings: &mut EndpointSettings, given: &ArgMatches) -> Result<(), Stri
     }
     if let Some(address) = given.text("ip") {
         address.parse::<std::net::Ipv4Addr>().map_err(|_| format!("invalid IPv4 address: {address}"))?;
-        settings.ipam_config.get_or_insert_with(EndpointIpamConfig::default).ipv4_address = Some(address.to_owned());
+        settings.ipam_config.get_or_insert_with(EndpointIpamConfig::default).ipv4_address =
+            Some(address.to_owned());
     }
     if let Some(address) = given.text("ip6") {
         address.parse::<std::net::Ipv6Addr>().map_err(|_| format!("invalid IPv6 address: {address}"))?;
-        settings.ipam_config.get_or_insert_with(EndpointIpamConfig::default).ipv6_address = Some(address.to_owned());
+        settings.ipam_config.get_or_insert_with(EndpointIpamConfig::default).ipv6_address =
+            Some(address.to_owned());
     }
     if let Some(mac) = given.text("mac-address") {
         settings.mac_address = Some(mac.to_owned());
@@ -79,18 +84,32 @@ fn attachment(flag: &str) -> Result<(String, EndpointSettings), String> {
     }
     let mut name = None;
     for field in super::mount::fields(flag)? {
-        let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid key/value pair format in network: {field}"))?;
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| format!("invalid key/value pair format in network: {field}"))?;
         let ipam = |settings: &mut EndpointSettings| settings.ipam_config.take().unwrap_or_default();
         match key.to_ascii_lowercase().as_str() {
             "name" => name = Some(value.to_owned()),
             "alias" => settings.aliases.get_or_insert_with(Vec::new).push(value.to_owned()),
-            "ip" => settings.ipam_config = Some(EndpointIpamConfig { ipv4_address: Some(value.to_owned()), ..ipam(&mut settings) }),
-            "ip6" => settings.ipam_config = Some(EndpointIpamConfig { ipv6_address: Some(value.to_owned()), ..ipam(&mut settings) }),
+            "ip" => {
+                settings.ipam_config =
+                    Some(EndpointIpamConfig { ipv4_address: Some(value.to_owned()), ..ipam(&mut settings) })
+            }
+            "ip6" => {
+                settings.ipam_config =
+                    Some(EndpointIpamConfig { ipv6_address: Some(value.to_owned()), ..ipam(&mut settings) })
+            }
             "mac-address" => settings.mac_address = Some(value.to_owned()),
-            "gw-priority" => settings.gw_priority = Some(value.parse().map_err(|_| format!("invalid gw-priority: {value}"))?),
+            "gw-priority" => {
+                settings.gw_priority =
+                    Some(value.parse().map_err(|_| format!("invalid gw-priority: {value}"))?)
+            }
             "driver-opt" => {
                 let (key, value) = value.split_once('=').unwrap_or((value, ""));
-                settings.driver_opts.get_or_insert_with(HashMap::new).insert(key.to_owned(), value.to_owned());
+                settings
+                    .driver_opts
+                    .get_or_insert_with(HashMap::new)
+                    .insert(key.to_owned(), value.to_owned());
             }
             _ => return Err(format!("invalid field key {key}")),
         }

@@ -9,7 +9,8 @@ pub type Bindings = HashMap<String, Option<Vec<PortBinding>>>;
 fn range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("invalid port range: {text}");
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse::<u16>().map_err(|_| wrong())?, last.parse::<u16>().map_err(|_| wrong())?);
+    let (first, last) =
+        (first.parse::<u16>().map_err(|_| wrong())?, last.parse::<u16>().map_err(|_| wrong())?);
     if first == 0 || first > last { Err(wrong()) } else { Ok((first, last)) }
 }
 
@@ -69,14 +70,18 @@ pub fn publish(flag: &str, bindings: &mut Bindings) -> Result<(), String> {
     if let Some((host_first, host_last)) = host_range {
         let (many, host_many) = (last - first, host_last - host_first);
         if many != host_many && many != 0 {
-            return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
+            return Err(format!(
+                "invalid ranges specified for container and host Ports: {container} and {host}"
+            ));
         }
     }
     for port in first..=last {
         let host_port = match host_range {
             None => String::new(),
             // One container port on a range: the engine takes the first that is free.
-            Some((host_first, host_last)) if first == last && host_first != host_last => format!("{host_first}-{host_last}"),
+            Some((host_first, host_last)) if first == last && host_first != host_last => {
+                format!("{host_first}-{host_last}")
+            }
             Some((0, 0)) => "0".to_owned(),
             Some((host_first, _)) => (host_first + (port - first)).to_string(),
         };
@@ -87,7 +92,11 @@ pub fn publish(flag: &str, bindings: &mut Bindings) -> Result<(), String> {
 
 fn add(bindings: &mut Bindings, port: &str, address: &str, host_port: &str) {
     let binding = PortBinding { host_ip: Some(address.to_owned()), host_port: Some(host_port.to_owned()) };
-    bindings.entry(port.to_owned()).or_insert_with(|| Some(Vec::new())).get_or_insert_with(Vec::new).push(binding);
+    bindings
+        .entry(port.to_owned())
+        .or_insert_with(|| Some(Vec::new()))
+        .get_or_insert_with(Vec::new)
+        .push(binding);
 }
 
 /// `published=8080,target=80,protocol=tcp`.
@@ -120,7 +129,11 @@ mod tests {
             .into_iter()
             .flat_map(|(port, list)| {
                 list.unwrap_or_default().into_iter().map(move |binding| {
-                    format!("{}|{}->{port}", binding.host_ip.unwrap_or_default(), binding.host_port.unwrap_or_default())
+                    format!(
+                        "{}|{}->{port}",
+                        binding.host_ip.unwrap_or_default(),
+                        binding.host_port.unwrap_or_default()
+                    )
                 })
             })
             .collect();
@@ -142,7 +155,10 @@ mod tests {
             ("80-81", "|->80/tcp |->81/tcp"),
             ("0:80", "|0->80/tcp"),
             ("published=8080,target=80,protocol=udp", "|8080->80/udp"),
-            ("8000-8002:80-81", "error: invalid ranges specified for container and host Ports: 80-81 and 8000-8002"),
+            (
+                "8000-8002:80-81",
+                "error: invalid ranges specified for container and host Ports: 80-81 and 8000-8002",
+            ),
             ("x:80", "error: invalid hostPort: x"),
             ("80/icmp", "error: invalid proto: icmp"),
             ("1.2.3:1:80", "error: invalid IP address: 1.2.3"),

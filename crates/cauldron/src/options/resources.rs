@@ -1,6 +1,8 @@
 //! Limits and devices.
 
-use client::bollard::models::{DeviceMapping, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, ThrottleDevice};
+use client::bollard::models::{
+    DeviceMapping, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, ThrottleDevice,
+};
 
 /// `--cpus 1.5` as billionths of a processor.
 ///
@@ -22,11 +24,28 @@ pub fn cpus(text: &str) -> Result<i64, String> {
 pub fn ulimit(text: &str) -> Result<ResourcesUlimits, String> {
     let wrong = || format!("invalid ulimit argument: {text}");
     let (name, values) = text.split_once('=').ok_or_else(wrong)?;
-    let known = ["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"];
+    let known = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
     if !known.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
-    let number = |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| wrong()) };
+    let number =
+        |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| wrong()) };
     let (soft, hard) = match values.split_once(':') {
         Some((soft, hard)) => (number(soft)?, number(hard)?),
         None => (number(values)?, number(values)?),
@@ -68,13 +87,17 @@ pub fn device(text: &str) -> Result<DeviceMapping, String> {
 pub fn restart(text: &str) -> Result<RestartPolicy, String> {
     let (name, count) = match text.split_once(':') {
         Some((name, count)) => {
-            let count = count.parse::<i64>().map_err(|_| "invalid restart policy format: maximum retry count must be an integer".to_owned())?;
+            let count = count.parse::<i64>().map_err(|_| {
+                "invalid restart policy format: maximum retry count must be an integer".to_owned()
+            })?;
             (name, Some(count))
         }
         None => (text, None),
     };
     if count.is_some() && name != "on-failure" {
-        return Err("invalid restart policy: maximum retry count can only be used with 'on-failure'".to_owned());
+        return Err(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'".to_owned()
+        );
     }
     let policy = name.parse().map_err(|_| format!("invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"))?;
     Ok(RestartPolicy { name: Some(policy), maximum_retry_count: count })
@@ -96,7 +119,10 @@ pub fn throttle(text: &str) -> Result<ThrottleDevice, String> {
 pub fn weight(text: &str) -> Result<ResourcesBlkioWeightDevice, String> {
     let wrong = || format!("invalid weight for device: {text}");
     let (path, weight) = text.rsplit_once(':').ok_or_else(wrong)?;
-    Ok(ResourcesBlkioWeightDevice { path: Some(path.to_owned()), weight: Some(weight.parse().map_err(|_| wrong())?) })
+    Ok(ResourcesBlkioWeightDevice {
+        path: Some(path.to_owned()),
+        weight: Some(weight.parse().map_err(|_| wrong())?),
+    })
 }
 
 #[cfg(test)]

@@ -30,7 +30,10 @@ impl Listing {
     pub fn render(&self, rows: &[Value], style: &Style) -> Result<String, String> {
         let format = style.format.filter(|format| !format.is_empty());
         if style.quiet && format.is_none_or(|format| format == "table") {
-            return Ok(rows.iter().map(|row| format!("{}\n", row[style.key].as_str().unwrap_or_default())).collect());
+            return Ok(rows
+                .iter()
+                .map(|row| format!("{}\n", row[style.key].as_str().unwrap_or_default()))
+                .collect());
         }
         let (in_table, source) = match format {
             None | Some("table") => (true, self.table.to_owned()),
@@ -87,7 +90,12 @@ mod tests {
         assert_eq!(render(Some("{{.Name}}"), false), "one\ntwo\n");
         assert_eq!(render(Some(r"{{.ID}}\t{{.Name}}"), false), "1\tone\n2\ttwo\n");
         assert_eq!(render(Some("table {{.Name}}"), false), "NAME\none\ntwo\n");
-        assert_eq!(render(Some("json"), false), "{\"ID\":\"1\",\"Name\":\"one\"}\n{\"ID\":\"2\",\"Name\":\"two\"}\n");
-        assert!(LISTING.render(&[json!({})], &Style { format: Some("{{.Nope}}"), ..Style::default() }).is_err());
+        assert_eq!(
+            render(Some("json"), false),
+            "{\"ID\":\"1\",\"Name\":\"one\"}\n{\"ID\":\"2\",\"Name\":\"two\"}\n"
+        );
+        assert!(
+            LISTING.render(&[json!({})], &Style { format: Some("{{.Nope}}"), ..Style::default() }).is_err()
+        );
     }
 }

@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn printed() {
-        for (bytes, want) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (2_012_345, "2.01MB"), (118_000_000, "118MB")] {
+        for (bytes, want) in
+            [(0, "0B"), (999, "999B"), (1000, "1kB"), (2_012_345, "2.01MB"), (118_000_000, "118MB")]
+        {
             assert_eq!(human(bytes), want);
         }
         assert_eq!(binary(1_572_864.0), "1.5MiB");
@@ -90,7 +92,14 @@ mod tests {
 
     #[test]
     fn read() {
-        for (text, want) in [("10", 10), ("10b", 10), ("64m", 67_108_864), ("64MB", 67_108_864), ("1.5k", 1536), ("2GiB", 1 << 31)] {
+        for (text, want) in [
+            ("10", 10),
+            ("10b", 10),
+            ("64m", 67_108_864),
+            ("64MB", 67_108_864),
+            ("1.5k", 1536),
+            ("2GiB", 1 << 31),
+        ] {
             assert_eq!(parse(text), Ok(want), "{text}");
         }
         assert!(parse("x").is_err() && parse("1z").is_err() && parse("-1").is_err() && parse("").is_err());

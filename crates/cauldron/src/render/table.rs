@@ -21,8 +21,8 @@ pub fn align_with(text: &str, least: usize, padding: usize) -> String {
             let end = (at..lines.len()).find(|row| lines[*row].len() <= column + 1).unwrap_or(lines.len());
             let widest = (at..end).map(|row| width(lines[row][column])).max().unwrap_or(0);
             let size = if widest == 0 { 0 } else { (widest + padding).max(least) };
-            for row in at..end {
-                widths[row][column] = size;
+            for row in &mut widths[at..end] {
+                row[column] = size;
             }
             at = end + 1;
         }

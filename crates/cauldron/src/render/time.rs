@@ -115,9 +115,9 @@ pub fn duration(text: &str) -> Result<i64, String> {
     }
     let mut total = 0_f64;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| {
-            format!("time: missing unit in duration \"{text}\"")
-        })?;
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(|| format!("time: missing unit in duration \"{text}\""))?;
         let number: f64 = rest[..end].parse().map_err(|_| wrong())?;
         rest = &rest[end..];
         let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());

@@ -45,7 +45,9 @@ impl DetachKeys {
         for key in text.split(',') {
             let byte = match (key.strip_prefix("ctrl-"), key.as_bytes()) {
                 (Some(control), _) => match control.as_bytes() {
-                    [letter @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => letter.to_ascii_uppercase() & 0x1f,
+                    [letter @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => {
+                        letter.to_ascii_uppercase() & 0x1f
+                    }
                     _ => return Err(format!("invalid detach keys ({text}) provided")),
                 },
                 (None, [byte]) => *byte,

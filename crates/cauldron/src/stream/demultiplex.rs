@@ -13,7 +13,11 @@ impl Demultiplexer {
     ///
     /// # Errors
     /// `sink` failed.
-    pub fn feed<E>(&mut self, mut bytes: &[u8], mut sink: impl FnMut(u8, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn feed<E>(
+        &mut self,
+        mut bytes: &[u8],
+        mut sink: impl FnMut(u8, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         while !bytes.is_empty() {
             if self.left == 0 {
                 let take = (8 - self.header.len()).min(bytes.len());
@@ -46,10 +50,16 @@ mod tests {
             let (mut one, mut two) = (Vec::new(), Vec::new());
             let mut splitter = Demultiplexer::default();
             for piece in stream.chunks(size) {
-                splitter.feed(piece, |stream, bytes| -> Result<(), ()> {
-                    if stream == 2 { two.extend_from_slice(bytes) } else { one.extend_from_slice(bytes) }
-                    Ok(())
-                }).unwrap();
+                splitter
+                    .feed(piece, |stream, bytes| -> Result<(), ()> {
+                        if stream == 2 {
+                            two.extend_from_slice(bytes)
+                        } else {
+                            one.extend_from_slice(bytes)
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
             }
             assert_eq!((&one[..], &two[..]), (&b"abc"[..], &b"de"[..]));
         }

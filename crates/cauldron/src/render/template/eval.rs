@@ -53,7 +53,8 @@ pub(super) struct Scope {
 }
 
 /// Fields that Docker leaves out of its JSON when they are empty, printed as Go prints a nil pointer.
-const OPTIONAL: &[&str] = &["Health", "Healthcheck", "HostRoot", "IPAMConfig", "ClusterVolume", "UsageData", "Descriptor"];
+const OPTIONAL: &[&str] =
+    &["Health", "Healthcheck", "HostRoot", "IPAMConfig", "ClusterVolume", "UsageData", "Descriptor"];
 
 impl Scope {
     pub(super) fn new(root: &Value, header: bool) -> Self {
@@ -126,7 +127,9 @@ impl Scope {
         out: &mut String,
     ) -> Result<Flow, String> {
         let items: Vec<(Value, Value)> = match value {
-            Value::Array(items) => items.iter().enumerate().map(|(at, item)| (Value::from(at), item.clone())).collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(at, item)| (Value::from(at), item.clone())).collect()
+            }
             Value::Object(map) => {
                 let mut keys: Vec<&String> = map.keys().filter(|key| !hidden(key)).collect();
                 keys.sort();
@@ -217,7 +220,8 @@ impl Scope {
             Operand::Field(chain) => self.walk(Datum::Value(dot.clone()), chain),
             Operand::Variable(name, chain) => {
                 let found = self.variables.iter().rev().find(|(variable, _)| variable == name);
-                let value = found.map(|(_, value)| value.clone()).ok_or(format!("undefined variable \"{name}\""))?;
+                let value =
+                    found.map(|(_, value)| value.clone()).ok_or(format!("undefined variable \"{name}\""))?;
                 self.walk(Datum::Value(value), chain)
             }
             Operand::Function(name) => function::call(name, Vec::new(), self.header),

@@ -12,7 +12,10 @@ pub(super) fn call(name: &str, arguments: Vec<Datum>, header: bool) -> Result<Da
     }
     match name {
         "and" | "or" => {
-            return arguments.into_iter().next_back().ok_or_else(|| format!("wrong number of args for {name}: want at least 1 got 0"));
+            return arguments
+                .into_iter()
+                .next_back()
+                .ok_or_else(|| format!("wrong number of args for {name}: want at least 1 got 0"));
         }
         "not" => {
             let [one] = exactly::<1, _>(name, arguments)?;
@@ -83,7 +86,9 @@ fn plain(name: &str, values: Vec<Value>) -> Result<Value, String> {
         "title" => Value::from(title(&text(&exactly::<1, _>(name, values)?[0]))),
         "pad" => {
             let [value, before, after] = exactly::<3, _>(name, values)?;
-            let blanks = |value: &Value| " ".repeat(usize::try_from(value.as_u64().unwrap_or(0).min(1000)).unwrap_or(0));
+            let blanks = |value: &Value| {
+                " ".repeat(usize::try_from(value.as_u64().unwrap_or(0).min(1000)).unwrap_or(0))
+            };
             match value.as_str() {
                 Some("") | None => Value::from(""),
                 Some(value) => Value::from(format!("{}{value}{}", blanks(&before), blanks(&after))),
@@ -108,7 +113,9 @@ fn index(values: Vec<Value>) -> Result<Value, String> {
     let mut at = values.next().ok_or("wrong number of args for index: want at least 1 got 0")?;
     for key in values {
         at = match (at, &key) {
-            (Value::Object(mut map), Value::String(key)) => map.remove(key).unwrap_or_else(|| Value::from("")),
+            (Value::Object(mut map), Value::String(key)) => {
+                map.remove(key).unwrap_or_else(|| Value::from(""))
+            }
             (Value::Array(items), Value::Number(number)) => {
                 let at = number.as_u64().and_then(|at| usize::try_from(at).ok());
                 let length = items.len();
@@ -117,7 +124,11 @@ fn index(values: Vec<Value>) -> Result<Value, String> {
             }
             (Value::Null, _) => return Err("error calling index: index of untyped nil".to_owned()),
             (other, key) => {
-                return Err(format!("error calling index: can't index {} with {}", print::value(&other), print::value(key)));
+                return Err(format!(
+                    "error calling index: can't index {} with {}",
+                    print::value(&other),
+                    print::value(key)
+                ));
             }
         };
     }

@@ -24,7 +24,8 @@ impl Template {
     /// # Errors
     /// The template is malformed.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let nodes = parse::parse(text).map_err(|error| format!("template parsing error: template: :1: {error}"))?;
+        let nodes =
+            parse::parse(text).map_err(|error| format!("template parsing error: template: :1: {error}"))?;
         Ok(Self { nodes })
     }
 
@@ -92,7 +93,10 @@ mod tests {
             ("{{split \"a,b\" \",\"}}", "[a b]"),
             ("{{upper .Name}} {{lower \"AB\"}} {{title \"ab cd\"}}", "WEB ab Ab Cd"),
             ("{{.Name | upper | printf \"%s-%d\" \"n\"}}", "n-%!d(string=WEB)"),
-            ("{{printf \"%s %d %5.2f %q %v|%-5s|%5s|\" .Name .Count .Ratio .Name .On \"a\" \"b\"}}", "web 3  0.50 \"web\" true|a    |    b|"),
+            (
+                "{{printf \"%s %d %5.2f %q %v|%-5s|%5s|\" .Name .Count .Ratio .Name .On \"a\" \"b\"}}",
+                "web 3  0.50 \"web\" true|a    |    b|",
+            ),
             ("{{println .Name}}", "web\n"),
             ("{{pad .Name 1 2}}|", " web  |"),
             ("{{truncate .Name 2}}", "we"),
@@ -116,7 +120,17 @@ mod tests {
 
     #[test]
     fn refused() {
-        for source in ["{{.Nope}}", "{{.State.Nope}}", "{{", "{{if .On}}", "{{end}}", "{{nofunc 1}}", "{{index .List 9}}", "{{.Name", "{{$x}}"] {
+        for source in [
+            "{{.Nope}}",
+            "{{.State.Nope}}",
+            "{{",
+            "{{if .On}}",
+            "{{end}}",
+            "{{nofunc 1}}",
+            "{{index .List 9}}",
+            "{{.Name",
+            "{{$x}}",
+        ] {
             let got = Template::parse(source).and_then(|template| template.render(&value()));
             assert!(got.is_err(), "{source} gave {got:?}");
         }

@@ -88,13 +88,13 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, String> {
     let (nodes, end) = blocks.block()?;
     match end {
         End::Text => Ok(nodes),
-        End::End | End::Else(_) => Err("unexpected {{end}}".to_owned()),
+        End::Block | End::Else(_) => Err("unexpected {{end}}".to_owned()),
     }
 }
 
 enum End<'a> {
     Text,
-    End,
+    Block,
     Else(&'a str),
 }
 
@@ -125,7 +125,7 @@ impl<'a> Blocks<'a> {
                 _ if action.starts_with("/*") => {}
                 "end" | "else" => {
                     self.depth -= 1;
-                    return Ok((nodes, if word == "end" { End::End } else { End::Else(rest.trim()) }));
+                    return Ok((nodes, if word == "end" { End::Block } else { End::Else(rest.trim()) }));
                 }
                 "if" | "with" | "range" => nodes.push(self.control(word, rest)?),
                 "break" => nodes.push(Node::Break),
@@ -144,10 +144,10 @@ impl<'a> Blocks<'a> {
         let (names, pipeline) = declared(head)?;
         let (body, end) = self.block()?;
         let otherwise = match end {
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Text => return Err("unexpected EOF".to_owned()),
             End::Else("") => match self.block()? {
-                (nodes, End::End) => nodes,
+                (nodes, End::Block) => nodes,
                 _ => return Err("expected end after else".to_owned()),
             },
             End::Else(more) => {
@@ -296,8 +296,12 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 out.push(Token::Field(rest[1..end].to_owned()));
                 end
             }
-            c if c.is_ascii_digit() || ((c == '-' || c == '+') && rest[1..].starts_with(|d: char| d.is_ascii_digit())) => {
-                let end = rest[1..].find(|d: char| !d.is_ascii_alphanumeric() && d != '.').map_or(rest.len(), |at| at + 1);
+            c if c.is_ascii_digit()
+                || ((c == '-' || c == '+') && rest[1..].starts_with(|d: char| d.is_ascii_digit())) =>
+            {
+                let end = rest[1..]
+                    .find(|d: char| !d.is_ascii_alphanumeric() && d != '.')
+                    .map_or(rest.len(), |at| at + 1);
                 out.push(Token::Number(number(&rest[..end])?));
                 end
             }

@@ -26,11 +26,15 @@ fn inner(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(inner).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
             let keys = || map.keys().filter(|key| !hidden(key));
-            let is_struct = map.keys().next().is_some() && keys().all(|key| key.starts_with(|c: char| c.is_ascii_uppercase()));
+            let is_struct = map.keys().next().is_some()
+                && keys().all(|key| key.starts_with(|c: char| c.is_ascii_uppercase()));
             if is_struct {
                 format!("{{{}}}", keys().map(|key| inner(&map[key])).collect::<Vec<_>>().join(" "))
             } else {
-                format!("map[{}]", keys().map(|key| format!("{key}:{}", inner(&map[key]))).collect::<Vec<_>>().join(" "))
+                format!(
+                    "map[{}]",
+                    keys().map(|key| format!("{key}:{}", inner(&map[key]))).collect::<Vec<_>>().join(" ")
+                )
             }
         }
     }
@@ -46,7 +50,10 @@ pub(super) fn json(value: &Value) -> String {
     fn clean(value: &Value) -> Value {
         match value {
             Value::Object(map) => Value::Object(
-                map.iter().filter(|(key, _)| !hidden(key)).map(|(key, value)| (key.clone(), clean(value))).collect(),
+                map.iter()
+                    .filter(|(key, _)| !hidden(key))
+                    .map(|(key, value)| (key.clone(), clean(value)))
+                    .collect(),
             ),
             Value::Array(items) => Value::Array(items.iter().map(clean).collect()),
             other => other.clone(),
