@@ -1,1 +1,347 @@
-//! See the crate's documentation.
+//! Networks: made, listed with who is on them, connected to containers that run or do not, removed when nobody is left.
+//!
+//! A container's wishes are in its specification and, once changed, in `changes.json`; what is in force while it runs is
+//! the network crate's. Names are told to the members of user-defined networks through their hosts files.
+
+use model::container::{EndpointSpec, NetworkMode};
+use model::error::Context as _;
+use model::filter::Filters;
+use model::network::NetworkSpec;
+use model::time::Timestamp;
+use model::{ContainerId, Error, Kind, Result};
+use net::Endpoint;
+use rustix::fs::{Mode, OFlags};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+pub use net::NetworkRequest;
+
+use crate::Engine;
+use crate::container::Container;
+
+/// Names that cannot be removed, pruned or made.
+const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// One container of a network.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The container.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Its place in the network.
+    pub endpoint: Endpoint,
+}
+
+impl Engine {
+    /// Networks by name. Filters: `driver`, `id`, `label`, `name`, `scope`, `type` and `dangling`.
+    ///
+    /// # Errors
+    /// An unknown filter, or a record that cannot be read.
+    pub fn networks(&self, filters: &Filters) -> Result<Vec<NetworkSpec>> {
+        filters.check(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        if let Some(bad) =
+            filters.get("type").iter().find(|kind| !matches!(kind.as_str(), "custom" | "builtin"))
+        {
+            return Err(Error::invalid(format!("invalid filter 'type={bad}'")));
+        }
+        let dangling = filters.boolean("dangling")?;
+        let used = if dangling.is_some() { self.used_networks()? } else { BTreeSet::new() };
+        let part = |key: &str, value: &str| {
+            let wanted = filters.get(key);
+            wanted.is_empty() || wanted.iter().any(|text| value.contains(text.as_str()))
+        };
+        let mut all = self.networks.list()?;
+        all.retain(|network| {
+            let builtin = is_predefined(&network.name);
+            filters.exact("driver", &network.driver)
+                && filters.exact("scope", "local")
+                && filters.exact("type", if builtin { "builtin" } else { "custom" })
+                && filters.prefix("id", network.id.as_str())
+                && part("name", &network.name)
+                && filters.labels("label", &network.labels)
+                && dangling.is_none_or(|wanted| wanted == (!builtin && !used.contains(network.id.as_str())))
+        });
+        Ok(all)
+    }
+    /// One network by name, id or unambiguous id prefix.
+    ///
+    /// # Errors
+    /// There is no such network.
+    pub fn network(&self, name: &str) -> Result<NetworkSpec> {
+        self.networks.get(name)
+    }
+    /// The containers that are on a network now, by name.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn network_members(&self, network: &NetworkSpec) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for (id, endpoint) in self.networks.members(&network.name)? {
+            match self.load(&id) {
+                Ok(container) if container.live.is_some() => {
+                    members.push(Member { name: container.name().to_owned(), id, endpoint });
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(members)
+    }
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// The name is taken, a subnet overlaps, the pools are exhausted.
+    pub fn create_network(&self, request: NetworkRequest) -> Result<NetworkSpec> {
+        let network = self.networks.create(request)?;
+        self.emit_network("create", &network, None);
+        Ok(network)
+    }
+    /// Removes a network.
+    ///
+    /// # Errors
+    /// It is predefined, or containers are on it (named).
+    pub fn remove_network(&self, name: &str) -> Result<()> {
+        let network = self.networks.get(name)?;
+        let removed = match self.networks.remove(network.id.as_str()) {
+            Err(error) if error.kind() == Kind::Conflict && self.reclaim_leases()? => {
+                self.networks.remove(network.id.as_str())?
+            }
+            result => result?,
+        };
+        self.emit_network("destroy", &removed, None);
+        Ok(())
+    }
+    /// Removes networks that no container wants. Filters: `until` (already a time), `label`, `label!`.
+    ///
+    /// # Errors
+    /// An unknown filter. A network that somebody took meanwhile is left.
+    pub fn prune_networks(&self, filters: &Filters, until: Option<Timestamp>) -> Result<Vec<String>> {
+        filters.check(&["label", "label!", "until"])?;
+        let used = self.used_networks()?;
+        let mut removed = Vec::new();
+        for network in self.networks.list()? {
+            let wanted = !is_predefined(&network.name)
+                && !used.contains(network.id.as_str())
+                && until.is_none_or(|until| network.created < until)
+                && filters.labels("label", &network.labels)
+                && filters.labels_absent("label!", &network.labels);
+            if wanted && self.remove_network(network.id.as_str()).is_ok() {
+                removed.push(network.name);
+            }
+        }
+        self.emit("network", "prune", "", BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]));
+        Ok(removed)
+    }
+    /// Connects a container, at once if it runs and from its next start on.
+    ///
+    /// # Errors
+    /// It is connected already, its network is the host's, none or another container's, or an address is taken.
+    pub fn connect_network(&self, name: &str, container: &str, mut wanted: EndpointSpec) -> Result<()> {
+        let network = self.networks.get(name)?;
+        let (mut container, _lock) = self.find_locked(container)?;
+        check_mode(&container)?;
+        if matches!(network.driver.as_str(), "host" | "null") {
+            return Err(Error::invalid(format!(
+                "container cannot be connected to network {}: it is for containers that are on no other",
+                network.name
+            )));
+        }
+        if self.wish(&container, &network).is_some() {
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!("endpoint with name {} already exists in network {}", container.name(), network.name),
+            ));
+        }
+        wanted.network.clone_from(&network.name);
+        if container.is_running() {
+            let netns = namespace(&container)?;
+            let endpoint = self.reserve_endpoint(container.id(), &wanted)?;
+            if let Err(error) = self.networks.connect(container.id(), &[endpoint], netns.as_fd(), &[]) {
+                let undone = self.networks.disconnect(container.id(), &network.name, None);
+                return Err(error.with_undo_failures(undone.err()));
+            }
+        }
+        let mut wishes = container.endpoint_specs().to_vec();
+        wishes.push(wanted);
+        self.keep_wishes(&mut container, wishes)?;
+        if container.is_running() {
+            self.emit_network("connect", &network, Some(container.id()));
+            self.refresh_hosts(&container)?;
+            self.refresh_neighbours(&container, &[network.name])?;
+        }
+        Ok(())
+    }
+    /// Disconnects a container. `force`: also one that is gone.
+    ///
+    /// # Errors
+    /// It is not connected.
+    pub fn disconnect_network(&self, name: &str, container: &str, force: bool) -> Result<()> {
+        let network = self.networks.get(name)?;
+        let (mut container, _lock) = match self.find_locked(container) {
+            Err(error) if force && error.kind() == Kind::NotFound => {
+                return self.reclaim_leases().map(drop);
+            }
+            found => found?,
+        };
+        check_mode(&container)?;
+        let Some(place) = self.wish(&container, &network) else {
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!("container {} is not connected to network {}", container.id(), network.name),
+            ));
+        };
+        if container.is_running() {
+            let netns = namespace(&container)?;
+            self.networks.disconnect(container.id(), &network.name, Some(netns.as_fd()))?;
+        }
+        let mut wishes = container.endpoint_specs().to_vec();
+        wishes.remove(place);
+        self.keep_wishes(&mut container, wishes)?;
+        if container.is_running() {
+            self.emit_network("disconnect", &network, Some(container.id()));
+            self.refresh_hosts(&container)?;
+            self.refresh_neighbours(&container, &[network.name])?;
+        }
+        Ok(())
+    }
+    /// Leases one endpoint. Where addresses are taken, the leases of containers that do not live are reclaimed first.
+    pub(crate) fn reserve_endpoint(&self, id: &ContainerId, wanted: &EndpointSpec) -> Result<Endpoint> {
+        match self.networks.reserve(id, wanted) {
+            Err(error)
+                if matches!(error.kind(), Kind::ResourceExhausted | Kind::PermissionDenied)
+                    && self.reclaim_leases()? =>
+            {
+                self.networks.reserve(id, wanted)
+            }
+            result => result,
+        }
+    }
+    /// Connects what was reserved, with events. Where another engine of this machine took the subnet in between, the
+    /// endpoints are reserved and the container's files written once more.
+    pub(crate) fn connect_endpoints(
+        &self,
+        container: &Container,
+        mut endpoints: Vec<Endpoint>,
+        netns: BorrowedFd<'_>,
+        ports: &[model::container::PortBinding],
+    ) -> Result<()> {
+        const TRIES: usize = 4;
+        let id = container.id();
+        for last in (0..TRIES).rev() {
+            match self.networks.connect(id, &endpoints, netns, ports) {
+                Ok(_) => break,
+                Err(error) if error.kind() == Kind::Unavailable && last > 0 => {
+                    self.networks.release(id)?;
+                    endpoints = container
+                        .endpoint_specs()
+                        .iter()
+                        .map(|wanted| self.networks.reserve(id, wanted))
+                        .collect::<Result<_>>()?;
+                    self.write_etc(container, &endpoints)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for endpoint in &endpoints {
+            self.emit_network("connect", &self.networks.get(&endpoint.network)?, Some(id));
+        }
+        Ok(())
+    }
+    /// Gives back what a container that does not run has, and tells the members of its networks.
+    pub(crate) fn release_endpoints(&self, container: &Container) -> Result<()> {
+        let endpoints = self.networks.endpoints(container.id())?;
+        self.networks.release(container.id())?;
+        let names: Vec<String> = endpoints.into_iter().map(|endpoint| endpoint.network).collect();
+        for name in &names {
+            if let Ok(network) = self.networks.get(name) {
+                self.emit_network("disconnect", &network, Some(container.id()));
+            }
+        }
+        self.refresh_neighbours(container, &names)
+    }
+    /// Releases whatever containers that are gone, or ended unseen, still hold. True: there was something.
+    pub(crate) fn reclaim_leases(&self) -> Result<bool> {
+        let before = self.networks.holders()?;
+        for id in &before {
+            match self.load(id) {
+                Ok(container) if container.live.is_some() => {}
+                Ok(_) => {
+                    // Whoever has the lock is starting or settling it.
+                    if let Some(_lock) = self.try_lock_container(id)?
+                        && self.load(id).is_ok_and(|container| container.live.is_none())
+                    {
+                        self.networks.release(id)?;
+                    }
+                }
+                Err(error) if error.kind() == Kind::NotFound => self.networks.release(id)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.networks.holders()?.len() < before.len())
+    }
+    /// Where in a container's wishes a network is.
+    fn wish(&self, container: &Container, network: &NetworkSpec) -> Option<usize> {
+        let is_this =
+            |spec: &EndpointSpec| self.networks.get(&spec.network).is_ok_and(|found| found.id == network.id);
+        container.endpoint_specs().iter().position(is_this)
+    }
+    fn keep_wishes(&self, container: &mut Container, wishes: Vec<EndpointSpec>) -> Result<()> {
+        container.changes.endpoints = Some(wishes);
+        self.write_changes(container)
+    }
+    /// Ids of the networks that a container wants, running or not.
+    fn used_networks(&self) -> Result<BTreeSet<String>> {
+        let mut used = BTreeSet::new();
+        for container in self.containers()? {
+            for spec in container.endpoint_specs() {
+                used.extend(
+                    self.networks.get(&spec.network).ok().map(|network| network.id.as_str().to_owned()),
+                );
+            }
+        }
+        Ok(used)
+    }
+    fn emit_network(&self, action: &str, network: &NetworkSpec, container: Option<&ContainerId>) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id.as_str().to_owned())));
+        self.emit("network", action, network.id.as_str(), attributes);
+    }
+}
+
+fn is_predefined(name: &str) -> bool {
+    PREDEFINED.contains(&name)
+}
+
+fn check_mode(container: &Container) -> Result<()> {
+    match &container.spec.network {
+        NetworkMode::Attached(_) => Ok(()),
+        NetworkMode::None => Err(Error::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        )),
+        NetworkMode::Host => Err(Error::invalid(
+            "container cannot be disconnected from host network or connected to host network",
+        )),
+        NetworkMode::Join(_) => Err(Error::invalid(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        )),
+    }
+}
+
+/// A running container's network namespace.
+fn namespace(container: &Container) -> Result<OwnedFd> {
+    let live = container.running()?;
+    let path = format!("/proc/{}/ns/net", live.pid);
+    let open = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let fd = open.map_err(std::io::Error::from).context(|| format!("open {path}"))?;
+    // The process may have ended, and its number been given away, before the descriptor was there.
+    match runtime::live(&container.run_dir)? {
+        Some(now) if now.pid == live.pid => Ok(fd),
+        _ => Err(Error::conflict(format!("container {} is not running", container.id()))),
+    }
+}

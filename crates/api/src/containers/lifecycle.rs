@@ -145,7 +145,7 @@ async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Valu
 }
 
 /// A time of a filter: RFC 3339, seconds, or how long ago (`10m`, `1h30m`).
-fn until(text: &str) -> Option<engine::model::time::Timestamp> {
+pub(crate) fn until(text: &str) -> Option<engine::model::time::Timestamp> {
     use engine::model::time::Timestamp;
     if let Some(time) = Timestamp::parse_query(text) {
         return Some(time);

@@ -9,6 +9,7 @@ mod mounts;
 pub(crate) mod ports;
 mod resources;
 
+pub(crate) use lifecycle::until;
 pub(crate) use list::summary;
 
 use crate::Shared;

@@ -142,6 +142,12 @@ impl Engine {
         }
         Ok(())
     }
+    /// Writes a running container's hosts file anew, in place.
+    pub(crate) fn refresh_hosts(&self, container: &Container) -> Result<()> {
+        let endpoints = self.networks.endpoints(container.id())?;
+        let entries = self.host_entries(container, &endpoints, &mut Vec::new())?;
+        write_in_place(&container.dir.join("hosts"), &hosts::hosts(&entries))
+    }
     /// Tells the other containers of these networks of a container that came or went.
     pub(crate) fn refresh_neighbours(&self, container: &Container, networks: &[String]) -> Result<()> {
         for network in networks.iter().filter(|name| name.as_str() != "bridge") {
@@ -151,9 +157,7 @@ impl Engine {
                 }
                 let Ok(other) = self.load(&id) else { continue };
                 if other.live.is_some() {
-                    let endpoints = self.networks.endpoints(&id)?;
-                    let entries = self.host_entries(&other, &endpoints, &mut Vec::new())?;
-                    write_in_place(&other.dir.join("hosts"), &hosts::hosts(&entries))?;
+                    self.refresh_hosts(&other)?;
                 }
             }
         }

@@ -78,7 +78,7 @@ impl Engine {
     pub(crate) fn settle(&self, container: &Container) -> Result<()> {
         let mut failures = Vec::new();
         if matches!(container.spec.network, NetworkMode::Attached(_)) {
-            failures.extend(self.networks.release(container.id()).err());
+            failures.extend(self.release_endpoints(container).err());
         }
         if container.spec.namespaces.ipc == IpcMode::Shareable {
             failures.extend(super::facts::unmount_shm(&container.run_dir).err());

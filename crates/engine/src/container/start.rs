@@ -76,7 +76,7 @@ impl Engine {
             let owner = id.clone();
             undo.push(move || self.networks.release(&owner));
             for wanted in container.endpoint_specs() {
-                endpoints.push(self.networks.reserve(&id, wanted)?);
+                endpoints.push(self.reserve_endpoint(&id, wanted)?);
             }
         }
         let etc = self.write_etc(container, &endpoints)?;
@@ -94,7 +94,7 @@ impl Engine {
         };
         let prepared = runtime::prepare(&bundle, netns)?;
         if let (Some(netns), NetworkMode::Attached(attachment)) = (&mine, &container.spec.network) {
-            self.networks.connect(&id, &endpoints, netns.as_fd(), &ports(container, attachment))?;
+            self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container, attachment))?;
         }
         prepared.start().map(drop)
     }
