@@ -104,11 +104,10 @@ async fn start(State(engine): State<Shared>, Path(id): Path<String>, request: Re
         multiplexed: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
+        peer: None,
         at_end: Some(Box::new(move |detached| {
             if detached {
                 engine.exec_detached(&exec);
-            } else {
-                engine.exec_died(&exec);
             }
         })),
     };

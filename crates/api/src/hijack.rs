@@ -10,7 +10,9 @@ use axum::response::Response;
 use engine::log::Next;
 use engine::model::detach::Detach;
 use hyper_util::rt::TokioIo;
+use std::os::fd::OwnedFd;
 use std::os::unix::net as std_net;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -54,8 +56,23 @@ pub(crate) struct Hijack {
     pub stdin: bool,
     /// Keys that end the connection and leave the process running.
     pub detach: Option<Detach>,
+    /// The client's connection, where it is a socket.
+    pub peer: Option<Peer>,
     /// Called before the client sees the end.
     pub at_end: Option<AtEnd>,
+}
+
+/// A connection's socket, an extension of its requests: tells a client that only stopped sending from one that is gone.
+#[derive(Clone)]
+pub(crate) struct Peer(pub Arc<OwnedFd>);
+
+impl Peer {
+    /// The other end is closed altogether (a unix socket says so; TCP does not).
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
 }
 
 /// The content type that this client expects of a stream.
@@ -65,7 +82,8 @@ pub(crate) fn content_type(multiplexed: bool, version: ApiVersion) -> HeaderValu
 
 impl Hijack {
     /// Answers the request and goes on with the connection in the background.
-    pub(crate) fn answer(self, mut request: Request) -> Response {
+    pub(crate) fn answer(mut self, mut request: Request) -> Response {
+        self.peer = request.extensions().get::<Peer>().cloned();
         let version = request.extensions().get::<ApiVersion>().copied().unwrap_or(ApiVersion(u32::MAX, 0));
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(header::CONTENT_TYPE, content_type(self.multiplexed, version));
@@ -97,14 +115,15 @@ impl Hijack {
         if send_first(self.first, &mut to_client).await.is_err() {
             return;
         }
-        let Some(far) = connect(self.far).await else {
+        let Some(mut far) = connect(self.far).await else {
             let _ = to_client.shutdown().await;
             return;
         };
-        let (mut from_far, mut to_far) = far.into_split();
+        // Borrowed halves: an owned one shuts its direction down when it is dropped, which a terminal takes for Ctrl-D.
+        let (mut from_far, mut to_far) = far.split();
         {
             let output = tokio::io::copy(&mut from_far, &mut to_client);
-            let input = input(&mut from_client, &mut to_far, self.stdin, self.detach);
+            let input = input(&mut from_client, &mut to_far, self.stdin, self.detach, self.peer.as_ref());
             tokio::pin!(output, input);
             let mut detached = false;
             tokio::select! {
@@ -169,7 +188,7 @@ enum End {
 }
 
 /// Passes the client's bytes on and closes the far side's input at their end.
-async fn input<R, W>(from: &mut R, to: &mut W, stdin: bool, mut detach: Option<Detach>) -> End
+async fn input<R, W>(from: &mut R, to: &mut W, stdin: bool, mut detach: Option<Detach>, peer: Option<&Peer>) -> End
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -200,6 +219,9 @@ where
             return End::Detached;
         }
     }
+    if peer.is_some_and(Peer::is_gone) {
+        return End::Broken;
+    }
     if stdin {
         let _ = to.shutdown().await;
     }
@@ -229,7 +251,7 @@ mod tests {
     }
 
     fn hijack(far: Far, detach: Option<Detach>) -> Hijack {
-        Hijack { far, first: First::Bytes(b"log\n".to_vec()), multiplexed: false, stdin: true, detach, at_end: None }
+        Hijack { far, first: First::Bytes(b"log\n".to_vec()), multiplexed: false, stdin: true, detach, peer: None, at_end: None }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The Router on sockets: unix (0660) and TCP on loopback, several at once, until SIGTERM or SIGINT.
 
 use crate::Shared;
+use crate::hijack::Peer;
 use axum::body::Body;
 use axum::http::Request;
 use engine::model::error::Context as _;
@@ -8,8 +9,10 @@ use engine::model::{Error, Result};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -91,7 +94,7 @@ async fn run(engine: &Shared, hosts: &[Host], ready: impl FnOnce(&[String])) -> 
         .collect();
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(accept(listener, std::sync::Arc::clone(engine), stopping.clone())))
+        .map(|listener| tokio::spawn(accept(listener, Arc::clone(engine), stopping.clone())))
         .collect();
     drop(stopping);
     tokio::select! {
@@ -155,10 +158,10 @@ async fn accept(listener: Listener, engine: Shared, mut stopping: watch::Receive
                     Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
                 }
             } => match accepted {
-                Ok(Stream::Unix(stream)) => drop(tokio::spawn(connection(stream, std::sync::Arc::clone(&engine), stop))),
+                Ok(Stream::Unix(stream)) => drop(tokio::spawn(connection(stream, Arc::clone(&engine), stop))),
                 Ok(Stream::Tcp(stream)) => {
                     let _ = stream.set_nodelay(true);
-                    drop(tokio::spawn(connection(stream, std::sync::Arc::clone(&engine), stop)));
+                    drop(tokio::spawn(connection(stream, Arc::clone(&engine), stop)));
                 }
                 // Out of descriptors, say: let some connections end first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -174,11 +177,15 @@ enum Stream {
 
 async fn connection<S>(stream: S, engine: Shared, mut stopping: watch::Receiver<bool>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
 {
     let router = crate::router(engine);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let peer = stream.as_fd().try_clone_to_owned().ok().map(|socket| Peer(Arc::new(socket)));
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let mut router = router.clone();
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         async move { router.call(request.map(Body::new)).await }
     });
     let connection =

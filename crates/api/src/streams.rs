@@ -79,6 +79,7 @@ async fn attach(
         multiplexed: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
+        peer: None,
         at_end: Some(Box::new(move |detached| {
             if detached {
                 engine.detached(&container);

@@ -48,10 +48,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn dir(&mut self, dir: &OwnedFd, path: &str, depth: usize) -> Result<()> {
+    /// Walks a directory; true where it holds something of the engine's own and no change beside it.
+    fn dir(&mut self, dir: &OwnedFd, path: &str, depth: usize) -> Result<bool> {
         if depth > limits::PATH_DEPTH {
-            return Ok(());
+            return Ok(false);
         }
+        let (start, mut ours) = (self.found.len(), false);
         let what = || format!("read directory {path}/ of container {}", self.container.id());
         let listing = sys::fs::open_in_root(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0).context(what)?;
         let entries = rustix::fs::Dir::read_from(&listing).map_err(std::io::Error::from).context(what)?;
@@ -62,16 +64,17 @@ impl Walk<'_> {
                 continue;
             }
             let below = format!("{path}/{}", name.to_string_lossy());
-            self.entry(&listing, name, &below, depth)?;
+            if self.is_ours(&below) {
+                ours = true;
+            } else {
+                self.entry(&listing, name, &below, depth)?;
+            }
         }
-        Ok(())
+        Ok(ours && self.found.len() == start)
     }
     fn entry(&mut self, dir: &OwnedFd, name: &CStr, path: &str, depth: usize) -> Result<()> {
         let what = || format!("read {path} of container {}", self.container.id());
         let now = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(std::io::Error::from).context(what)?;
-        if self.is_ours(path) {
-            return Ok(());
-        }
         let before = self.before(path);
         let kind = FileType::from_raw_mode(now.st_mode);
         if kind == FileType::CharacterDevice && now.st_rdev == 0 {
@@ -85,13 +88,21 @@ impl Walk<'_> {
             Some(before) if kind == FileType::Directory && same(&before, &now) => None,
             Some(_) => Some(Change::Modified),
         };
+        let at = self.found.len();
         self.found.extend(change.map(|change| (path.to_owned(), change)));
         if kind == FileType::Directory {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())
                 .map_err(std::io::Error::from)
                 .context(what)?;
-            self.dir(&below, path, depth + 1)?;
+            let start = std::mem::take(&mut self.found);
+            let only_ours = self.dir(&below, path, depth + 1)?;
+            let inside = std::mem::replace(&mut self.found, start);
+            // Its time changed because mount points were made in it.
+            if only_ours && change == Some(Change::Modified) {
+                self.found.truncate(at);
+            }
+            self.found.extend(inside);
         }
         Ok(())
     }

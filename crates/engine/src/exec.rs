@@ -144,14 +144,6 @@ impl Engine {
         self.exec_event(&container, "exec_start", &exec.id, request, &[]);
         runtime::exec(&exec.run_dir, &exec.id, &process, streams, detach)
     }
-    /// Says that an exec has ended.
-    pub fn exec_died(&self, exec: &Exec) {
-        let (Ok(container), Ok(state)) = (self.load(&exec.container), runtime::exec_state(&exec.run_dir, &exec.id)) else {
-            return;
-        };
-        let code = state.exit_code.unwrap_or_default().to_string();
-        self.container_event(&container, "exec_die", &[("execID", &exec.id), ("exitCode", &code)]);
-    }
     /// Says that a client left an exec by the detach keys.
     pub fn exec_detached(&self, exec: &Exec) {
         if let Ok(container) = self.load(&exec.container) {

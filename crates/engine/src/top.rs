@@ -4,6 +4,7 @@
 use model::error::Context as _;
 use model::{Error, Kind, Result};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::Engine;
 
@@ -63,7 +64,10 @@ impl Engine {
         let machine = Machine::read();
         let mut pids = runtime::pids(&container.cgroup())?;
         pids.sort_unstable();
-        let rows = pids.into_iter().filter_map(Process::read).map(|process| {
+        // The built-in init is part of the engine, and shown to those only who asked for one.
+        let hidden = if container.spec.init == Some(true) { None } else { pids.iter().copied().find(|pid| is_our_init(*pid)) };
+        let shown = pids.into_iter().filter(|pid| Some(*pid) != hidden);
+        let rows = shown.filter_map(Process::read).map(|process| {
             columns.iter().map(|(key, _)| machine.cell(&process, key)).collect::<Vec<_>>()
         });
         let rows = rows.collect();
@@ -152,6 +156,16 @@ fn title_of(key: &str) -> Option<&'static str> {
         "nlwp" | "thcount" => "NLWP",
         _ => return None,
     })
+}
+
+/// Whether a process is the engine's own init of a container: the first of its process namespace, and the engine's
+/// own program (compared by file, since names can be chosen).
+fn is_our_init(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let first = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()) == Some("1");
+    let file = |path: String| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let program = file(format!("/proc/{pid}/exe"));
+    first && program.is_some() && program == file("/proc/self/exe".to_owned())
 }
 
 impl Process {

@@ -159,13 +159,15 @@ impl Monitor {
             }
         }
         if flags.contains(poll::IN) {
-            self.client_sent(at);
+            self.client_sent(at, flags.contains(EventFlags::HUP));
         }
         if flags.intersects(EventFlags::HUP | EventFlags::ERR) && !flags.contains(poll::IN) {
             self.drop_client(at);
         }
     }
-    fn client_sent(&mut self, at: usize) {
+    /// Reads what a client sent. `gone`: it closed its connection altogether, not only its sending side; one that leaves
+    /// a terminal (detach keys) has not said that its input is at an end.
+    fn client_sent(&mut self, at: usize, gone: bool) {
         let Some(client) = &mut self.clients[at] else { return };
         let (index, streams) = match client.purpose {
             Purpose::Asking(_) => {
@@ -190,7 +192,7 @@ impl Monitor {
             if length > 0 && session.stdin.is_some() {
                 session.stdin_queue.extend_from_slice(&buffer[..length]);
                 session.pump_stdin();
-            } else if length == 0 && session.stdin_once {
+            } else if length == 0 && session.stdin_once && !(gone && session.terminal.is_some()) {
                 session.end_stdin();
             } else if length == 0 && session.terminal.is_none() && session.stdin.is_some() {
                 // Stdin is to stay open for others: this client has said all it had to say and is detached, as by Docker.
