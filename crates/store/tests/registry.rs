@@ -127,11 +127,7 @@ fn liar(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Liar {
     Liar { host, asked }
 }
 
-fn serve(
-    mut stream: TcpStream,
-    log: &Mutex<Asked>,
-    answer: &(dyn Fn(&str) -> Answer + Send + Sync),
-) {
+fn serve(mut stream: TcpStream, log: &Mutex<Asked>, answer: &(dyn Fn(&str) -> Answer + Send + Sync)) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut head = Vec::new();
     loop {
@@ -182,6 +178,65 @@ fn image_with_layer(layer: &[u8], sent: Vec<u8>, length: usize) -> Liar {
         path if path == config_path => whole("200 OK", config.clone()),
         _ => ("200 OK", Vec::new(), sent.clone(), length),
     })
+}
+
+#[test]
+fn an_index_leads_to_this_machines_image() {
+    let layer = common::rootfs("index");
+    let config = serde_json::to_vec(&serde_json::json!({
+        "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] }
+    }))
+    .unwrap();
+    // As Docker Hub has it: schema 2 with a Docker list.
+    let docker = |name: &str| format!("application/vnd.docker.{name}");
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2, "mediaType": docker("distribution.manifest.v2+json"),
+        "config": { "mediaType": docker("container.image.v1+json"), "digest": Digest::of(&config), "size": config.len() },
+        "layers": [{ "mediaType": docker("image.rootfs.diff.tar.gzip"), "digest": Digest::of(&layer), "size": layer.len() }]
+    }))
+    .unwrap();
+    let index = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2, "mediaType": docker("distribution.manifest.list.v2+json"),
+        "manifests": [
+            { "mediaType": "m", "digest": Digest::of(b"other"), "size": 5, "platform": { "os": "linux", "architecture": "s390x" } },
+            { "mediaType": "m", "digest": Digest::of(&manifest), "size": manifest.len(), "platform": { "os": "linux", "architecture": "amd64" } },
+        ]
+    }))
+    .unwrap();
+    let digest = Digest::of(&index);
+    let id = Digest::of(&config);
+    let paths = [
+        ("/v2/".to_owned(), b"{}".to_vec()),
+        ("/v2/x/manifests/1".to_owned(), index),
+        (format!("/v2/x/manifests/{}", Digest::of(&manifest)), manifest),
+        (format!("/v2/x/manifests/{}", Digest::of(b"forged")), b"{}".to_vec()),
+        (format!("/v2/x/blobs/{id}"), config),
+        (format!("/v2/x/blobs/{}", Digest::of(&layer)), layer),
+    ];
+    let server = liar(move |path| match paths.iter().find(|(known, _)| known == path) {
+        Some((_, body)) => whole("200 OK", body.clone()),
+        None => whole("404 Not Found", Vec::new()),
+    });
+    let dir = Dir::new("index");
+    let store = dir.store("s");
+    let name = reference(&format!("{}/x:1", server.host));
+    let amd64 = store::registry::parse_platform("linux/amd64").unwrap();
+    let pulled = store.pull(&name, Some(&amd64), &Access::default(), &quiet).unwrap();
+    assert_eq!((&pulled.image.id, &pulled.digest), (&id, &digest));
+    assert_eq!(pulled.image.repo_digests, [name.at_digest(digest)]);
+    assert_eq!(inspect(&name, &Access::default()).unwrap().platforms.len(), 2);
+
+    let pull = |name: &model::Reference, platform: &str| {
+        let platform = store::registry::parse_platform(platform).unwrap();
+        store.pull(name, Some(&platform), &Access::default(), &quiet).unwrap_err().to_string()
+    };
+    let error = pull(&name, "linux/riscv64");
+    assert!(
+        error.ends_with("no matching manifest for linux/riscv64 in the manifest list entries"),
+        "{error}"
+    );
+    let error = pull(&name.at_digest(Digest::of(b"forged")), "linux/amd64");
+    assert!(error.contains("the registry sent other content"), "{error}");
 }
 
 fn refused(server: &Liar, dir: &Dir) -> String {

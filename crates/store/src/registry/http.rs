@@ -238,11 +238,10 @@ impl Client {
     /// Gets a token, or checks that user name and password are taken.
     pub fn login(&self) -> Result<String> {
         let url = format!("{}/v2/", self.base);
-        let denied =
-            |text: String| Error::new(Kind::Unauthorized, format!("Get {url:?}: unauthorized: {text}"));
+        let denied = |text: String| Error::new(Kind::Unauthorized, format!("Get {url:?}: {text}"));
         if let Some(Challenge::Bearer { realm, service }) = &self.challenge {
             let answer = self.token(realm, service, true).map_err(|error| match error.kind() {
-                Kind::NotFound => denied("incorrect username or password".to_owned()),
+                Kind::NotFound => denied("unauthorized: incorrect username or password".to_owned()),
                 _ => error,
             })?;
             return Ok(answer["refresh_token"].as_str().unwrap_or_default().to_owned());

@@ -8,9 +8,9 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use ureq::http::{Method, StatusCode, header};
+use ureq::http::{StatusCode, header};
 
-use super::http::{Client, Payload, Refusal};
+use super::http::{Client, Refusal};
 use super::{Access, Progress, Report, platform_text, pull_refusal, verified};
 use crate::Store;
 use crate::image::Image;
@@ -571,11 +571,6 @@ impl Layers<'_> {
         ingest.commit(Some(&blob.digest)).context(what)?;
         (self.report)(Progress::new(id, "Download complete"))
     }
-}
-
-/// Whether the registry has a document or blob.
-pub(super) fn exists(client: &Client, path: &str) -> Result<bool> {
-    Ok(client.request(&Method::HEAD, path, &[], Payload::None)?.status() == StatusCode::OK)
 }
 
 #[cfg(test)]

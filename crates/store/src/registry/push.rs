@@ -16,7 +16,7 @@ use std::time::Instant;
 use ureq::http::{Method, StatusCode};
 
 use super::http::{Client, Payload, Refusal};
-use super::pull::{REPORT_EVERY, exists};
+use super::pull::REPORT_EVERY;
 use super::{Access, Progress, Report, push_refusal};
 use crate::Store;
 
@@ -163,7 +163,15 @@ impl Push<'_> {
     }
 
     fn has(&self, digest: &Digest) -> Result<bool> {
-        exists(self.client, &format!("{}/blobs/{digest}", self.reference.path()))
+        let path = format!("{}/blobs/{digest}", self.reference.path());
+        let response = self.client.request(&Method::HEAD, &path, &[], Payload::None)?;
+        // Said before a layer is compressed or sent for nothing.
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let message = "authentication required".to_owned();
+            let refusal = Refusal { status: 401, code: "UNAUTHORIZED".to_owned(), message };
+            return Err(push_refusal(self.reference, &format!("blob {digest}"), &refusal));
+        }
+        Ok(response.status() == StatusCode::OK)
     }
 
     /// Compresses a layer into a blob of its own, which nobody names: the next collection takes it.
