@@ -323,6 +323,30 @@ fn restart_policies() {
     ]);
     home.ok(&["stop", "-t", "0", "two"]);
     assert_eq!(home.inspect("two", "{{.State.Status}}"), "exited");
+    // A start takes the stop back, and an update holds for the running container.
+    let count = home.0.join("count");
+    fs::create_dir(&count).unwrap();
+    let bind = format!("{}:/count", count.display());
+    let script = "echo x >> /count/runs; sleep 1; exit 3";
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "three",
+        "--network",
+        "none",
+        "-v",
+        &bind,
+        "--restart",
+        "always",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    home.ok(&["update", "--restart", "no", "three"]);
+    assert_eq!(home.ok(&["wait", "three"]), "3");
+    assert_eq!(fs::read_to_string(count.join("runs")).unwrap(), "x\n");
 }
 
 #[test]

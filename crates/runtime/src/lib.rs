@@ -196,6 +196,14 @@ pub fn set_paused(run_dir: &Path, cgroup: &str, paused: bool) -> Result<()> {
     wire::call(monitor_socket(run_dir)?, &Request::Pause(paused)).map(drop)
 }
 
+/// Tells the monitor what happens after the next exit (`update --restart`).
+///
+/// # Errors
+/// The monitor cannot be reached.
+pub fn set_lifecycle(run_dir: &Path, lifecycle: &model::container::Lifecycle) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Lifecycle(lifecycle.clone())).map(drop)
+}
+
 /// Changes the terminal's size, of the container or of one of its execs.
 ///
 /// # Errors

@@ -105,6 +105,8 @@ pub enum Request {
     Stop(Option<i32>),
     /// Freeze or thaw.
     Pause(bool),
+    /// What happens after the next exit.
+    Lifecycle(model::container::Lifecycle),
     /// Terminal size.
     Resize {
         /// Of this exec, or of the container.

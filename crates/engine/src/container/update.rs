@@ -40,6 +40,9 @@ impl Engine {
         if container.live.is_some() {
             runtime::update(&container.run_dir, &container.cgroup(), &merged)
                 .map_err(|error| error.within(format!("Cannot update container {}", container.id())))?;
+            if let Some(lifecycle) = &update.lifecycle {
+                runtime::set_lifecycle(&container.run_dir, lifecycle)?;
+            }
         }
         container.changes.resources = Some(merged);
         if let Some(lifecycle) = &update.lifecycle {

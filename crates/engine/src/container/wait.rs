@@ -3,6 +3,7 @@
 use model::container::Lifecycle;
 use model::state::State;
 use model::{ContainerId, Error, Kind, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::lookup::{Container, read_json};
@@ -43,6 +44,18 @@ pub struct Waiter {
     /// The last exit before this wait.
     before: State,
     watch: Watch,
+    dir: PathBuf,
+}
+
+impl Waiter {
+    /// Whether there was an exit since, or the container is gone.
+    fn state_changed(&self) -> Result<bool> {
+        let state: Option<State> = read_json(&self.dir.join("state.json"))?;
+        Ok(match state {
+            Some(state) => state.finished_at != self.before.finished_at,
+            None => !self.dir.exists(),
+        })
+    }
 }
 
 impl Engine {
@@ -54,10 +67,10 @@ impl Engine {
         let container = self.find(name)?;
         let watch = Watch::new()?;
         watch.add(&container.dir)?;
-        watch.add(&self.store.layout.containers())?;
+        watch.add(&self.store.layout.trash())?;
         // Looked at again, now that every change is reported.
         let before = self.load(container.id()).map_or(container.state, |now| now.state);
-        Ok(Waiter { id: container.spec.id, condition, before, watch })
+        Ok(Waiter { id: container.spec.id, condition, before, watch, dir: container.dir })
     }
     /// Waits to the end: the exit code, and why the container could not be started where that is so.
     ///
@@ -68,8 +81,14 @@ impl Engine {
             if let Some(done) = self.poll(waiter)? {
                 return Ok(done);
             }
-            // The run directory is where the live part goes: only the monitor's death is not told by a file.
-            waiter.watch.wait(Some(Duration::from_secs(1)))?;
+            // Every line of the log wakes the watch: only the state's file says whether to look at everything. A
+            // monitor that was killed writes nothing at all.
+            while waiter.watch.wait(Some(Duration::from_secs(1)))? {
+                waiter.watch.clear();
+                if waiter.state_changed()? {
+                    break;
+                }
+            }
         }
     }
     /// One look.

@@ -29,6 +29,10 @@ impl Monitor {
             },
             Request::Stop(signal) => self.stop(signal),
             Request::Pause(paused) => self.pause(paused),
+            Request::Lifecycle(lifecycle) => {
+                self.bundle.lifecycle = lifecycle;
+                Ok(())
+            }
             Request::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
             Request::Wait { pid, start_time } => {
                 if self.live.pid == pid && self.live.start_time == start_time {
