@@ -171,10 +171,18 @@ pub const VERBS: &[Verb] = &[
     Verb {
         group: "image",
         names: &["bootstrap"],
-        usage: "NAME",
+        usage: "[OPTIONS] DISTRIBUTION:SUITE",
         about: "Make a base image from a distribution's own archive",
         more: "Example:\n  cauldron image bootstrap debian:bookworm\n\nUses mmdebstrap or debootstrap; needs no registry.",
-        args: || vec![one("distribution")],
+        args: || {
+            vec![
+                opt("tag", "t", "name", "Name of the image, where it is not the distribution's"),
+                opt("mirror", "", "url", "Archive to take the packages from"),
+                opt("variant", "", "string", "Set of packages (minbase)"),
+                list("include", "", "package", "Install this package too"),
+                one("distribution"),
+            ]
+        },
         run: |session, given| Box::pin(bootstrap(session, given)),
         ..VERB
     },
@@ -517,8 +525,19 @@ pub fn deleted_images(items: &Value) -> Value {
 
 async fn bootstrap(session: Session, given: ArgMatches) -> Outcome {
     let name = given.text("distribution").unwrap_or_default();
-    let path = query("/cauldron/v1/images/bootstrap", [("name", name.to_owned())]);
-    let lines = session.client()?.lines(Method::POST, &path, None).await.map_err(only_here)?;
+    let text = |name: &str| given.text(name).unwrap_or_default();
+    let body = serde_json::json!({
+        "distribution": name,
+        "tag": text("tag"),
+        "mirror": text("mirror"),
+        "variant": text("variant"),
+        "include": given.texts("include"),
+    });
+    let lines = session
+        .client()?
+        .lines(Method::POST, "/cauldron/v1/images/bootstrap", Some(&body))
+        .await
+        .map_err(only_here)?;
     Progress::new(Output::Stdout, false).follow(lines).await?;
     Ok(0)
 }
