@@ -97,7 +97,7 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
 }
 
 /// One step in Docker's shape.
-fn step(sink: &Sink, progress: &Progress) -> Result<()> {
+pub(crate) fn step(sink: &Sink, progress: &Progress) -> Result<()> {
     let mut message = json!({ "status": progress.status });
     if !progress.id.is_empty() {
         message["id"] = json!(progress.id);

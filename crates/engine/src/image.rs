@@ -97,9 +97,9 @@ impl Engine {
         }
         Ok(users)
     }
-    /// What must stay whatever happens to the images: images and layers of containers.
+    /// What must stay whatever happens to the images: images and layers of containers, layers of the build cache.
     pub(crate) fn layers_in_use(&self) -> Result<Vec<Digest>> {
-        let mut needed = Vec::new();
+        let mut needed = self.cached_chains()?;
         for container in self.containers()? {
             let layers = container.spec.layers.iter();
             needed.extend(

@@ -1,0 +1,147 @@
+//! Cached steps, the directories of steps that run, and their end.
+
+use model::digest::chain_id;
+use model::error::Context as _;
+use model::time::Timestamp;
+use model::{ContainerId, Digest, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use sys::fs::Lock;
+
+use crate::Engine;
+use crate::container::lookup::{read_json, write_json};
+use crate::container::reap::remove_tree;
+
+/// `records/<key>.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    diff_id: Digest,
+    parent: Option<Digest>,
+    created: Timestamp,
+    text: String,
+}
+
+impl Record {
+    fn chain(&self) -> Digest {
+        chain_id(self.parent.as_ref(), &self.diff_id)
+    }
+}
+
+/// A step that runs: its directory, under a lock that dies with us.
+pub(super) struct Running {
+    /// `steps/<id>`: its name is the container's id.
+    pub dir: PathBuf,
+    _lock: Lock,
+}
+
+/// What a prune of the build cache took away.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// Keys of the cached steps and names of cache mounts.
+    pub deleted: Vec<String>,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Engine {
+    fn records(&self) -> PathBuf {
+        self.store.layout.build_cache().join("records")
+    }
+    fn steps(&self) -> PathBuf {
+        self.store.layout.build_cache().join("steps")
+    }
+    pub(super) fn cache_mounts(&self) -> PathBuf {
+        self.store.layout.build_cache().join("mounts")
+    }
+    /// The layer that a step with this key made, if it is there.
+    pub(super) fn cached_layer(&self, key: &Digest, parent: Option<&Digest>) -> Result<Option<Digest>> {
+        let path = self.records().join(format!("{}.json", key.hex()));
+        // A record that cannot be read is as good as none: the step is made again and writes it anew.
+        let Ok(Some(record)) = read_json::<Record>(&path) else { return Ok(None) };
+        if record.parent.as_ref() != parent || self.store.layer(&record.chain())?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(record.diff_id))
+    }
+    pub(super) fn record_layer(&self, key: &Digest, parent: Option<&Digest>, diff_id: &Digest, text: &str) -> Result<()> {
+        let records = self.records();
+        std::fs::create_dir_all(&records).context(|| format!("create {}", records.display()))?;
+        let record = Record { diff_id: diff_id.clone(), parent: parent.cloned(), created: crate::now(), text: text.to_owned() };
+        write_json(&records.join(format!("{}.json", key.hex())), &record, false)
+    }
+    /// The layers (chain ids) that cached steps need.
+    pub(crate) fn cached_chains(&self) -> Result<Vec<Digest>> {
+        Ok(self.all_records()?.into_iter().map(|(_, record)| record.chain()).collect())
+    }
+    fn all_records(&self) -> Result<Vec<(PathBuf, Record)>> {
+        let records = self.records();
+        let entries = match std::fs::read_dir(&records) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(|| format!("read {}", records.display())),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.context(|| format!("read {}", records.display()))?.path();
+            if let Ok(Some(record)) = read_json::<Record>(&path) {
+                found.push((path, record));
+            }
+        }
+        Ok(found)
+    }
+    /// Forgets all cached steps and cache mounts, and collects what only they held.
+    ///
+    /// # Errors
+    /// A record or a directory cannot be removed.
+    pub fn prune_build_cache(&self) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        for (path, _) in self.all_records()? {
+            std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
+            pruned.deleted.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+        let mounts = self.cache_mounts();
+        for entry in std::fs::read_dir(&mounts).into_iter().flatten().flatten() {
+            // In use: it stays.
+            let Ok(Some(_lock)) = Lock::try_exclusive(self.store.layout.lock(&format!("mount-{}", entry.file_name().to_string_lossy()))) else {
+                continue;
+            };
+            remove_tree(&entry.path())?;
+            pruned.deleted.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        pruned.bytes = self.store.collect(&|| self.layers_in_use())?.bytes;
+        Ok(pruned)
+    }
+    pub(super) fn begin_step(&self, random: [u8; 32]) -> Result<Running> {
+        let id = ContainerId::from_bytes(random);
+        let dir = self.steps().join(id.as_str());
+        std::fs::create_dir_all(&dir).context(|| format!("create {}", dir.display()))?;
+        let lock = Lock::exclusive(dir.join("lock")).context(|| format!("lock {}", dir.display()))?;
+        Ok(Running { dir, _lock: lock })
+    }
+    pub(super) fn end_step(&self, step: Running) -> Result<()> {
+        remove_tree(&step.dir)
+    }
+    /// Clears what builds that were killed left: their containers, networks and directories.
+    pub(super) fn sweep_steps(&self) -> Result<()> {
+        for entry in std::fs::read_dir(self.steps()).into_iter().flatten().flatten() {
+            let Ok(id) = ContainerId::parse(&entry.file_name().to_string_lossy()) else { continue };
+            let lock = entry.path().join("lock");
+            if !lock.exists() || !matches!(Lock::try_exclusive(&lock), Ok(Some(_))) {
+                continue;
+            }
+            self.release_step(&id)?;
+            remove_tree(&entry.path())?;
+        }
+        Ok(())
+    }
+    /// Whatever of a step's container lives or is held. Idempotent.
+    pub(super) fn release_step(&self, id: &ContainerId) -> Result<()> {
+        let run_dir = self.store.layout.run(id);
+        if let Ok(Some(live)) = runtime::live(&run_dir) {
+            runtime::kill(&live, 9)?;
+            runtime::wait_exit(&live, None)?;
+        }
+        self.networks.release(id)?;
+        remove_tree(&run_dir)
+    }
+}

@@ -1,0 +1,440 @@
+//! `COPY` and `ADD`: sources gathered and hashed first, so that the cache can be asked, then written into the step's view.
+//!
+//! A directory's contents are copied, not itself; a target with a trailing slash, or several sources, is a directory;
+//! what comes from the context belongs to root unless `--chown` says otherwise, what comes from a stage keeps its owner.
+
+use model::dockerfile::effect;
+use model::dockerfile::instruction::Copy;
+use model::dockerfile::plan::{CacheKey, Origin};
+use model::error::Context as _;
+use model::ignore::Ignore;
+use model::{Digest, Error, Kind, Result, limits};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::archive;
+use super::source::{Item, Source, Tree};
+use super::stage::State;
+use super::{Builder, Built};
+
+/// The tree that a `COPY` reads.
+enum From {
+    /// The build context.
+    Context,
+    /// A stage, an image or another directory, opened for this.
+    Root(OwnedFd),
+}
+
+/// A file fetched by `ADD`.
+struct Fetched {
+    name: String,
+    bytes: Vec<u8>,
+    modified: Option<i64>,
+}
+
+/// A `COPY` that is ready to be written.
+pub(super) struct Prepared<'a> {
+    copy: Copy,
+    root: Option<OwnedFd>,
+    context: &'a OwnedFd,
+    sources: Vec<Source>,
+    fetched: Vec<Fetched>,
+    keep_owner: bool,
+    target: PathBuf,
+    target_is_dir: bool,
+}
+
+impl Builder<'_> {
+    pub(super) fn prepare_copy(&self, index: usize, state: &State, copy: &Copy) -> Built<Prepared<'_>> {
+        let from = match &copy.from {
+            None => From::Context,
+            Some(name) => self.root_of(index, name)?,
+        };
+        let nothing = Ignore::default();
+        let exclude = Ignore::from_patterns(copy.exclude.iter().map(String::as_str))?;
+        let (mut sources, mut fetched) = (Vec::new(), Vec::new());
+        {
+            let (root, ignore) = match &from {
+                From::Context => (&self.context.root, &self.context.ignore),
+                From::Root(root) => (root, &nothing),
+            };
+            let tree = Tree { root, ignore, exclude };
+            for given in &copy.sources {
+                if copy.add && is_url(given) {
+                    fetched.push(fetch(given, copy.checksum.as_deref())?);
+                } else {
+                    sources.extend(tree.find(given)?);
+                }
+            }
+        }
+        let dir = effect::working_dir(&state.config.config);
+        let target = dir.join(&copy.target);
+        let last = copy.target.rsplit('/').next().unwrap_or_default();
+        let slash = matches!(last, "" | "." | "..");
+        let files = sources.len() + fetched.len() + copy.files.len();
+        let several = files > 1 && !(sources.len() == files && sources.iter().all(|source| source.items[0].kind() == FileType::Directory));
+        if several && !slash && !copy.parents {
+            let keyword = if copy.add { "ADD" } else { "COPY" };
+            return Err(Error::invalid(format!("When using {keyword} with more than one source file, the destination must be a directory and end with a /")).into());
+        }
+        Ok(Prepared {
+            copy: copy.clone(),
+            keep_owner: matches!(from, From::Root(_)),
+            root: match from {
+                From::Context => None,
+                From::Root(root) => Some(root),
+            },
+            context: &self.context.root,
+            sources,
+            fetched,
+            target: PathBuf::from(target.relative()),
+            target_is_dir: slash || several || copy.parents,
+        })
+    }
+    /// What `--from` names, opened for reading.
+    fn root_of(&self, index: usize, name: &str) -> Result<From> {
+        if let Some(dir) = self.options.contexts.get(name) {
+            return Ok(From::Root(sys::fs::open_root(dir).context(|| format!("build context {name}"))?));
+        }
+        let store = &self.engine.store;
+        let layers = match dockerfile_origin(self, name, index) {
+            Origin::Scratch => Vec::new(),
+            Origin::Stage(stage) => self.finished(stage)?.config.rootfs.diff_ids.clone(),
+            Origin::Named(image) => self.image(&image)?.config.rootfs.diff_ids,
+        };
+        Ok(From::Root(store.mount_detached(&store.lower(&layers)?, None)?))
+    }
+}
+
+pub(super) fn dockerfile_origin(builder: &Builder<'_>, name: &str, index: usize) -> Origin {
+    model::dockerfile::plan::origin(&builder.dockerfile, name, index)
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+fn fetch(url: &str, checksum: Option<&str>) -> Result<Fetched> {
+    let failed = |error: ureq::Error| Error::new(Kind::Unavailable, format!("ADD failed: get {url}")).caused_by(error);
+    let mut response = ureq::get(url).call().map_err(failed)?;
+    let modified = response.headers().get("last-modified").and_then(|value| value.to_str().ok()).and_then(archive::http_date);
+    let mut bytes = Vec::new();
+    let mut body = response.body_mut().as_reader().take(limits::LAYER_BYTES);
+    body.read_to_end(&mut bytes).context(|| format!("ADD failed: read {url}"))?;
+    if let Some(expected) = checksum {
+        let expected = Digest::parse(expected)?;
+        let got = Digest::of(&bytes);
+        if got != expected {
+            return Err(Error::invalid(format!("digest mismatch {got}: {expected}")).within(format!("ADD {url}")));
+        }
+    }
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let name = path.splitn(4, '/').nth(3).and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    Ok(Fetched { name: name.to_owned(), bytes, modified })
+}
+
+impl Prepared<'_> {
+    fn root(&self) -> &OwnedFd {
+        self.root.as_ref().unwrap_or(self.context)
+    }
+    /// The key: what is copied (no times), from where it will lie, whose, onto what.
+    pub(super) fn key(&self, parent: Option<&Digest>) -> Digest {
+        let mut key = CacheKey::new(if self.copy.add { "add" } else { "copy" });
+        key.part(parent.map_or("", Digest::as_str)).part(self.target.as_os_str().as_encoded_bytes());
+        key.part([u8::from(self.target_is_dir), u8::from(self.copy.parents), self.copy.unpack.map_or(2, u8::from)]);
+        key.list(self.copy.chown.iter()).list(self.copy.chmod.iter());
+        for source in &self.sources {
+            key.part(source.name.as_encoded_bytes());
+            if self.copy.parents {
+                key.part(source.given.as_os_str().as_encoded_bytes());
+            }
+            for item in &source.items {
+                key.part(item.below.as_os_str().as_encoded_bytes()).part(item.stat.st_mode.to_le_bytes());
+                if self.keep_owner {
+                    key.part(item.stat.st_uid.to_le_bytes()).part(item.stat.st_gid.to_le_bytes());
+                }
+                key.part(item.link.as_ref().map_or(&[][..], |link| link.as_encoded_bytes()));
+                key.part(item.digest.as_ref().map_or("", Digest::as_str));
+            }
+        }
+        for file in &self.fetched {
+            key.part(&file.name).part(Digest::of(&file.bytes).as_str());
+        }
+        for file in &self.copy.files {
+            key.part(&file.name).part(&file.content);
+        }
+        key.finish()
+    }
+    /// Writes everything below the root of the step's view.
+    pub(super) fn write(&self, root: &OwnedFd) -> Result<()> {
+        let owner = self.copy.chown.as_deref().map(|chown| super::archive::owner(root, chown)).transpose()?;
+        let mode = self.copy.chmod.as_deref().map(chmod).transpose()?;
+        let nothing = Ignore::default();
+        let tree = Tree { root: self.root(), ignore: &nothing, exclude: Ignore::default() };
+        let mut writer = Writer { root, tree, owner, mode, keep_owner: self.keep_owner, links: BTreeMap::new() };
+        for source in &self.sources {
+            self.write_source(&mut writer, source)?;
+        }
+        for file in &self.fetched {
+            let unpack = self.copy.unpack == Some(true);
+            if unpack && archive::is_archive(file.bytes.as_slice()) {
+                let dir = make_dirs(root, &self.target, owner)?;
+                archive::unpack(&dir, file.bytes.as_slice(), owner)?;
+                continue;
+            }
+            if file.name.is_empty() && self.target_is_dir {
+                return Err(Error::invalid("cannot determine filename from url: name the target file"));
+            }
+            writer.plain(&self.place(root, OsStr::new(&file.name), owner)?, &file.bytes, 0o600, file.modified)?;
+        }
+        for file in &self.copy.files {
+            writer.plain(&self.place(root, OsStr::new(&file.name), owner)?, file.content.as_bytes(), 0o644, None)?;
+        }
+        Ok(())
+    }
+    fn write_source(&self, writer: &mut Writer<'_>, source: &Source) -> Result<()> {
+        let top = &source.items[0];
+        if self.copy.parents {
+            let parent = source.given.parent().unwrap_or(Path::new(""));
+            let dir = self.target.join(parent);
+            make_dirs(writer.root, &dir, writer.owner)?;
+            if top.kind() == FileType::Directory {
+                return writer.tree(&dir.join(&source.name), &source.items);
+            }
+            return writer.file(&dir.join(&source.name), top);
+        }
+        if top.kind() == FileType::Directory {
+            return writer.tree(&self.target, &source.items);
+        }
+        if self.copy.add && self.copy.unpack != Some(false) && top.kind() == FileType::RegularFile {
+            let file = std::fs::File::from(writer.tree.open_item(top)?);
+            let mut start = Vec::new();
+            file.take(archive::MAGIC_BYTES).read_to_end(&mut start).context(|| format!("read {}", top.path.display()))?;
+            let file = std::fs::File::from(writer.tree.open_item(top)?);
+            if archive::may_be_archive(&start) && archive::is_archive(file) {
+                let dir = make_dirs(writer.root, &self.target, writer.owner)?;
+                let file = std::fs::File::from(writer.tree.open_item(top)?);
+                return archive::unpack(&dir, file, writer.owner).map_err(|error| error.within(format!("ADD {}", top.path.display())));
+            }
+        }
+        let place = self.place(writer.root, &source.name, writer.owner)?;
+        writer.file(&place, top)
+    }
+    /// Where a file goes: into the target where that is a directory, else it is the target.
+    fn place(&self, root: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> Result<PathBuf> {
+        let is_dir = || sys::fs::open_in_root(root, &self.target, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok();
+        if self.target_is_dir || is_dir() {
+            make_dirs(root, &self.target, owner)?;
+            return Ok(self.target.join(name));
+        }
+        if let Some(parent) = self.target.parent() {
+            make_dirs(root, parent, owner)?;
+        }
+        Ok(self.target.clone())
+    }
+}
+
+/// Makes a directory and what is missing above it (0755), and gives what was made to an owner.
+pub(super) fn make_dirs(root: &OwnedFd, path: impl AsRef<Path>, owner: Option<(u32, u32)>) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    let shown = || format!("create directory /{}", path.display());
+    let (mut at, mut missing) = (PathBuf::new(), Vec::new());
+    for part in path.components() {
+        at.push(part);
+        if !missing.is_empty() || sys::fs::open_in_root(root, &at, OFlags::PATH, 0).is_err() {
+            missing.push(at.clone());
+        }
+    }
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let dir = sys::fs::create_dir_in_root(root, path, 0o755).context(shown)?;
+    for made in missing {
+        let fd = sys::fs::open_in_root(root, &made, OFlags::RDONLY | OFlags::DIRECTORY, 0).context(shown)?;
+        // Whatever the umask.
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).map_err(std::io::Error::from).context(shown)?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(std::io::Error::from).context(shown)?;
+        }
+    }
+    Ok(dir)
+}
+
+/// An octal mode.
+fn chmod(text: &str) -> Result<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
+        Error::invalid(format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
+    })
+}
+
+struct Writer<'a> {
+    root: &'a OwnedFd,
+    tree: Tree<'a>,
+    owner: Option<(u32, u32)>,
+    mode: Option<u32>,
+    keep_owner: bool,
+    /// Where the first of several names of one file went.
+    links: BTreeMap<(u64, u64), PathBuf>,
+}
+
+impl Writer<'_> {
+    /// Copies a directory's contents into a target directory.
+    fn tree(&mut self, target: &Path, items: &[Item]) -> Result<()> {
+        let existed = sys::fs::open_in_root(self.root, if target.as_os_str().is_empty() { Path::new(".") } else { target }, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok();
+        make_dirs(self.root, target, self.owner)?;
+        let mut directories = Vec::new();
+        for item in items {
+            let place = target.join(&item.below);
+            if item.kind() != FileType::Directory {
+                self.file(&place, item)?;
+                continue;
+            }
+            let top = item.below.as_os_str().is_empty();
+            if !top {
+                self.directory(&place)?;
+            }
+            // A target that was there keeps what it is; what lies below is made like its source.
+            if !(top && existed) {
+                directories.push((place, item));
+            }
+        }
+        for (place, item) in directories.into_iter().rev() {
+            let place = if place.as_os_str().is_empty() { PathBuf::from(".") } else { place };
+            let fd = sys::fs::open_in_root(self.root, &place, OFlags::RDONLY | OFlags::DIRECTORY, 0)
+                .context(|| format!("open /{}", place.display()))?;
+            self.dress(fd.as_fd(), item, &place)?;
+        }
+        Ok(())
+    }
+    fn directory(&self, place: &Path) -> Result<()> {
+        let (parent, name) = parent(self.root, place)?;
+        match rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(()),
+            Ok(_) => Err(Error::invalid(format!("cannot copy to non-directory: /{}", place.display()))),
+            Err(_) => rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))
+                .map_err(std::io::Error::from)
+                .context(|| format!("create directory /{}", place.display())),
+        }
+    }
+    /// Copies one file, link or node to exactly this place, over whatever is no directory there.
+    fn file(&mut self, place: &Path, item: &Item) -> Result<()> {
+        let (parent, name) = parent(self.root, place)?;
+        let shown = || format!("create /{}", place.display());
+        clear(&parent, &name, place)?;
+        match item.kind() {
+            FileType::RegularFile => {
+                let inode = (item.stat.st_dev, item.stat.st_ino);
+                if item.stat.st_nlink > 1
+                    && let Some(first) = self.links.get(&inode)
+                {
+                    let (from, other) = self::parent(self.root, first)?;
+                    return rustix::fs::linkat(&from, &other, &parent, &name, AtFlags::empty()).map_err(std::io::Error::from).context(shown);
+                }
+                let source = std::fs::File::from(self.tree.open_item(item)?);
+                let mut target = create(&parent, &name).context(shown)?;
+                // What was hashed is what may be cached: a file that changes meanwhile is refused.
+                let copied = std::io::copy(&mut source.take(u64::MAX), &mut target).context(shown)?;
+                if copied != u64::try_from(item.stat.st_size).unwrap_or(0) {
+                    return Err(Error::conflict(format!("{} changed while it was copied", item.path.display())));
+                }
+                if item.stat.st_nlink > 1 {
+                    self.links.insert(inode, place.to_owned());
+                }
+                self.dress(target.as_fd(), item, place)
+            }
+            FileType::Symlink => {
+                let link = item.link.as_deref().unwrap_or_default();
+                rustix::fs::symlinkat(link, &parent, &name).map_err(std::io::Error::from).context(shown)?;
+                let (uid, gid) = self.owner_of(item);
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::chownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)
+                    .and_then(|()| rustix::fs::utimensat(&parent, &name, &times(&item.stat), flags))
+                    .map_err(std::io::Error::from)
+                    .context(shown)
+            }
+            kind => {
+                let mode = Mode::from_raw_mode(item.stat.st_mode & 0o7777);
+                rustix::fs::mknodat(&parent, &name, kind, mode, item.stat.st_rdev).map_err(std::io::Error::from).context(shown)?;
+                let (uid, gid) = self.owner_of(item);
+                rustix::fs::chownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(std::io::Error::from)
+                    .context(shown)
+            }
+        }
+    }
+    fn plain(&self, place: &Path, bytes: &[u8], mode: u32, modified: Option<i64>) -> Result<()> {
+        let (parent, name) = parent(self.root, place)?;
+        let shown = || format!("create /{}", place.display());
+        clear(&parent, &name, place)?;
+        let mut file = create(&parent, &name).context(shown)?;
+        file.write_all(bytes).context(shown)?;
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode.unwrap_or(mode))))
+            .map_err(std::io::Error::from)
+            .context(shown)?;
+        if let Some(seconds) = modified {
+            let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&file, &times).map_err(std::io::Error::from).context(shown)?;
+        }
+        Ok(())
+    }
+    fn owner_of(&self, item: &Item) -> (u32, u32) {
+        self.owner.unwrap_or(if self.keep_owner { (item.stat.st_uid, item.stat.st_gid) } else { (0, 0) })
+    }
+    /// Owner, mode, extended attributes and times, in the order in which they do not undo each other.
+    fn dress(&self, fd: BorrowedFd<'_>, item: &Item, place: &Path) -> Result<()> {
+        let shown = || format!("set the attributes of /{}", place.display());
+        let (uid, gid) = self.owner_of(item);
+        let mode = Mode::from_raw_mode(self.mode.unwrap_or(item.stat.st_mode & 0o7777));
+        rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .and_then(|()| rustix::fs::fchmod(fd, mode))
+            .map_err(std::io::Error::from)
+            .context(shown)?;
+        self.attributes(fd, item).map_err(std::io::Error::from).context(shown)?;
+        rustix::fs::futimens(fd, &times(&item.stat)).map_err(std::io::Error::from).context(shown)
+    }
+    /// `user.*` and file capabilities travel; what a file system or a security module keeps for itself does not.
+    fn attributes(&self, fd: BorrowedFd<'_>, item: &Item) -> rustix::io::Result<()> {
+        let Ok(source) = self.tree.open(&item.path, OFlags::RDONLY | OFlags::NONBLOCK) else { return Ok(()) };
+        let mut list = vec![0u8; 64 << 10];
+        let Ok(length) = rustix::fs::flistxattr(&source, &mut list) else { return Ok(()) };
+        for name in list[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.") || *name == b"security.capability") {
+            let mut value = vec![0u8; 64 << 10];
+            if let Ok(length) = rustix::fs::fgetxattr(&source, name, &mut value) {
+                rustix::fs::fsetxattr(fd, name, &value[..length], rustix::fs::XattrFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn times(stat: &rustix::fs::Stat) -> Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn parent(root: &OwnedFd, place: &Path) -> Result<(OwnedFd, std::ffi::OsString)> {
+    sys::fs::parent_in_root(root, place).context(|| format!("open the parent of /{}", place.display()))
+}
+
+/// Makes room: whatever is at a place goes, a directory excepted.
+fn clear(parent: &OwnedFd, name: &OsStr, place: &Path) -> Result<()> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(_) => Ok(()),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            Err(Error::invalid(format!("cannot overwrite directory /{} with a file", place.display())))
+        }
+        Ok(_) => rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            .map_err(std::io::Error::from)
+            .context(|| format!("replace /{}", place.display())),
+    }
+}
+
+fn create(parent: &OwnedFd, name: &OsStr) -> std::io::Result<std::fs::File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?.into())
+}

@@ -1,0 +1,217 @@
+//! One stage: from its base through its instructions.
+
+use model::digest::chain_id;
+use model::dockerfile::instruction::{Copy, Instruction, Step};
+use model::dockerfile::plan::{CacheKey, Origin};
+use model::dockerfile::scope::{Argument, DEFAULT_PATH, Scope};
+use model::dockerfile::{self, effect};
+use model::image::{History, ImageConfig};
+use model::{Digest, Error, Kind, Reference, Result};
+use rustix::fs::OFlags;
+use store::snapshot::Writable;
+
+use super::{Builder, Built, Failed, Message};
+use crate::container::names::fill_random;
+
+/// A stage as far as it has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// The image so far; its layers are in `rootfs`.
+    pub config: ImageConfig,
+    /// `ARG`s of this stage.
+    pub args: Vec<Argument>,
+    /// Whether this stage has had a `CMD`.
+    pub cmd_set: bool,
+}
+
+impl State {
+    /// The chain id of the uppermost layer.
+    pub(super) fn chain(&self) -> Option<Digest> {
+        let layers = &self.config.rootfs.diff_ids;
+        layers.iter().fold(None, |chain, layer| Some(chain_id(chain.as_ref(), layer)))
+    }
+    pub(super) fn scope(&self) -> Scope {
+        Scope { env: self.config.config.env.clone(), args: self.args.clone() }
+    }
+    fn remember(&mut self, text: String, empty_layer: bool) {
+        self.config.history.push(History {
+            created: Some(crate::now()),
+            created_by: Some(text),
+            author: None,
+            comment: Some("buildkit.dockerfile.v0".to_owned()),
+            empty_layer,
+        });
+    }
+    /// Twelve digits that change with whatever the image is.
+    fn short(&self) -> String {
+        let mut key = CacheKey::new("state");
+        key.part(self.chain().map_or(String::new(), |chain| chain.to_string()));
+        key.part(serde_json::to_vec(&self.config.config).unwrap_or_default());
+        key.finish().short().to_owned()
+    }
+}
+
+impl Builder<'_> {
+    /// Builds one stage whose needs are met.
+    pub(super) fn stage(&mut self, index: usize) -> Built<State> {
+        let stage = self.dockerfile.stages[index].clone();
+        self.announce(&stage.text)?;
+        let mut state = match self.plan.bases[index].clone() {
+            Origin::Scratch => self.scratch(),
+            Origin::Stage(base) => self.finished(base)?.clone(),
+            Origin::Named(name) => self.image(&name).map_err(|error| self.located(stage.lines, error))?,
+        };
+        state.args.clear();
+        state.cmd_set = false;
+        self.say(format!(" ---> {}\n", state.short()))?;
+        let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
+        if !triggers.is_empty() {
+            self.steps += triggers.len();
+            self.say(format!("# Executing {} build trigger{}\n", triggers.len(), if triggers.len() == 1 { "" } else { "s" }))?;
+        }
+        for step in triggers.iter().chain(&stage.steps) {
+            self.announce(&step.text)?;
+            self.step(index, &mut state, step).map_err(|failed| match failed.code {
+                Some(_) => failed,
+                None => Failed { code: None, error: self.located(step.lines, failed.error) },
+            })?;
+            self.say(format!(" ---> {}\n", state.short()))?;
+        }
+        Ok(state)
+    }
+    fn announce(&mut self, text: &str) -> Result<()> {
+        self.step += 1;
+        self.say(format!("Step {}/{} : {text}\n", self.step, self.steps))
+    }
+    fn located(&self, lines: (usize, usize), error: Error) -> Error {
+        if error.hint_text().is_some() || error.kind() == Kind::Cancelled {
+            return error;
+        }
+        error.hint(dockerfile::excerpt(&self.file, &self.text, lines))
+    }
+    pub(super) fn finished(&self, index: usize) -> Result<&State> {
+        self.states.get(index).and_then(Option::as_ref).ok_or_else(|| Error::internal(format!("stage {index} is not built yet")))
+    }
+    fn scratch(&self) -> State {
+        let mut state = State::default();
+        state.config.architecture.clone_from(&self.platform.architecture);
+        state.config.os.clone_from(&self.platform.os);
+        state.config.variant.clone_from(&self.platform.variant);
+        state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        state.config.config.working_dir = "/".to_owned();
+        state
+    }
+    /// An image by name: one that is here, else pulled.
+    pub(super) fn image(&self, name: &str) -> Result<State> {
+        let store = &self.engine.store;
+        let here = store.image(name);
+        let image = match here {
+            Ok(image) if !self.options.pull => image,
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            here => {
+                let reference = Reference::parse(name)?.with_default_tag();
+                let report = |progress| (self.report)(Message::Pull(progress));
+                let pulled = self.engine.pull(&reference, false, self.options.platform.as_ref(), None, &report);
+                match (pulled, here) {
+                    (Ok(()), _) => store.image(name)?,
+                    // `--pull` of what only exists here.
+                    (Err(error), Ok(image)) if error.kind() != Kind::Cancelled => image,
+                    (Err(error), _) => return Err(error),
+                }
+            }
+        };
+        let mut state = State { config: image.config, ..State::default() };
+        let env = &mut state.config.config.env;
+        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+            env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        Ok(state)
+    }
+    fn step(&mut self, index: usize, state: &mut State, step: &Step) -> Built<()> {
+        let escape = self.dockerfile.escape;
+        let instruction = state.scope().expanded(&step.instruction, escape)?;
+        match &instruction {
+            Instruction::Arg(args) => {
+                for (name, default) in args {
+                    let mut scope = state.scope();
+                    let value = scope.declare(name, default.as_deref(), &self.global);
+                    state.args = scope.args;
+                    state.remember(effect::arg_text(name, value.as_deref()), true);
+                }
+            }
+            Instruction::Run(run) => self.run_step(index, state, run)?,
+            Instruction::Copy(copy) => self.copy_step(index, state, copy)?,
+            Instruction::Workdir(path) => self.workdir(state, path)?,
+            Instruction::User(user) if user.is_empty() => return Err(Error::invalid("USER is empty after expansion").into()),
+            other => {
+                if let Some(text) = effect::apply(&mut state.config, other, &mut state.cmd_set)? {
+                    state.remember(text, true);
+                }
+            }
+        }
+        Ok(())
+    }
+    /// `WORKDIR` makes the directory where it is missing.
+    fn workdir(&self, state: &mut State, path: &str) -> Built<()> {
+        let dir = effect::working_dir(&state.config.config).join(path);
+        state.config.config.working_dir = dir.as_str().to_owned();
+        let text = format!("WORKDIR {dir}");
+        let view = self.engine.store.mount_detached(&self.engine.store.lower(&state.config.rootfs.diff_ids)?, None)?;
+        if sys::fs::open_in_root(&view, dir.relative(), OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
+            state.remember(text, true);
+            return Ok(());
+        }
+        drop(view);
+        let mut key = CacheKey::new("workdir");
+        key.part(state.chain().map_or(String::new(), |chain| chain.to_string())).part(dir.as_str());
+        let lower = self.engine.store.lower(&state.config.rootfs.diff_ids)?;
+        self.layer(state, &key.finish(), text, |writable| {
+            let root = self.engine.store.mount_detached(&lower, Some(writable))?;
+            super::copy::make_dirs(&root, dir.relative(), None)?;
+            Ok(())
+        })
+    }
+    fn copy_step(&mut self, index: usize, state: &mut State, copy: &Copy) -> Built<()> {
+        let text = effect::copy_text(copy);
+        let prepared = self.prepare_copy(index, state, copy)?;
+        let key = prepared.key(state.chain().as_ref());
+        let lower = self.engine.store.lower(&state.config.rootfs.diff_ids)?;
+        self.layer(state, &key, text, |writable| {
+            let root = self.engine.store.mount_detached(&lower, Some(writable))?;
+            Ok(prepared.write(&root)?)
+        })
+    }
+    /// A step that makes a layer: found in the cache, or made and recorded.
+    pub(super) fn layer(
+        &self,
+        state: &mut State,
+        key: &Digest,
+        text: String,
+        make: impl FnOnce(&Writable) -> Built<()>,
+    ) -> Built<()> {
+        let parent = state.chain();
+        if !self.options.no_cache
+            && let Some(diff_id) = self.engine.cached_layer(key, parent.as_ref())?
+        {
+            self.say(" ---> Using cache\n")?;
+            state.config.rootfs.diff_ids.push(diff_id);
+            state.remember(text, false);
+            return Ok(());
+        }
+        if state.config.rootfs.diff_ids.len() >= model::limits::LAYERS {
+            return Err(Error::new(Kind::ResourceExhausted, format!("max depth exceeded: an image has {} layers at most", model::limits::LAYERS)).into());
+        }
+        let mut random = [0u8; 32];
+        fill_random(&mut random)?;
+        let step = self.engine.begin_step(random)?;
+        let mut writable = self.engine.store.create_writable(&step.dir.join("rw"))?;
+        writable.volatile = true;
+        let made = make(&writable).and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
+        let ended = self.engine.end_step(step);
+        let (diff_id, _) = made.map_err(|failed| Failed { code: failed.code, error: failed.error.with_undo_failures(ended.err()) })?;
+        self.engine.record_layer(key, parent.as_ref(), &diff_id, &text)?;
+        state.config.rootfs.diff_ids.push(diff_id);
+        state.remember(text, false);
+        Ok(())
+    }
+}
