@@ -40,7 +40,8 @@ pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
     let what = || format!("create directory {}", run_dir.display());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).context(what)?;
     let path = run_dir.join("bundle.json");
-    sys::fs::replace_file(&path, &wire::encode(bundle), 0o600, false).context(|| format!("write {}", path.display()))?;
+    sys::fs::replace_file(&path, &wire::encode(bundle), 0o600, false)
+        .context(|| format!("write {}", path.display()))?;
     let (control, theirs) = sys::socket::pair().context(|| "make a socket pair")?;
     let child = Command::new("/proc/self/exe")
         .arg0(MONITOR)

@@ -60,7 +60,8 @@ pub fn live(run_dir: &Path) -> Result<Option<Live>> {
         Err(error) => return Err(error).context(|| format!("read {}", path.display())),
     };
     let live: Live = wire::decode(&bytes).context(|| format!("read {}", path.display()))?;
-    let alive = sys::process::start_time(live.monitor_pid).is_ok_and(|(time, alive)| alive && time == live.monitor_start_time);
+    let alive = sys::process::start_time(live.monitor_pid)
+        .is_ok_and(|(time, alive)| alive && time == live.monitor_start_time);
     Ok((alive && monitor::record::boot_id()? == live.boot_id).then_some(live))
 }
 
@@ -127,12 +128,17 @@ pub fn attach(run_dir: &Path, streams: Streams) -> Result<Attached> {
 /// The streams that a socket's name in `attach/` asks for.
 fn streams_of(name: &str) -> Option<Streams> {
     let (_, letters) = name.split_once('.')?;
-    Some(Streams { stdin: letters.contains('i'), stdout: letters.contains('o'), stderr: letters.contains('e') })
+    Some(Streams {
+        stdin: letters.contains('i'),
+        stdout: letters.contains('o'),
+        stderr: letters.contains('e'),
+    })
 }
 
 fn monitor_socket(run_dir: &Path) -> Result<UnixStream> {
     let path = run_dir.join("monitor.sock");
-    sys::socket::connect(&path).map_err(|error| Error::new(Kind::Conflict, "the container is not running").caused_by(error))
+    sys::socket::connect(&path)
+        .map_err(|error| Error::new(Kind::Conflict, "the container is not running").caused_by(error))
 }
 
 /// Sends a signal to the container's process (through a pidfd, so never to a stranger).
@@ -167,7 +173,9 @@ pub fn request_stop(run_dir: &Path, signal: Option<i32>) -> Result<()> {
 /// The wait itself failed.
 pub fn wait_exit(live: &Live, timeout: Option<std::time::Duration>) -> Result<bool> {
     let Ok(stream) = monitor_socket(&live.run_dir) else { return Ok(true) };
-    stream.set_read_timeout(timeout.map(|time| time.max(std::time::Duration::from_millis(1)))).context(|| "set a timeout")?;
+    stream
+        .set_read_timeout(timeout.map(|time| time.max(std::time::Duration::from_millis(1))))
+        .context(|| "set a timeout")?;
     let mut stream = stream;
     let request = wire::frame(&Request::Wait { pid: live.pid, start_time: live.start_time });
     if std::io::Write::write_all(&mut stream, &request).is_err() {
@@ -181,7 +189,11 @@ pub fn wait_exit(live: &Live, timeout: Option<std::time::Duration>) -> Result<bo
                 return Ok(true);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => return Ok(false),
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
+                return Ok(false);
+            }
             Err(_) => return Ok(true),
         }
     }
@@ -238,7 +250,13 @@ pub struct ExecState {
 ///
 /// # Errors
 /// As [`Prepared::start`]; the exec's state has the exit code too.
-pub fn exec(run_dir: &Path, id: &str, process: &Process, streams: Streams, detach: bool) -> Result<Option<UnixStream>> {
+pub fn exec(
+    run_dir: &Path,
+    id: &str,
+    process: &Process,
+    streams: Streams,
+    detach: bool,
+) -> Result<Option<UnixStream>> {
     let request = Request::Exec { id: id.to_owned(), process: Box::new(process.clone()), streams, detach };
     let stream = wire::call(monitor_socket(run_dir)?, &request)?;
     Ok((!detach).then_some(stream))
@@ -250,7 +268,8 @@ pub fn exec(run_dir: &Path, id: &str, process: &Process, streams: Streams, detac
 /// There is no such exec.
 pub fn exec_state(run_dir: &Path, id: &str) -> Result<ExecState> {
     let path = monitor::record::exec_path(run_dir, id)?;
-    let bytes = std::fs::read(path).map_err(|_| Error::new(Kind::NotFound, format!("No such exec instance: {id}")))?;
+    let bytes = std::fs::read(path)
+        .map_err(|_| Error::new(Kind::NotFound, format!("No such exec instance: {id}")))?;
     wire::decode(&bytes)
 }
 
@@ -315,8 +334,12 @@ pub fn interface_counters(pid: i32) -> Result<Vec<(String, [u64; 8])>> {
         let (name, rest) = line.split_once(':')?;
         let fields: Vec<u64> = rest.split_ascii_whitespace().filter_map(|field| field.parse().ok()).collect();
         let name = name.trim();
-        (name != "lo" && fields.len() >= 12)
-            .then(|| (name.to_owned(), [fields[0], fields[1], fields[2], fields[3], fields[8], fields[9], fields[10], fields[11]]))
+        (name != "lo" && fields.len() >= 12).then(|| {
+            (
+                name.to_owned(),
+                [fields[0], fields[1], fields[2], fields[3], fields[8], fields[9], fields[10], fields[11]],
+            )
+        })
     };
     Ok(text.lines().skip(2).filter_map(line).collect())
 }

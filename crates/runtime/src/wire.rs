@@ -47,7 +47,8 @@ impl From<&Error> for Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let kind = KINDS.iter().find(|(_, name)| *name == failure.kind).map_or(Kind::Internal, |(kind, _)| *kind);
+        let kind =
+            KINDS.iter().find(|(_, name)| *name == failure.kind).map_or(Kind::Internal, |(kind, _)| *kind);
         let error = Error::new(kind, failure.message);
         match failure.hint {
             Some(hint) => error.hint(hint),
@@ -138,7 +139,8 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// It is something else.
 pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::internal("malformed message of the monitor's").caused_by(error))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::internal("malformed message of the monitor's").caused_by(error))
 }
 
 /// With its length in front.
@@ -154,7 +156,9 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// The monitor's, or [`Kind::Unavailable`] where it went away.
 pub fn call(mut stream: UnixStream, request: &Request) -> Result<UnixStream> {
-    let gone = |error: std::io::Error| Error::new(Kind::Unavailable, "the container's monitor does not answer").caused_by(error);
+    let gone = |error: std::io::Error| {
+        Error::new(Kind::Unavailable, "the container's monitor does not answer").caused_by(error)
+    };
     stream.write_all(&frame(request)).map_err(gone)?;
     let mut length = [0; 4];
     stream.read_exact(&mut length).map_err(gone)?;

@@ -26,8 +26,12 @@ pub fn hierarchies() -> io::Result<Vec<Hierarchy>> {
 }
 
 fn parse(groups: &str, mounts: &str) -> Vec<Hierarchy> {
-    let known: Vec<&str> =
-        groups.lines().filter_map(|line| line.splitn(3, ':').nth(1)).flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).collect();
+    let known: Vec<&str> = groups
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .flat_map(|list| list.split(','))
+        .filter(|name| !name.is_empty())
+        .collect();
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };

@@ -1,7 +1,10 @@
 //! Mounts through descriptors (the mount API of Linux 5.2 and `mount_setattr(2)` of 5.12): nothing is looked up by name
 //! twice.
 
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -86,7 +89,8 @@ pub fn clone_path(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd
 /// # Errors
 /// Those of `open_tree(2)`.
 pub fn clone_fd(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -107,7 +111,13 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// Those of `move_mount(2)`.
 pub fn attach_at(mount: impl AsFd, path: impl AsRef<Path>) -> io::Result<()> {
-    Ok(rustix::mount::move_mount(mount, c"", rustix::fs::CWD, path.as_ref(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    Ok(rustix::mount::move_mount(
+        mount,
+        c"",
+        rustix::fs::CWD,
+        path.as_ref(),
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?)
 }
 
 #[repr(C)]

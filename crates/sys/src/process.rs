@@ -109,7 +109,8 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed; nothing else is a pointer.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, none, 0) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, none, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -140,12 +141,20 @@ pub fn wait(pid: i32, block: bool) -> io::Result<Option<(i32, Ended)>> {
     let mut status = 0;
     loop {
         // SAFETY: `status` lives across the call.
-        match unsafe { libc::waitpid(pid, &raw mut status, if block { libc::__WALL } else { libc::__WALL | libc::WNOHANG }) } {
+        match unsafe {
+            libc::waitpid(
+                pid,
+                &raw mut status,
+                if block { libc::__WALL } else { libc::__WALL | libc::WNOHANG },
+            )
+        } {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             -1 => return Err(io::Error::last_os_error()),
             0 => return Ok(None),
             pid if libc::WIFEXITED(status) => return Ok(Some((pid, Ended::Code(libc::WEXITSTATUS(status))))),
-            pid if libc::WIFSIGNALED(status) => return Ok(Some((pid, Ended::Signal(libc::WTERMSIG(status))))),
+            pid if libc::WIFSIGNALED(status) => {
+                return Ok(Some((pid, Ended::Signal(libc::WTERMSIG(status)))));
+            }
             _ => {}
         }
     }
@@ -170,7 +179,11 @@ pub fn start_time(pid: i32) -> io::Result<(u64, bool)> {
 /// Those of `setns(2)`.
 pub fn join(fd: impl AsFd, namespaces: u64) -> io::Result<()> {
     // SAFETY: two integers, no memory.
-    if unsafe { libc::setns(fd.as_fd().as_raw_fd(), namespaces as i32) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::setns(fd.as_fd().as_raw_fd(), namespaces as i32) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Leaves for a new namespace.
@@ -210,7 +223,11 @@ pub fn close_from(first: u32) -> io::Result<()> {
 /// Those of `dup2(2)`.
 pub fn put_at(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     // SAFETY: only the standard descriptors are replaced by callers of this crate; they are owned by nobody.
-    if unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) } >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) } >= 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A copy of a standard descriptor with a number of 3 or more, close-on-exec.
@@ -227,7 +244,8 @@ pub fn copy_of(number: RawFd) -> io::Result<OwnedFd> {
 /// Default dispositions for all signals and an empty mask: `execve` keeps what was ignored or blocked.
 pub fn reset_signals() {
     for number in 1..=64 {
-        if number != libc::SIGKILL && number != libc::SIGSTOP && number != 32 && number != 33 && number != 34 {
+        if number != libc::SIGKILL && number != libc::SIGSTOP && number != 32 && number != 33 && number != 34
+        {
             // SAFETY: SIG_DFL runs no code of ours. Errors (reserved numbers) change nothing.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
@@ -238,7 +256,15 @@ pub fn reset_signals() {
 /// Blocks exactly the signals in `mask` (bit n-1 is signal n).
 pub fn set_mask(mask: u64) {
     // SAFETY: the kernel reads 8 bytes, the size that is passed.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, std::ptr::null::<u64>(), 8) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            std::ptr::null::<u64>(),
+            8,
+        )
+    };
 }
 
 /// Waits for one of the signals in `mask`, which are blocked: its number and sender's process id.
@@ -248,7 +274,13 @@ pub fn set_mask(mask: u64) {
 pub fn wait_signal(mask: u64) -> io::Result<i32> {
     // SAFETY: the kernel reads 8 bytes of the mask; null siginfo and timeout are allowed.
     let number = unsafe {
-        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, std::ptr::null::<libc::siginfo_t>(), std::ptr::null::<libc::timespec>(), 8)
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const mask,
+            std::ptr::null::<libc::siginfo_t>(),
+            std::ptr::null::<libc::timespec>(),
+            8,
+        )
     };
     if number > 0 { Ok(number as i32) } else { Err(io::Error::last_os_error()) }
 }
@@ -318,7 +350,11 @@ pub fn new_session(terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
 /// Those of `sethostname(2)`.
 pub fn set_hostname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length of one slice, only read.
-    if unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sets the NIS domain name of this UTS namespace.
@@ -327,7 +363,11 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
 /// Those of `setdomainname(2)`.
 pub fn set_domainname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length of one slice, only read.
-    if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Becomes this user: supplementary groups, then group, then user, all of real, effective and saved. For a
@@ -336,7 +376,8 @@ pub fn set_domainname(name: &str) -> io::Result<()> {
 /// # Errors
 /// Those of the three calls.
 pub fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    let groups: Vec<rustix::process::Gid> = groups.iter().map(|&gid| rustix::process::Gid::from_raw(gid)).collect();
+    let groups: Vec<rustix::process::Gid> =
+        groups.iter().map(|&gid| rustix::process::Gid::from_raw(gid)).collect();
     rustix::thread::set_thread_groups(&groups)?;
     let gid = rustix::process::Gid::from_raw(gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
@@ -362,7 +403,11 @@ pub fn execute(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` lives across the call and is only read.
-    if unsafe { libc::setrlimit(resource as _, &raw const limit) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::setrlimit(resource as _, &raw const limit) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The present soft and hard limit.
@@ -385,7 +430,12 @@ pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
 /// Those of `SIOCSIFFLAGS`.
 pub fn loopback_up() -> io::Result<()> {
     let flags = rustix::net::SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, flags, None)?;
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        flags,
+        None,
+    )?;
     // SAFETY: an all-zero ifreq is valid; the name is NUL-terminated by the zeroes; the kernel reads it only.
     let result = unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();

@@ -12,7 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Those of the ioctls.
 pub fn peer(controller: impl AsFd) -> io::Result<OwnedFd> {
     rustix::pty::unlockpt(controller.as_fd())?;
-    Ok(rustix::pty::ioctl_tiocgptpeer(controller, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?)
+    Ok(rustix::pty::ioctl_tiocgptpeer(
+        controller,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?)
 }
 
 /// Flags with which a `ptmx` is opened.

@@ -31,6 +31,8 @@ pub fn load(program: &[Instruction], log: bool) -> io::Result<()> {
     let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
     // SAFETY: `argument` has the layout of `struct sock_fprog` and points to `len` instructions with the layout of
     // `struct sock_filter`; both outlive the call, which copies them.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const argument) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const argument)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,7 +1,10 @@
 //! Unix sockets: message pairs that carry descriptors, and sockets whose path would be too long (`sun_path` has 108
 //! bytes) reached through a directory descriptor.
 
-use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -32,7 +35,12 @@ pub fn send(socket: impl AsFd, message: &[u8], fd: Option<&OwnedFd>) -> io::Resu
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
     loop {
-        match rustix::net::sendmsg(socket.as_fd(), &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(
+            socket.as_fd(),
+            &[IoSlice::new(message)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        ) {
             Err(rustix::io::Errno::INTR) => {}
             other => return Ok(other.map(drop)?),
         }
@@ -50,7 +58,8 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let parts = &mut [IoSliceMut::new(&mut buffer)];
-        let length = match rustix::net::recvmsg(socket.as_fd(), parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        let length = match rustix::net::recvmsg(socket.as_fd(), parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        {
             // The other end closed with something of ours unread. Said once; what it sent before comes after.
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
             other => other?.bytes,

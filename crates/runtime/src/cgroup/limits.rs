@@ -41,7 +41,8 @@ impl Cgroup {
         let at = |name: &str, settings: &[Setting]| settings.iter().position(|setting| setting.file == name);
         let limit = at("memory.limit_in_bytes", settings);
         let (Some(limit), Some(swap)) = (limit, at("memory.memsw.limit_in_bytes", settings)) else { return };
-        let present = self.dir("memory").and_then(|(dir, _)| read_number(&dir.join("memory.memsw.limit_in_bytes")));
+        let present =
+            self.dir("memory").and_then(|(dir, _)| read_number(&dir.join("memory.memsw.limit_in_bytes")));
         let wanted = settings[limit].value.parse::<u64>().unwrap_or(u64::MAX);
         if present.is_some_and(|present| wanted > present) {
             settings.swap(limit, swap);
@@ -66,7 +67,10 @@ fn memory(resources: &Resources, unified: bool) -> Vec<Setting> {
     }
     // As much swap as memory, unless said otherwise (moby `adaptContainerSettings`).
     let both = resources.memory_swap.filter(|&both| both != 0).or_else(|| {
-        resources.memory.filter(|&limit| limit > 0).and_then(|limit| i64::try_from(limit.saturating_mul(2)).ok())
+        resources
+            .memory
+            .filter(|&limit| limit > 0)
+            .and_then(|limit| i64::try_from(limit.saturating_mul(2)).ok())
     });
     if let Some(both) = both {
         let value = match (unified, both) {
@@ -90,11 +94,14 @@ fn memory(resources: &Resources, unified: bool) -> Vec<Setting> {
 
 fn cpu(resources: &Resources, unified: bool, unified_set: bool) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let mut add = |controller, file, value: String| settings.push(Setting { controller, file, value, optional: false });
+    let mut add =
+        |controller, file, value: String| settings.push(Setting { controller, file, value, optional: false });
     if let Some(shares) = resources.cpu_shares.filter(|&shares| shares > 0) {
         match unified {
             // 2..=262144 to 1..=10000 (the OCI runtime specification's conversion).
-            true => add("cpu", "cpu.weight", (1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142).to_string()),
+            true => {
+                add("cpu", "cpu.weight", (1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142).to_string())
+            }
             false => add("cpu", "cpu.shares", shares.to_string()),
         }
     }
@@ -105,7 +112,8 @@ fn cpu(resources: &Resources, unified: bool, unified_set: bool) -> Vec<Setting> 
         None => (period, quota),
     };
     if unified && (period.is_some() || quota.is_some()) {
-        let quota = quota.filter(|&quota| quota > 0).map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        let quota =
+            quota.filter(|&quota| quota > 0).map_or_else(|| "max".to_owned(), |quota| quota.to_string());
         add("cpu", "cpu.max", format!("{quota} {}", period.unwrap_or(100_000)));
     } else {
         if let Some(period) = period {
@@ -140,7 +148,8 @@ fn others(resources: &Resources, unified_pids: bool, unified_io: bool) -> Result
     }
     for (which, device, rate) in &resources.blkio_throttle {
         use std::os::unix::fs::MetadataExt as _;
-        let number = std::fs::metadata(device).context(|| format!("device {}", device.as_ref().display()))?.rdev();
+        let number =
+            std::fs::metadata(device).context(|| format!("device {}", device.as_ref().display()))?.rdev();
         let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
         if number == 0 {
             return Err(Error::invalid(format!("{} is no device", device.as_ref().display())));

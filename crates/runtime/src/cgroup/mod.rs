@@ -33,7 +33,12 @@ impl Cgroup {
             return Err(Error::invalid(format!("cgroup path {path:?}")));
         }
         let found = sys::cgroup::hierarchies().context(|| "read /proc/self/cgroup")?;
-        Ok(Self { groups: found.into_iter().map(|hierarchy| (hierarchy.clone(), hierarchy.mount.join(relative))).collect() })
+        Ok(Self {
+            groups: found
+                .into_iter()
+                .map(|hierarchy| (hierarchy.clone(), hierarchy.mount.join(relative)))
+                .collect(),
+        })
     }
     /// All hierarchies with this container's directory.
     pub fn groups(&self) -> &[(Hierarchy, PathBuf)] {
@@ -52,7 +57,9 @@ impl Cgroup {
     /// # Errors
     /// It cannot be made.
     pub fn create_unified(&self) -> Result<Option<OwnedFd>> {
-        let Some((hierarchy, dir)) = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified) else { return Ok(None) };
+        let Some((hierarchy, dir)) = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified) else {
+            return Ok(None);
+        };
         enable_controllers(&hierarchy.mount, dir);
         make(dir)?;
         Ok(Some(sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?))
@@ -86,11 +93,14 @@ impl Cgroup {
         let Some((dir, false)) = self.dir("devices") else { return Ok(()) };
         for rule in rules {
             let file = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-            let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+            let number =
+                |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
             let whole = rule.kind == 'a' && rule.major.is_none() && rule.minor.is_none();
             let text = match whole {
                 true => "a".to_owned(),
-                false => format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access),
+                false => {
+                    format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access)
+                }
             };
             write(&file, &text).context(|| format!("write {text:?} to {}", file.display()))?;
         }
@@ -101,7 +111,8 @@ impl Cgroup {
     /// # Errors
     /// [`Kind::NotFound`] where the group is gone.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let (dir, _) = self.dir("pids").ok_or_else(|| Error::new(Kind::NotFound, "no cgroup hierarchy is mounted"))?;
+        let (dir, _) =
+            self.dir("pids").ok_or_else(|| Error::new(Kind::NotFound, "no cgroup hierarchy is mounted"))?;
         let file = dir.join("cgroup.procs");
         let text = std::fs::read_to_string(&file).context(|| format!("read {}", file.display()))?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
@@ -131,14 +142,19 @@ impl Cgroup {
         let Some((dir, unified)) = self.dir("memory") else { return 0 };
         let file = if unified { "memory.events" } else { "memory.oom_control" };
         let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
     }
     /// Freezes or thaws everything inside and waits until it is so.
     ///
     /// # Errors
     /// Names the file.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let (dir, unified) = self.dir("freezer").ok_or_else(|| Error::new(Kind::NotFound, "no cgroup hierarchy is mounted"))?;
+        let (dir, unified) = self
+            .dir("freezer")
+            .ok_or_else(|| Error::new(Kind::NotFound, "no cgroup hierarchy is mounted"))?;
         let (file, value) = match (unified, frozen) {
             (true, true) => ("cgroup.freeze", "1"),
             (true, false) => ("cgroup.freeze", "0"),
@@ -149,7 +165,8 @@ impl Cgroup {
         write(&file, value).context(|| format!("write {value:?} to {}", file.display()))?;
         for _ in 0..1000 {
             let done = match unified {
-                true => std::fs::read_to_string(dir.join("cgroup.events")).is_ok_and(|text| text.contains(&format!("frozen {value}"))),
+                true => std::fs::read_to_string(dir.join("cgroup.events"))
+                    .is_ok_and(|text| text.contains(&format!("frozen {value}"))),
                 false => std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == value),
             };
             if done {
@@ -229,7 +246,8 @@ fn enable_controllers(mount: &Path, dir: &Path) {
         for name in wanted.split_ascii_whitespace() {
             if !present.split_ascii_whitespace().any(|known| known == name) {
                 let text = format!("+{name}");
-                if write(&control, &text).is_err_and(|error| error.raw_os_error() == Some(16)) && at == mount {
+                if write(&control, &text).is_err_and(|error| error.raw_os_error() == Some(16)) && at == mount
+                {
                     move_to_leaf(mount);
                     let _ = write(&control, &text);
                 }

@@ -25,7 +25,8 @@ pub fn usage(path: &str) -> Result<Usage> {
     cpu(&cgroup, &mut usage);
     memory(&cgroup, &mut usage);
     if let Some((dir, _)) = cgroup.dir("pids") {
-        usage.pids = read_number(&dir.join("pids.current")).unwrap_or_else(|| cgroup.pids().map_or(0, |pids| pids.len() as u64));
+        usage.pids = read_number(&dir.join("pids.current"))
+            .unwrap_or_else(|| cgroup.pids().map_or(0, |pids| pids.len() as u64));
         usage.pids_limit = read_number(&dir.join("pids.max")).unwrap_or(0);
     }
     block(&cgroup, &mut usage);
@@ -38,7 +39,8 @@ fn machine(usage: &mut Usage) {
         match line.strip_prefix("cpu ") {
             // user nice system idle iowait irq softirq steal, as moby counts them.
             Some(rest) => {
-                let ticks: u64 = rest.split_ascii_whitespace().take(8).filter_map(|field| field.parse::<u64>().ok()).sum();
+                let ticks: u64 =
+                    rest.split_ascii_whitespace().take(8).filter_map(|field| field.parse::<u64>().ok()).sum();
                 usage.machine_cpu = ticks * TICK;
             }
             None => usage.online_cpus += 1,
@@ -60,7 +62,8 @@ fn cpu(cgroup: &Cgroup, usage: &mut Usage) {
         if unified {
             let stat = table(&dir.join("cpu.stat"));
             let nanos = |name: &str| stat.get(name).copied().unwrap_or(0) * 1000;
-            (usage.cpu_total, usage.cpu_user, usage.cpu_system) = (nanos("usage_usec"), nanos("user_usec"), nanos("system_usec"));
+            (usage.cpu_total, usage.cpu_user, usage.cpu_system) =
+                (nanos("usage_usec"), nanos("user_usec"), nanos("system_usec"));
         } else {
             usage.cpu_total = read_number(&dir.join("cpuacct.usage")).unwrap_or(0);
             let stat = table(&dir.join("cpuacct.stat"));

@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use crate::wire::{self, FromInit};
 
 /// Name, major, minor: all 0666.
-const NODES: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -22,7 +23,10 @@ const LINKS: [(&str, &str); 6] = [
 
 /// Makes the standard nodes where /dev is ours (not a bind of the user's), and the asked ones. Returns the first.
 pub fn make(bundle: &Bundle, root: &OwnedFd) -> Result<bool> {
-    let bound = bundle.mounts.iter().any(|op| op.target.as_str() == "/dev" && matches!(op.source, MountOpSource::Bind { .. }));
+    let bound = bundle
+        .mounts
+        .iter()
+        .any(|op| op.target.as_str() == "/dev" && matches!(op.source, MountOpSource::Bind { .. }));
     if !bound {
         let dev = sys::fs::create_dir_in_root(root, "dev", 0o755).context(|| "create /dev")?;
         for (name, major, minor) in NODES {
@@ -31,7 +35,9 @@ pub fn make(bundle: &Bundle, root: &OwnedFd) -> Result<bool> {
         for (name, target) in LINKS {
             match rustix::fs::symlinkat(target, &dev, name) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(std::io::Error::from(error)).context(|| format!("link /dev/{name}")),
+                Err(error) => {
+                    return Err(std::io::Error::from(error)).context(|| format!("link /dev/{name}"));
+                }
             }
         }
     }
@@ -54,13 +60,22 @@ fn asked(device: &DeviceNode, root: &OwnedFd) -> Result<()> {
     node(&dir, name, kind, (device.major, device.minor), device.mode & 0o7777, (device.uid, device.gid))
 }
 
-fn node(dir: &OwnedFd, name: &str, kind: FileType, number: (u32, u32), mode: u32, owner: (u32, u32)) -> Result<()> {
+fn node(
+    dir: &OwnedFd,
+    name: &str,
+    kind: FileType,
+    number: (u32, u32),
+    mode: u32,
+    owner: (u32, u32),
+) -> Result<()> {
     let what = || format!("create device {name}");
     let device = rustix::fs::makedev(number.0, number.1);
     match rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode), device) {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => {
-            let there = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(std::io::Error::from).context(what)?;
+            let there = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(std::io::Error::from)
+                .context(what)?;
             if there.st_rdev == device && FileType::from_raw_mode(there.st_mode) == kind {
                 return Ok(());
             }
@@ -88,7 +103,8 @@ pub fn terminal(bundle: &Bundle, root: &OwnedFd, console: bool, channel: &OwnedF
     let peer = open_terminal(root, bundle.process.console_size, channel)?;
     if console {
         let path = ContainerPath::root().join("/dev/console");
-        let target = sys::fs::create_file_in_root(root, path.relative(), 0o600, 0o755).context(|| "create /dev/console")?;
+        let target = sys::fs::create_file_in_root(root, path.relative(), 0o600, 0o755)
+            .context(|| "create /dev/console")?;
         let mount = sys::mount::clone_fd(&peer, false).context(|| "mount /dev/console")?;
         sys::mount::attach(&mount, &target).context(|| "mount /dev/console")?;
     }
@@ -98,7 +114,8 @@ pub fn terminal(bundle: &Bundle, root: &OwnedFd, console: bool, channel: &OwnedF
 /// Opens a terminal of the container's own devpts and sends the controlling end to the monitor. Everything goes through
 /// descriptors (CVE-2025-52565).
 pub fn open_terminal(root: &OwnedFd, size: Option<(u16, u16)>, channel: &OwnedFd) -> Result<OwnedFd> {
-    let ours = sys::fs::open_in_root(root, "dev/pts/ptmx", sys::pty::open_flags() | OFlags::NOFOLLOW, 0).context(|| "open /dev/pts/ptmx")?;
+    let ours = sys::fs::open_in_root(root, "dev/pts/ptmx", sys::pty::open_flags() | OFlags::NOFOLLOW, 0)
+        .context(|| "open /dev/pts/ptmx")?;
     let stat = rustix::fs::fstat(&ours).map_err(std::io::Error::from).context(|| "stat /dev/pts/ptmx")?;
     if stat.st_rdev != rustix::fs::makedev(5, 2) {
         return Err(Error::invalid("/dev/pts/ptmx of the container is no terminal multiplexer"));
@@ -107,6 +124,7 @@ pub fn open_terminal(root: &OwnedFd, size: Option<(u16, u16)>, channel: &OwnedFd
     if let Some((rows, columns)) = size {
         sys::pty::resize(&ours, rows, columns).context(|| "set the terminal's size")?;
     }
-    sys::socket::send(channel, &wire::encode(&FromInit::Terminal), Some(&ours)).context(|| "send the terminal to the monitor")?;
+    sys::socket::send(channel, &wire::encode(&FromInit::Terminal), Some(&ours))
+        .context(|| "send the terminal to the monitor")?;
     Ok(peer)
 }

@@ -20,7 +20,9 @@ pub fn refused(name: &str, program: &CString, error: &std::io::Error) -> Error {
     let head = head(path).unwrap_or_default();
     match (error.raw_os_error(), hint(&head, |path| Path::new(path).exists())) {
         (Some(2 | 8 | 13 | 20), Some(hint)) => failure.hint(hint),
-        (Some(13), None) => failure.hint(format!("{name} (or its interpreter) is not executable for this user, or lies on a noexec mount")),
+        (Some(13), None) => failure.hint(format!(
+            "{name} (or its interpreter) is not executable for this user, or lies on a noexec mount"
+        )),
         _ => failure,
     }
 }
@@ -43,7 +45,8 @@ fn hint(head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
             return Some("the script has Windows line ends (CRLF): the kernel looks for an interpreter whose name ends in a carriage return".to_owned());
         }
         let interpreter = text.split_whitespace().next().unwrap_or_default();
-        return (!exists(interpreter)).then(|| format!("the script's interpreter {interpreter:?} is not in the image"));
+        return (!exists(interpreter))
+            .then(|| format!("the script's interpreter {interpreter:?} is not in the image"));
     }
     if head.starts_with(b"\x7fELF") {
         return elf(head, exists);
@@ -52,7 +55,9 @@ fn hint(head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
         return Some("the file is empty".to_owned());
     }
     let text = head.iter().take(256).all(|byte| matches!(byte, 9 | 10 | 13 | 27 | 32..=126 | 128..));
-    text.then(|| "the file is a script without an interpreter line: its first line must be like #!/bin/sh".to_owned())
+    text.then(|| {
+        "the file is a script without an interpreter line: its first line must be like #!/bin/sh".to_owned()
+    })
 }
 
 fn elf(head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
@@ -70,7 +75,9 @@ fn elf(head: &[u8], exists: impl Fn(&str) -> bool) -> Option<String> {
             258 => "loongarch64",
             _ => "another architecture",
         };
-        return Some(format!("the program is built for {name}, this machine is amd64: use an image for linux/amd64"));
+        return Some(format!(
+            "the program is built for {name}, this machine is amd64: use an image for linux/amd64"
+        ));
     }
     if machine == 3 || head.get(4) != Some(&2) {
         return None;

@@ -79,7 +79,11 @@ fn set_up(init: &Init<'_>) -> Result<std::convert::Infallible> {
     let root = mounts::root(bundle)?;
     mounts::make(&mut stage, &root)?;
     let has_dev = devices::make(bundle, &root)?;
-    let terminal = if bundle.process.tty { Some(devices::terminal(bundle, &root, has_dev, &init.channel)?) } else { None };
+    let terminal = if bundle.process.tty {
+        Some(devices::terminal(bundle, &root, has_dev, &init.channel)?)
+    } else {
+        None
+    };
     stage.join_cgroups()?;
     mounts::enter(bundle, &root)?;
     names(bundle)?;
@@ -94,7 +98,9 @@ fn set_up(init: &Init<'_>) -> Result<std::convert::Infallible> {
         stage.wait_start()?;
     }
     process::standard_streams(&bundle.process, &prepared, terminal.as_ref(), init.stdio.as_ref())?;
-    process::confine(&bundle.process, &prepared, init.filter.as_deref(), &mut |text| warn(&init.channel, text))?;
+    process::confine(&bundle.process, &prepared, init.filter.as_deref(), &mut |text| {
+        warn(&init.channel, text)
+    })?;
     sys::process::die_with_parent().context(|| "set the parent death signal")?;
     if bundle.reaper {
         reaper::stay()?;
@@ -147,10 +153,12 @@ fn names(bundle: &Bundle) -> Result<()> {
         return Ok(());
     }
     if !bundle.hostname.is_empty() {
-        sys::process::set_hostname(&bundle.hostname).context(|| format!("set host name {:?}", bundle.hostname))?;
+        sys::process::set_hostname(&bundle.hostname)
+            .context(|| format!("set host name {:?}", bundle.hostname))?;
     }
     if !bundle.domainname.is_empty() {
-        sys::process::set_domainname(&bundle.domainname).context(|| format!("set domain name {:?}", bundle.domainname))?;
+        sys::process::set_domainname(&bundle.domainname)
+            .context(|| format!("set domain name {:?}", bundle.domainname))?;
     }
     Ok(())
 }

@@ -20,8 +20,17 @@ use super::{Source, Stage};
 const PROC_MAGIC: i64 = 0x9fa0;
 /// What may be mounted over in procfs (runc's list: files that lxcfs provides, and harmless ones).
 const PROC_TARGETS: [&str; 11] = [
-    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
-    "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
 ];
 
 /// Whether a descriptor is on procfs.
@@ -38,13 +47,18 @@ pub fn root(bundle: &Bundle) -> Result<OwnedFd> {
     let mut options: Vec<Setting<'_>> = lower.iter().map(|path| Setting::Text("lowerdir+", path)).collect();
     options.extend([Setting::Text("upperdir", &upper), Setting::Text("workdir", &work)]);
     // Plain upper directories, whatever the module's defaults: they become layers.
-    options.extend([Setting::Text("redirect_dir", b"off"), Setting::Text("metacopy", b"off"), Setting::Text("index", b"off")]);
+    options.extend([
+        Setting::Text("redirect_dir", b"off"),
+        Setting::Text("metacopy", b"off"),
+        Setting::Text("index", b"off"),
+    ]);
     if *volatile {
         options.push(Setting::Flag("volatile"));
     }
     let root = sys::mount::create("overlay", "overlay", &options, 0)
         .context(|| format!("mount the overlay of container {}", bundle.id.short()))?;
-    sys::mount::attach_at(&root, &bundle.run_dir).context(|| format!("attach the root file system at {}", bundle.run_dir.0.display()))?;
+    sys::mount::attach_at(&root, &bundle.run_dir)
+        .context(|| format!("attach the root file system at {}", bundle.run_dir.0.display()))?;
     Ok(root)
 }
 
@@ -58,7 +72,9 @@ pub fn make(stage: &mut Stage<'_>, root: &OwnedFd) -> Result<()> {
             (MountOpSource::Bind { recursive, propagation, .. }, Some(source)) => {
                 bind(op, source, *recursive, *propagation, root).context(what)?;
             }
-            (MountOpSource::Bind { .. }, None) => return Err(Error::internal(format!("mount {}: no source", op.target))),
+            (MountOpSource::Bind { .. }, None) => {
+                return Err(Error::internal(format!("mount {}: no source", op.target)));
+            }
             (MountOpSource::Fs { fstype, .. }, _) if fstype == "cgroup" => {
                 stage.join_cgroups()?;
                 cgroups(stage, op, root).context(what)?;
@@ -79,10 +95,18 @@ pub fn make(stage: &mut Stage<'_>, root: &OwnedFd) -> Result<()> {
 
 fn attributes(op: &MountOp) -> u64 {
     let bit = |set: bool, bit: u64| if set { bit } else { 0 };
-    bit(op.read_only, attr::RDONLY) | bit(op.nosuid, attr::NOSUID) | bit(op.nodev, attr::NODEV) | bit(op.noexec, attr::NOEXEC)
+    bit(op.read_only, attr::RDONLY)
+        | bit(op.nosuid, attr::NOSUID)
+        | bit(op.nodev, attr::NODEV)
+        | bit(op.noexec, attr::NOEXEC)
 }
 
-fn file_system(op: &MountOp, fstype: &str, options: &[(String, Option<String>)], root: &OwnedFd) -> Result<OwnedFd> {
+fn file_system(
+    op: &MountOp,
+    fstype: &str,
+    options: &[(String, Option<String>)],
+    root: &OwnedFd,
+) -> Result<OwnedFd> {
     let settings: Vec<Setting<'_>> = options
         .iter()
         .map(|(name, value)| match value {
@@ -114,7 +138,10 @@ fn directory(root: &OwnedFd, path: &ContainerPath) -> Result<OwnedFd> {
 
 fn refuse_proc(target: &OwnedFd, path: &ContainerPath) -> Result<()> {
     if is_proc(target) && !PROC_TARGETS.contains(&path.as_str()) {
-        return Err(Error::invalid(format!("{path:?} cannot be mounted because it is inside /proc", path = path.as_str())));
+        return Err(Error::invalid(format!(
+            "{path:?} cannot be mounted because it is inside /proc",
+            path = path.as_str()
+        )));
     }
     Ok(())
 }
@@ -139,13 +166,15 @@ fn bind(op: &MountOp, source: &Source, recursive: bool, how: Propagation, root: 
     let target = if source.directory {
         directory(root, &op.target)?
     } else {
-        sys::fs::create_file_in_root(root, op.target.relative(), 0o755, 0o755).context(|| "create mountpoint")?
+        sys::fs::create_file_in_root(root, op.target.relative(), 0o755, 0o755)
+            .context(|| "create mountpoint")?
     };
     if !is_proc(&source.mount) || op.target.as_str() != "/proc" {
         refuse_proc(&target, &op.target)?;
     }
-    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| "stat")?.st_mode)
-        == FileType::Directory;
+    let is_directory = FileType::from_raw_mode(
+        rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| "stat")?.st_mode,
+    ) == FileType::Directory;
     if is_directory != source.directory {
         return Err(Error::invalid(
             "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
@@ -172,11 +201,13 @@ fn cgroups(stage: &Stage<'_>, op: &MountOp, root: &OwnedFd) -> Result<()> {
             return sys::mount::attach(clone(hierarchy, dir)?, &target).context(|| "attach");
         }
     }
-    let base = sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("mode", b"755")], set & !attr::RDONLY).context(|| "create tmpfs")?;
+    let base = sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("mode", b"755")], set & !attr::RDONLY)
+        .context(|| "create tmpfs")?;
     sys::mount::attach(&base, &target).context(|| "attach")?;
     for (hierarchy, dir) in groups {
         let Some(name) = hierarchy.mount.file_name() else { continue };
-        let inside = sys::fs::create_dir_in_root(&base, std::path::Path::new(name), 0o755).context(|| "create mountpoint")?;
+        let inside = sys::fs::create_dir_in_root(&base, std::path::Path::new(name), 0o755)
+            .context(|| "create mountpoint")?;
         sys::mount::attach(clone(hierarchy, dir)?, &inside).context(|| "attach")?;
         for controller in &hierarchy.controllers {
             let plain = !controller.starts_with("name=") && controller.as_str() != name;
@@ -214,13 +245,15 @@ pub fn restrict(bundle: &Bundle) -> Result<()> {
     let mut empty: Option<OwnedFd> = None;
     for path in &bundle.masked_paths {
         let Some(target) = existing(&root, path)? else { continue };
-        let stat = rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| format!("stat {path}"))?;
+        let stat =
+            rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| format!("stat {path}"))?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let slot = if directory { &mut empty } else { &mut null };
         let cover = match slot.take() {
             Some(cover) => cover,
             None if directory => {
-                sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("size", b"0")], attr::RDONLY).context(|| "create tmpfs")?
+                sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("size", b"0")], attr::RDONLY)
+                    .context(|| "create tmpfs")?
             }
             None => null_device(&root)?,
         };
@@ -234,14 +267,19 @@ pub fn restrict(bundle: &Bundle) -> Result<()> {
 fn existing(root: &OwnedFd, path: &ContainerPath) -> Result<Option<OwnedFd>> {
     match sys::fs::open_in_root(root, path.relative(), OFlags::PATH, 0) {
         Ok(fd) => Ok(Some(fd)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error).context(|| format!("open {path}")),
     }
 }
 
 /// A detached mount of the null device, checked to be it.
 pub fn null_device(root: &OwnedFd) -> Result<OwnedFd> {
-    let null = sys::fs::open_in_root(root, "dev/null", OFlags::PATH | OFlags::NOFOLLOW, 0).context(|| "open /dev/null")?;
+    let null = sys::fs::open_in_root(root, "dev/null", OFlags::PATH | OFlags::NOFOLLOW, 0)
+        .context(|| "open /dev/null")?;
     if !is_null(&null) {
         return Err(Error::invalid("/dev/null of the container is not the null device"));
     }
@@ -251,6 +289,7 @@ pub fn null_device(root: &OwnedFd) -> Result<OwnedFd> {
 /// Whether this is character device 1:3.
 pub fn is_null(fd: impl AsFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3)
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3)
     })
 }

@@ -31,13 +31,22 @@ pub fn prepare(process: &Process) -> Result<Prepared> {
     let name = process.argv.first().filter(|name| !name.is_empty()).cloned();
     let name = name.ok_or_else(|| Error::new(Kind::CannotExecute, "no command specified"))?;
     let program = find_program(process, &name, &root)?;
-    let text = |text: &String| CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{text:?} contains a NUL byte")));
+    let text = |text: &String| {
+        CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{text:?} contains a NUL byte")))
+    };
     let mut env = process.env.iter().map(text).collect::<Result<Vec<_>>>()?;
     if !process.env.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
         env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
         env.push(text(&format!("HOME={}", identity.home))?);
     }
-    Ok(Prepared { cwd, program: text(&program)?, argv: process.argv.iter().map(text).collect::<Result<_>>()?, env, identity, name })
+    Ok(Prepared {
+        cwd,
+        program: text(&program)?,
+        argv: process.argv.iter().map(text).collect::<Result<_>>()?,
+        env,
+        identity,
+        name,
+    })
 }
 
 fn identity(process: &Process, root: &OwnedFd) -> Result<Identity> {
@@ -54,7 +63,11 @@ fn working_directory(process: &Process, root: &OwnedFd) -> Result<OwnedFd> {
         return sys::fs::create_dir_in_root(root, path.relative(), 0o755).context(|| format!("mkdir {path}"));
     }
     let what = |error: std::io::Error| {
-        let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::CommandNotFound } else { Kind::CannotExecute };
+        let kind = if error.kind() == std::io::ErrorKind::NotFound {
+            Kind::CommandNotFound
+        } else {
+            Kind::CannotExecute
+        };
         let text = lower(&error);
         Error::new(kind, format!("chdir to cwd ({:?}) set in config.json failed: {text}", path.as_str()))
     };
@@ -94,7 +107,8 @@ fn find_program(process: &Process, name: &str, root: &OwnedFd) -> Result<String>
             },
         };
     }
-    let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(model::launch::PATH);
+    let path =
+        process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(model::launch::PATH);
     let mut refused = None;
     for dir in path.split(':') {
         let candidate = cwd.join(dir).join(name);
@@ -104,7 +118,8 @@ fn find_program(process: &Process, name: &str, root: &OwnedFd) -> Result<String>
             Err(_) => {}
         }
     }
-    let error = Error::new(Kind::CommandNotFound, format!("exec: {name:?}: executable file not found in $PATH"));
+    let error =
+        Error::new(Kind::CommandNotFound, format!("exec: {name:?}: executable file not found in $PATH"));
     Err(match refused {
         Some(path) => error.hint(format!("{path} exists, but has no execute permission")),
         None => error,
@@ -156,7 +171,12 @@ pub fn standard_streams(
 }
 
 /// Limits, capabilities, user, filter: after this the process may do no more than it should.
-pub fn confine(process: &Process, prepared: &Prepared, filter: Option<&[Instruction]>, warn: &mut dyn FnMut(String)) -> Result<()> {
+pub fn confine(
+    process: &Process,
+    prepared: &Prepared,
+    filter: Option<&[Instruction]>,
+    warn: &mut dyn FnMut(String),
+) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     for limit in &process.ulimits {
         set_limit(limit, warn)?;
@@ -166,7 +186,9 @@ pub fn confine(process: &Process, prepared: &Prepared, filter: Option<&[Instruct
     }
     let wanted = mask(&process.capabilities);
     sys::capability::limit_bounding(wanted).context(|| "drop capabilities from the bounding set")?;
-    rustix::process::fchdir(&prepared.cwd).map_err(std::io::Error::from).context(|| format!("chdir to {:?}", process.cwd))?;
+    rustix::process::fchdir(&prepared.cwd)
+        .map_err(std::io::Error::from)
+        .context(|| format!("chdir to {:?}", process.cwd))?;
     if let (Some(filter), false) = (filter, process.no_new_privileges) {
         sys::seccomp::load(filter, false).context(|| "load the seccomp filter")?;
     }
@@ -176,7 +198,9 @@ pub fn confine(process: &Process, prepared: &Prepared, filter: Option<&[Instruct
     sys::capability::set(wanted & permitted).context(|| "set capabilities")?;
     inside(process)?;
     if process.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).map_err(std::io::Error::from).context(|| "set no_new_privs")?;
+        rustix::thread::set_no_new_privs(true)
+            .map_err(std::io::Error::from)
+            .context(|| "set no_new_privs")?;
         if let Some(filter) = filter {
             sys::seccomp::load(filter, false).context(|| "load the seccomp filter")?;
         }
@@ -200,12 +224,29 @@ fn mask(names: &[String]) -> u64 {
 }
 
 const LIMITS: [&str; 16] = [
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending", "msgqueue", "nice",
-    "rtprio", "rttime",
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
 ];
 
 fn set_limit(limit: &Ulimit, warn: &mut dyn FnMut(String)) -> Result<()> {
-    let number = LIMITS.iter().position(|name| *name == limit.name).ok_or_else(|| Error::invalid(format!("invalid ulimit type: {}", limit.name)))?;
+    let number = LIMITS
+        .iter()
+        .position(|name| *name == limit.name)
+        .ok_or_else(|| Error::invalid(format!("invalid ulimit type: {}", limit.name)))?;
     let value = |value: i64| if value < 0 { u64::MAX } else { value as u64 };
     let (soft, hard) = (value(limit.soft), value(limit.hard));
     let what = || format!("set ulimit {}={}:{}", limit.name, limit.soft, limit.hard);
@@ -214,7 +255,10 @@ fn set_limit(limit: &Ulimit, warn: &mut dyn FnMut(String)) -> Result<()> {
             let (_, most) = sys::process::limit(number as u32).context(what)?;
             let hard = hard.min(most);
             let soft = soft.min(hard);
-            warn(format!("ulimit {}: this machine allows no more than {most}; using {soft}:{hard}", limit.name));
+            warn(format!(
+                "ulimit {}: this machine allows no more than {most}; using {soft}:{hard}",
+                limit.name
+            ));
             sys::process::set_limit(number as u32, soft, hard).context(what)
         }
         other => other.context(what),

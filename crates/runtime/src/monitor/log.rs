@@ -36,7 +36,13 @@ impl Log {
             LogTarget::JsonFile { path, max_bytes, max_files } => {
                 let file = open(&path.0).context(|| format!("open log {}", path.0.display()))?;
                 let size = file.metadata().context(|| format!("stat log {}", path.0.display()))?.len();
-                Some(Target { file, path: path.0.clone(), size, max_bytes: *max_bytes, max_files: (*max_files).max(1) })
+                Some(Target {
+                    file,
+                    path: path.0.clone(),
+                    size,
+                    max_bytes: *max_bytes,
+                    max_files: (*max_files).max(1),
+                })
             }
         };
         Ok(Self { target, partial: [Vec::new(), Vec::new()] })
@@ -111,7 +117,11 @@ impl Target {
         for number in (1..self.max_files.saturating_sub(1)).rev() {
             let _ = std::fs::rename(numbered(number), numbered(number + 1));
         }
-        let gone = if self.max_files > 1 { std::fs::rename(&self.path, numbered(1)) } else { std::fs::remove_file(&self.path) };
+        let gone = if self.max_files > 1 {
+            std::fs::rename(&self.path, numbered(1))
+        } else {
+            std::fs::remove_file(&self.path)
+        };
         if gone.is_ok() {
             if let Ok(file) = open(&self.path) {
                 (self.file, self.size) = (file, 0);
@@ -159,6 +169,9 @@ mod tests {
         let mut out = Vec::new();
         entry(&mut out, b"a\"<\x01\xff\xfe\xc3\xa9\n", 2, Timestamp { seconds: 1, nanos: 0 });
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, "{\"log\":\"a\\\"\\u003c\\u0001\\ufffd\\ufffd\u{e9}\\n\",\"stream\":\"stderr\",\"time\":\"1970-01-01T00:00:01Z\"}\n");
+        assert_eq!(
+            text,
+            "{\"log\":\"a\\\"\\u003c\\u0001\\ufffd\\ufffd\u{e9}\\n\",\"stream\":\"stderr\",\"time\":\"1970-01-01T00:00:01Z\"}\n"
+        );
     }
 }

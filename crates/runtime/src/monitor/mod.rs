@@ -103,7 +103,8 @@ impl Monitor {
         let bundle: Bundle = wire::decode(&bytes).context(|| format!("read {}", path.display()))?;
         drop(bytes);
         let monitor_pid = rustix::process::getpid().as_raw_nonzero().get();
-        let (monitor_start_time, _) = sys::process::start_time(monitor_pid).context(|| "read /proc/self/stat")?;
+        let (monitor_start_time, _) =
+            sys::process::start_time(monitor_pid).context(|| "read /proc/self/stat")?;
         let before = record::read_state(&bundle);
         let live = Live {
             boot_id: record::boot_id()?,
@@ -123,7 +124,11 @@ impl Monitor {
             sessions: vec![None],
             clients: Vec::new(),
             log: Log::open(&bundle.log)?,
-            state: State { finished_at: before.finished_at, started_at: before.started_at, ..State::default() },
+            state: State {
+                finished_at: before.finished_at,
+                started_at: before.started_at,
+                ..State::default()
+            },
             live,
             started: Instant::now(),
             restart: None,
@@ -134,7 +139,9 @@ impl Monitor {
     }
     /// The first run, with the launcher listening. False: it is over, nothing is left.
     fn launch(&mut self, control: OwnedFd) -> bool {
-        let begun = start::begin(&self.bundle, &self.cgroup, self.netns.as_ref(), |pid| tell(&control, &FromMonitor::Pid(pid)));
+        let begun = start::begin(&self.bundle, &self.cgroup, self.netns.as_ref(), |pid| {
+            tell(&control, &FromMonitor::Pid(pid))
+        });
         let mut starting = match begun {
             Ok(starting) => starting,
             Err(error) => return self.give_up(&control, &error),
@@ -200,7 +207,8 @@ impl Monitor {
     }
     /// Lets a set-up process run and records that it does.
     fn go(&mut self, starting: &mut Starting) -> Result<()> {
-        let (start_time, _) = sys::process::start_time(starting.pid).context(|| "read the process's start time")?;
+        let (start_time, _) =
+            sys::process::start_time(starting.pid).context(|| "read the process's start time")?;
         self.live.pid = starting.pid;
         self.live.start_time = start_time;
         self.live.restarting = false;
@@ -212,7 +220,11 @@ impl Monitor {
         self.state.exit_code = 0;
         self.state.oom_killed = false;
         self.state.error = String::new();
-        self.state.health = self.bundle.healthcheck.as_ref().map(|_| model::state::Health { status: "starting".into(), ..Default::default() });
+        self.state.health = self
+            .bundle
+            .healthcheck
+            .as_ref()
+            .map(|_| model::state::Health { status: "starting".into(), ..Default::default() });
         record::write_state(&self.bundle, &self.state)
     }
     /// Makes a started process the main session.
@@ -254,15 +266,28 @@ impl Monitor {
         }
     }
     fn timeout(&self) -> Option<Duration> {
-        let probes = self.sessions.iter().flatten().filter_map(|session| session.probe.as_ref().map(|(_, deadline)| *deadline));
-        let stalled = self.clients.iter().flatten().filter_map(|client| client.stalled).map(|since| since + client::STALLED);
+        let probes = self
+            .sessions
+            .iter()
+            .flatten()
+            .filter_map(|session| session.probe.as_ref().map(|(_, deadline)| *deadline));
+        let stalled = self
+            .clients
+            .iter()
+            .flatten()
+            .filter_map(|client| client.stalled)
+            .map(|since| since + client::STALLED);
         let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
     fn on_time(&mut self) {
         let now = Instant::now();
         for index in 0..self.clients.len() {
-            if self.clients[index].as_ref().and_then(|client| client.stalled).is_some_and(|since| now >= since + client::STALLED) {
+            if self.clients[index]
+                .as_ref()
+                .and_then(|client| client.stalled)
+                .is_some_and(|since| now >= since + client::STALLED)
+            {
                 self.drop_client(index);
             }
         }
@@ -359,7 +384,9 @@ impl Monitor {
             return Ok(());
         }
         match (signal, &self.sessions[MAIN]) {
-            (Some(signal), Some(session)) => sys::process::signal(&session.pidfd, signal).context(|| format!("send signal {signal}")),
+            (Some(signal), Some(session)) => {
+                sys::process::signal(&session.pidfd, signal).context(|| format!("send signal {signal}"))
+            }
             _ => Ok(()),
         }
     }
@@ -379,7 +406,8 @@ impl Monitor {
         let _ = self.cgroup.remove();
         let text = |text: &String| std::ffi::CString::new(text.as_bytes()).unwrap_or_default();
         let argv: Vec<_> = self.bundle.on_exit.iter().map(text).collect();
-        let env: Vec<_> = self.bundle.on_exit_env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect();
+        let env: Vec<_> =
+            self.bundle.on_exit_env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect();
         if let Some(program) = argv.first() {
             let _ = sys::process::close_on_exec_from(3);
             sys::process::reset_signals();

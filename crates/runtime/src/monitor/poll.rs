@@ -86,12 +86,14 @@ impl Poll {
     /// What is ready now, or after a wait. Process ends come last, so that output before them is seen first.
     pub fn wait(&self, timeout: Option<Duration>) -> Vec<(Token, EventFlags)> {
         // One millisecond more: a wait that ends early would spin.
-        let timeout = timeout.and_then(|time| rustix::event::Timespec::try_from(time + Duration::from_millis(1)).ok());
+        let timeout =
+            timeout.and_then(|time| rustix::event::Timespec::try_from(time + Duration::from_millis(1)).ok());
         let mut events = Vec::with_capacity(16);
         if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()).is_err() {
             return Vec::new();
         }
-        let mut ready: Vec<_> = events.iter().map(|event| (Token::unpack(event.data.u64()), event.flags)).collect();
+        let mut ready: Vec<_> =
+            events.iter().map(|event| (Token::unpack(event.data.u64()), event.flags)).collect();
         ready.sort_by_key(|(token, _)| match token {
             Token::Process(0) => 2,
             Token::Process(_) => 1,

@@ -38,7 +38,8 @@ pub fn read_state(bundle: &Bundle) -> State {
 /// It cannot be written.
 pub fn write_state(bundle: &Bundle, state: &State) -> Result<()> {
     let path = bundle.container_dir.0.join("state.json");
-    sys::fs::replace_file(&path, &wire::encode(state), 0o600, false).context(|| format!("write {}", path.display()))
+    sys::fs::replace_file(&path, &wire::encode(state), 0o600, false)
+        .context(|| format!("write {}", path.display()))
 }
 
 /// Replaces `live.json`.
@@ -47,7 +48,8 @@ pub fn write_state(bundle: &Bundle, state: &State) -> Result<()> {
 /// It cannot be written.
 pub fn write_live(bundle: &Bundle, live: &Live) -> Result<()> {
     let path = bundle.run_dir.0.join("live.json");
-    sys::fs::replace_file(&path, &wire::encode(live), 0o600, false).context(|| format!("write {}", path.display()))
+    sys::fs::replace_file(&path, &wire::encode(live), 0o600, false)
+        .context(|| format!("write {}", path.display()))
 }
 
 /// Nothing lives any more.
@@ -76,7 +78,10 @@ pub fn event(bundle: &Bundle, action: &str, more: &[(&str, String)]) {
 /// # Errors
 /// The id is no plain word.
 pub fn exec_path(run_dir: &Path, id: &str) -> Result<std::path::PathBuf> {
-    if id.is_empty() || id.len() > 128 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+    if id.is_empty()
+        || id.len() > 128
+        || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    {
         return Err(Error::new(Kind::NotFound, format!("No such exec instance: {id}")));
     }
     Ok(run_dir.join("execs").join(format!("{id}.json")))

@@ -23,7 +23,11 @@ impl Monitor {
                 Ok(()) => return self.purpose(at, Purpose::Starting(streams, detach)),
                 Err(error) => {
                     let code = record::start_code(&error);
-                    record::write_exec(&self.bundle, &id, &ExecState { pid: 0, running: false, exit_code: Some(code) });
+                    record::write_exec(
+                        &self.bundle,
+                        &id,
+                        &ExecState { pid: 0, running: false, exit_code: Some(code) },
+                    );
                     Err(error)
                 }
             },
@@ -62,9 +66,12 @@ impl Monitor {
         }
     }
     fn running(&self) -> Result<&Session> {
-        self.sessions[MAIN]
-            .as_ref()
-            .ok_or_else(|| Error::new(Kind::Conflict, format!("Container {} is restarting, wait until the container is running", self.bundle.id)))
+        self.sessions[MAIN].as_ref().ok_or_else(|| {
+            Error::new(
+                Kind::Conflict,
+                format!("Container {} is restarting, wait until the container is running", self.bundle.id),
+            )
+        })
     }
     fn resize(&self, exec: Option<&str>, rows: u16, columns: u16) -> Result<()> {
         let session = match exec {
@@ -76,12 +83,17 @@ impl Monitor {
                 .find(|session| session.exec.as_deref() == Some(id))
                 .ok_or_else(|| Error::new(Kind::NotFound, format!("No such exec instance: {id}")))?,
         };
-        session.resize(rows, columns).map_err(|error| Error::new(Kind::Conflict, "the process has no terminal").caused_by(error))
+        session
+            .resize(rows, columns)
+            .map_err(|error| Error::new(Kind::Conflict, "the process has no terminal").caused_by(error))
     }
     fn exec(&mut self, at: usize, id: &str, process: &Process) -> Result<()> {
         record::exec_path(&self.bundle.run_dir.0, id)?;
         if self.live.paused {
-            let text = format!("Container {} is paused, unpause the container before exec", self.bundle.name.trim_start_matches('/'));
+            let text = format!(
+                "Container {} is paused, unpause the container before exec",
+                self.bundle.name.trim_start_matches('/')
+            );
             return Err(Error::new(Kind::Conflict, text));
         }
         let main = self.running()?;
@@ -93,7 +105,8 @@ impl Monitor {
         Ok(())
     }
     pub(super) fn add_session(&mut self, session: Session) {
-        let index = self.sessions.iter().skip(1).position(Option::is_none).map_or(self.sessions.len(), |at| at + 1);
+        let index =
+            self.sessions.iter().skip(1).position(Option::is_none).map_or(self.sessions.len(), |at| at + 1);
         if index == self.sessions.len() {
             self.sessions.push(None);
         }
@@ -139,7 +152,11 @@ impl Monitor {
     fn started(&mut self, at: usize, index: usize) {
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_mut) else { return };
         let Purpose::Starting(streams, detach) = client.purpose else { return };
-        client.purpose = if detach { Purpose::Attached(index, Streams::default()) } else { Purpose::Attached(index, streams) };
+        client.purpose = if detach {
+            Purpose::Attached(index, Streams::default())
+        } else {
+            Purpose::Attached(index, streams)
+        };
         let bytes = wire::frame(&Ok::<(), Failure>(()));
         let gone = client.send(&bytes).is_err();
         client.closing = detach;
@@ -163,7 +180,8 @@ impl Monitor {
     pub(super) fn end_with_container(&mut self, index: usize) {
         if let Some(session) = &self.sessions[index] {
             let _ = sys::process::signal(&session.pidfd, 9);
-            let code = sys::process::wait(session.pid, true).ok().flatten().map_or(137, |(_, ended)| ended.code());
+            let code =
+                sys::process::wait(session.pid, true).ok().flatten().map_or(137, |(_, ended)| ended.code());
             self.finish(index, code);
         }
     }
@@ -174,9 +192,17 @@ impl Monitor {
         let failure = session.failure.take().map(Error::from);
         let code = failure.as_ref().map_or(code, record::start_code);
         if let Some(id) = &session.exec {
-            record::write_exec(&self.bundle, id, &ExecState { pid: session.pid, running: false, exit_code: Some(code) });
+            record::write_exec(
+                &self.bundle,
+                id,
+                &ExecState { pid: session.pid, running: false, exit_code: Some(code) },
+            );
             if failure.is_none() {
-                record::event(&self.bundle, "exec_die", &[("execID", id.clone()), ("exitCode", code.to_string())]);
+                record::event(
+                    &self.bundle,
+                    "exec_die",
+                    &[("execID", id.clone()), ("exitCode", code.to_string())],
+                );
             }
         }
         if let (Some(at), Some(error)) = (session.requester, failure) {

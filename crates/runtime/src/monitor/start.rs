@@ -48,11 +48,15 @@ pub fn pipes(open_stdin: bool) -> Result<(Ends, Inner)> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from).context(|| "make a pipe");
     let (stdout, inner_stdout) = pipe()?;
     let (stderr, inner_stderr) = pipe()?;
-    let (inner_stdin, stdin) = if open_stdin { pipe().map(|(inner, ours)| (Some(inner), Some(ours)))? } else { (None, None) };
+    let (inner_stdin, stdin) =
+        if open_stdin { pipe().map(|(inner, ours)| (Some(inner), Some(ours)))? } else { (None, None) };
     for ours in [Some(&stdout), Some(&stderr), stdin.as_ref()].into_iter().flatten() {
         not_blocking(ours)?;
     }
-    Ok((Ends { terminal: None, stdin, stdout: Some(stdout), stderr: Some(stderr) }, (inner_stdin, inner_stdout, inner_stderr)))
+    Ok((
+        Ends { terminal: None, stdin, stdout: Some(stdout), stderr: Some(stderr) },
+        (inner_stdin, inner_stdout, inner_stderr),
+    ))
 }
 
 /// Sets `O_NONBLOCK`.
@@ -68,8 +72,12 @@ fn source(op: &MountOp) -> Result<Option<Source>> {
         None => sys::mount::clone_path(path, *recursive).context(what)?,
         Some(below) => {
             let base = sys::fs::open_root(path).context(what)?;
-            let inner = sys::fs::open_in_root(&base, below.relative(), rustix::fs::OFlags::PATH, 0)
-                .map_err(|error| Error::new(Kind::InvalidArgument, format!("cannot access path {below} of the volume")).caused_by(error))?;
+            let inner = sys::fs::open_in_root(&base, below.relative(), rustix::fs::OFlags::PATH, 0).map_err(
+                |error| {
+                    Error::new(Kind::InvalidArgument, format!("cannot access path {below} of the volume"))
+                        .caused_by(error)
+                },
+            )?;
             sys::mount::clone_fd(&inner, *recursive).context(what)?
         }
     };
@@ -95,7 +103,8 @@ fn plan(bundle: &Bundle, netns: Option<&OwnedFd>) -> Result<Plan> {
             .context(|| format!("open namespace {}", path.display()))
     };
     // The cgroup namespace is made by init itself, once it is in its cgroups.
-    for (wanted, kind) in [(&set.net, namespace::NET), (&set.ipc, namespace::IPC), (&set.uts, namespace::UTS)] {
+    for (wanted, kind) in [(&set.net, namespace::NET), (&set.ipc, namespace::IPC), (&set.uts, namespace::UTS)]
+    {
         match wanted {
             Namespace::New => plan.new |= kind,
             Namespace::Host => {}
@@ -132,7 +141,12 @@ pub fn fork_in(pid_namespace: Option<&OwnedFd>, new: u64, cgroup: Option<&OwnedF
 ///
 /// # Errors
 /// Init is killed before this returns one.
-pub fn begin(bundle: &Bundle, cgroup: &Cgroup, netns: Option<&OwnedFd>, mut pid_known: impl FnMut(i32)) -> Result<Starting> {
+pub fn begin(
+    bundle: &Bundle,
+    cgroup: &Cgroup,
+    netns: Option<&OwnedFd>,
+    mut pid_known: impl FnMut(i32),
+) -> Result<Starting> {
     let sources = bundle.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
     let plan = plan(bundle, netns)?;
     let filter = crate::seccomp::compile(&bundle.process.seccomp, &bundle.process.capabilities)?;
@@ -174,13 +188,15 @@ impl Starting {
     /// # Errors
     /// Why it did not happen; the process is gone then.
     pub fn go(&mut self, bundle: &Bundle) -> Result<()> {
-        let sent = sys::socket::send(&self.channel, &[GO], None).context(|| "let the container's process run");
+        let sent =
+            sys::socket::send(&self.channel, &[GO], None).context(|| "let the container's process run");
         sent.and_then(|()| self.until(bundle, false)).inspect_err(|_| self.abort())
     }
     /// Takes init's messages until it is ready, or its end of the channel is closed by `execve`.
     fn until(&mut self, bundle: &Bundle, ready: bool) -> Result<()> {
         loop {
-            let (message, fd) = sys::socket::receive(&self.channel).context(|| "hear from the container's init")?;
+            let (message, fd) =
+                sys::socket::receive(&self.channel).context(|| "hear from the container's init")?;
             if message.is_empty() {
                 return match ready {
                     false => Ok(()),

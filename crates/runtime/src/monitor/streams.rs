@@ -10,7 +10,9 @@ impl Monitor {
     /// Watches a session's outputs unless a client holds them back.
     pub(super) fn watch_outputs(&mut self, index: usize) {
         let held = self.clients.iter().flatten().any(|client| {
-            matches!(client.purpose, Purpose::Attached(session, _) if session == index) && !client.closing && !client.queue.is_empty()
+            matches!(client.purpose, Purpose::Attached(session, _) if session == index)
+                && !client.closing
+                && !client.queue.is_empty()
         });
         let Some(session) = &mut self.sessions[index] else { return };
         if session.watched != held {
@@ -55,7 +57,11 @@ impl Monitor {
         for at in 0..self.clients.len() {
             let Some(client) = &mut self.clients[at] else { continue };
             let wanted = match client.purpose {
-                Purpose::Attached(of, streams) => of == index && !client.closing && (raw || if stream == 0 { streams.stdout } else { streams.stderr }),
+                Purpose::Attached(of, streams) => {
+                    of == index
+                        && !client.closing
+                        && (raw || if stream == 0 { streams.stdout } else { streams.stderr })
+                }
                 _ => false,
             };
             if wanted && client.output(stream as u8 + 1, raw, bytes).is_err() {
@@ -102,7 +108,10 @@ impl Monitor {
             }
         }
         for at in 0..self.clients.len() {
-            if self.clients[at].as_ref().is_some_and(|client| matches!(client.purpose, Purpose::Attached(of, _) if of == index)) {
+            if self.clients[at]
+                .as_ref()
+                .is_some_and(|client| matches!(client.purpose, Purpose::Attached(of, _) if of == index))
+            {
                 self.watch_client(at);
             }
         }
@@ -120,9 +129,11 @@ impl Monitor {
     pub(super) fn watch_client(&mut self, at: usize) {
         let Some(client) = self.clients[at].as_ref() else { return };
         let full = match client.purpose {
-            Purpose::Attached(index, _) => {
-                self.sessions.get(index).and_then(Option::as_ref).is_some_and(|session| !session.stdin_queue.is_empty())
-            }
+            Purpose::Attached(index, _) => self
+                .sessions
+                .get(index)
+                .and_then(Option::as_ref)
+                .is_some_and(|session| !session.stdin_queue.is_empty()),
             _ => false,
         };
         let mut flags = EventFlags::empty();
@@ -135,7 +146,8 @@ impl Monitor {
         self.poll.change(&client.stream, Token::Client(at), flags);
     }
     pub(super) fn accept(&mut self) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(std::os::unix::net::UnixListener::accept) {
+        while let Some(Ok((stream, _))) = self.listener.as_ref().map(std::os::unix::net::UnixListener::accept)
+        {
             if stream.set_nonblocking(true).is_ok() {
                 self.add_client(Client::new(stream, Purpose::Asking(Vec::new())));
             }
@@ -184,7 +196,14 @@ impl Monitor {
         let mut buffer = [0; PIECE];
         let length = match client.stream.read(&mut buffer) {
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => return,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+                ) =>
+            {
+                return;
+            }
             Err(_) => return self.drop_client(at),
         };
         client.input_ended = length == 0;

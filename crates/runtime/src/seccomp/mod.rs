@@ -79,8 +79,10 @@ fn op(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 fn program(rules: &[Rule], default: u32, architectures: Architectures) -> Vec<Instruction> {
     const X32_BIT: u32 = 0x4000_0000;
     let x64 = tree(rules, default, |entry| entry.1);
-    let x32 = if architectures.x32 { tree(rules, default, |entry| entry.3) } else { vec![op(RET, KILL, 0, 0)] };
-    let x86 = if architectures.x86 { tree(rules, default, |entry| entry.2) } else { vec![op(RET, KILL, 0, 0)] };
+    let x32 =
+        if architectures.x32 { tree(rules, default, |entry| entry.3) } else { vec![op(RET, KILL, 0, 0)] };
+    let x86 =
+        if architectures.x86 { tree(rules, default, |entry| entry.2) } else { vec![op(RET, KILL, 0, 0)] };
     let mut code = vec![
         op(LD_W_ABS, 4, 0, 0),
         op(JEQ, 0xc000_003e, 2, 0), // AUDIT_ARCH_X86_64
@@ -148,8 +150,12 @@ fn conditional(rule: &Rule) -> Vec<Instruction> {
         let (low, high) = (*value as u32, (*value >> 32) as u32);
         let (load_low, load_high) = (op(LD_W_ABS, 16 + 8 * index, 0, 0), op(LD_W_ABS, 20 + 8 * index, 0, 0));
         match compare {
-            Compare::Equal => code.extend([load_high, op(JEQ, high, 0, FAIL), load_low, op(JEQ, low, 0, FAIL)]),
-            Compare::NotEqual => code.extend([load_high, op(JEQ, high, 0, 2), load_low, op(JEQ, low, FAIL, 0)]),
+            Compare::Equal => {
+                code.extend([load_high, op(JEQ, high, 0, FAIL), load_low, op(JEQ, low, 0, FAIL)])
+            }
+            Compare::NotEqual => {
+                code.extend([load_high, op(JEQ, high, 0, 2), load_low, op(JEQ, low, FAIL, 0)])
+            }
             Compare::Masked(mask) => code.extend([
                 load_high,
                 op(AND, (mask >> 32) as u32, 0, 0),
@@ -160,11 +166,23 @@ fn conditional(rule: &Rule) -> Vec<Instruction> {
             ]),
             Compare::Greater | Compare::GreaterOrEqual => {
                 let last = if *compare == Compare::Greater { JGT } else { JGE };
-                code.extend([load_high, op(JGT, high, 3, 0), op(JEQ, high, 0, FAIL), load_low, op(last, low, 0, FAIL)]);
+                code.extend([
+                    load_high,
+                    op(JGT, high, 3, 0),
+                    op(JEQ, high, 0, FAIL),
+                    load_low,
+                    op(last, low, 0, FAIL),
+                ]);
             }
             Compare::Less | Compare::LessOrEqual => {
                 let last = if *compare == Compare::Less { JGE } else { JGT };
-                code.extend([load_high, op(JGT, high, FAIL, 0), op(JEQ, high, 0, 2), load_low, op(last, low, FAIL, 0)]);
+                code.extend([
+                    load_high,
+                    op(JGT, high, FAIL, 0),
+                    op(JEQ, high, 0, 2),
+                    load_low,
+                    op(last, low, FAIL, 0),
+                ]);
             }
         }
     }

@@ -81,12 +81,14 @@ const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 pub fn compile(seccomp: &Seccomp, capabilities: &[String]) -> Result<Option<Vec<Instruction>>> {
     match seccomp {
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Default => {
-            Ok(Some(program(&default_rules(capabilities), ERRNO | EPERM, Architectures { x86: true, x32: true })))
-        }
+        Seccomp::Default => Ok(Some(program(
+            &default_rules(capabilities),
+            ERRNO | EPERM,
+            Architectures { x86: true, x32: true },
+        ))),
         Seccomp::Profile(text) => {
-            let profile: Profile =
-                serde_json::from_str(text).map_err(|error| Error::invalid("decoding seccomp profile failed").caused_by(error))?;
+            let profile: Profile = serde_json::from_str(text)
+                .map_err(|error| Error::invalid("decoding seccomp profile failed").caused_by(error))?;
             profile.compile(capabilities).map(Some)
         }
     }
@@ -189,7 +191,8 @@ impl Filter {
 impl Entry {
     fn applies(&self, capabilities: &[String]) -> bool {
         let has = |name: &str| capabilities.iter().any(|capability| capability == name);
-        let foreign = self.includes.arches.as_ref().is_some_and(|list| !list.is_empty()) && !self.includes.here();
+        let foreign =
+            self.includes.arches.as_ref().is_some_and(|list| !list.is_empty()) && !self.includes.here();
         !foreign && !self.excludes.here() && self.includes.caps().all(has) && !self.excludes.caps().any(has)
     }
 }
@@ -231,7 +234,11 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
 impl Profile {
     fn compile(&self, capabilities: &[String]) -> Result<Vec<Instruction>> {
         let sub = self.arch_map.iter().flatten().filter(|map| map.architecture == "SCMP_ARCH_X86_64");
-        let mut named = self.architectures.iter().flatten().chain(sub.flat_map(|map| map.sub_architectures.iter().flatten()));
+        let mut named = self
+            .architectures
+            .iter()
+            .flatten()
+            .chain(sub.flat_map(|map| map.sub_architectures.iter().flatten()));
         let mut architectures = Architectures::default();
         for name in &mut named {
             architectures.x86 |= name == "SCMP_ARCH_X86";
@@ -241,13 +248,21 @@ impl Profile {
         let mut rules = Vec::new();
         for entry in self.syscalls.iter().flatten().filter(|entry| entry.applies(capabilities)) {
             let action = action(&entry.action, entry.errno_ret)?;
-            let conditions = entry.args.iter().flatten().map(Argument::condition).collect::<Result<Vec<_>>>()?;
+            let conditions =
+                entry.args.iter().flatten().map(Argument::condition).collect::<Result<Vec<_>>>()?;
             let names = entry.names.iter().flatten().chain(std::iter::once(&entry.name));
             for syscall in names.filter_map(|name| number_of(name)) {
                 // Several conditions on one argument are alternatives, as libcontainer has them.
-                let repeated = conditions.iter().enumerate().any(|(at, one)| conditions[..at].iter().any(|two| two.index == one.index));
+                let repeated = conditions
+                    .iter()
+                    .enumerate()
+                    .any(|(at, one)| conditions[..at].iter().any(|two| two.index == one.index));
                 if repeated {
-                    rules.extend(conditions.iter().map(|&one| Rule { syscall, conditions: vec![one], action }));
+                    rules.extend(conditions.iter().map(|&one| Rule {
+                        syscall,
+                        conditions: vec![one],
+                        action,
+                    }));
                 } else {
                     rules.push(Rule { syscall, conditions: conditions.clone(), action });
                 }

@@ -47,16 +47,16 @@ fn default_profile() {
     assert!(code.len() < 1000, "{}", code.len());
     let x64 = |number, arg| run(&code, X64, number, [arg, 0, 0, 0, 0, 0]);
     for (number, arg, want) in [
-        (0, 0, ALLOW),                         // read
-        (59, 0, ALLOW),                        // execve
-        (161, 0, ALLOW),                       // chroot, by its capability
-        (165, 0, ERRNO | EPERM),               // mount
-        (56, 0x11, ALLOW),                     // clone
-        (56, 0x1000_0000, ERRNO | EPERM),      // clone(CLONE_NEWUSER)
-        (435, 0, ERRNO | ENOSYS),              // clone3
-        (41, 2, ALLOW),                        // socket(AF_INET)
-        (41, 40, ERRNO | EPERM),               // socket(AF_VSOCK)
-        (135, 8, ALLOW),                       // personality
+        (0, 0, ALLOW),                    // read
+        (59, 0, ALLOW),                   // execve
+        (161, 0, ALLOW),                  // chroot, by its capability
+        (165, 0, ERRNO | EPERM),          // mount
+        (56, 0x11, ALLOW),                // clone
+        (56, 0x1000_0000, ERRNO | EPERM), // clone(CLONE_NEWUSER)
+        (435, 0, ERRNO | ENOSYS),         // clone3
+        (41, 2, ALLOW),                   // socket(AF_INET)
+        (41, 40, ERRNO | EPERM),          // socket(AF_VSOCK)
+        (135, 8, ALLOW),                  // personality
         (135, 1 << 32, ERRNO | EPERM),
         (425, 0, ERRNO | EPERM),               // io_uring_setup
         (900, 0, ERRNO | ENOSYS),              // not invented yet
@@ -107,7 +107,11 @@ fn comparisons() {
         (Compare::Masked(0xf0), 0x10, 0x1f, true),
         (Compare::Masked(0xf0), 0x10, 0x2f, false),
     ] {
-        let rule = Rule { syscall: number_of("read").unwrap(), conditions: vec![Condition { index: 2, compare, value }], action: ALLOW };
+        let rule = Rule {
+            syscall: number_of("read").unwrap(),
+            conditions: vec![Condition { index: 2, compare, value }],
+            action: ALLOW,
+        };
         let code = program(&[rule], ERRNO | 9, Architectures::default());
         let got = run(&code, X64, 0, [0, 0, argument, 0, 0, 0]);
         assert_eq!(got == ALLOW, holds, "{compare:?} {value} {argument}");

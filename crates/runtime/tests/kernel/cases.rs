@@ -14,7 +14,9 @@ pub const ALL: &[(&str, fn())] = &[
 ];
 
 fn exit_codes() {
-    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$; sleep 9", 0), ("exec sh -c 'exit 7'", 7)] {
+    for (script, code) in
+        [("exit 0", 0), ("exit 42", 42), ("kill -9 $$; sleep 9", 0), ("exec sh -c 'exit 7'", 7)]
+    {
         let output = Box_::sh(script).run();
         if !script.starts_with("kill") {
             assert_eq!(output.code, code, "{script}: {output:?}");
@@ -29,7 +31,11 @@ fn streams_apart() {
     let output = container.run();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str(), output.code), ("out\ntail", "err\n", 0));
     let log = container.log();
-    assert!(log.contains(r#"{"log":"out\n","stream":"stdout","time":""#) && log.contains(r#"{"log":"err\n","stream":"stderr""#), "{log}");
+    assert!(
+        log.contains(r#"{"log":"out\n","stream":"stdout","time":""#)
+            && log.contains(r#"{"log":"err\n","stream":"stderr""#),
+        "{log}"
+    );
     assert!(log.contains(r#"{"log":"tail","stream":"stdout""#), "{log}");
 }
 
@@ -44,10 +50,11 @@ fn stdin_half_close() {
 }
 
 fn terminal() {
-    let container = Box_::sh("test -t 0 && test -t 1 && tty; stty size; echo done >/dev/console").with(|bundle| {
-        bundle.process.tty = true;
-        bundle.process.console_size = Some((33, 77));
-    });
+    let container =
+        Box_::sh("test -t 0 && test -t 1 && tty; stty size; echo done >/dev/console").with(|bundle| {
+            bundle.process.tty = true;
+            bundle.process.console_size = Some((33, 77));
+        });
     let output = container.run();
     assert_eq!(output.code, 0, "{output:?}");
     assert!(output.stdout.contains("33 77\r\n") && output.stdout.contains("done\r\n"), "{output:?}");
@@ -77,11 +84,17 @@ fn failure_texts() {
     let (code, _, hint) = fail(&["/etc"], &[]);
     assert!(code == 126 && hint.contains("directory"));
     let (code, text, hint) = fail(&["/x"], &[("x", b"#!/bin/nope\n", 0o755)]);
-    assert!(code == 127 && text == "exec /x: no such file or directory" && hint.contains("/bin/nope"), "{text} {hint}");
+    assert!(
+        code == 127 && text == "exec /x: no such file or directory" && hint.contains("/bin/nope"),
+        "{text} {hint}"
+    );
     let (_, _, hint) = fail(&["/x"], &[("x", b"#!/bin/sh\r\n", 0o755)]);
     assert!(hint.contains("CRLF"), "{hint}");
     let (code, text, hint) = fail(&["/x"], &[("x", b"echo hello\n", 0o755)]);
-    assert!(code == 126 && text == "exec /x: exec format error" && hint.contains("#!/bin/sh"), "{text} {hint}");
+    assert!(
+        code == 126 && text == "exec /x: exec format error" && hint.contains("#!/bin/sh"),
+        "{text} {hint}"
+    );
     let (code, _, _) = fail(&["/proc/self/exe"], &[]);
     assert_eq!(code, 126);
 }

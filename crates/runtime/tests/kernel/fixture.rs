@@ -28,12 +28,17 @@ fn busybox(root: &Path) {
     let bin = root.join("bin");
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("Debian's busybox-static is needed");
     for name in [
-        "sh", "true", "false", "echo", "cat", "id", "ls", "sleep", "stty", "mkdir", "touch", "dd", "head", "tail", "ps", "kill", "mount", "readlink",
-        "pwd", "env", "hostname", "yes", "stat", "mknod", "chroot", "wc", "seq", "umask", "unshare", "test", "grep", "nohup", "setsid", "usleep",
+        "sh", "true", "false", "echo", "cat", "id", "ls", "sleep", "stty", "mkdir", "touch", "dd", "head",
+        "tail", "ps", "kill", "mount", "readlink", "pwd", "env", "hostname", "yes", "stat", "mknod",
+        "chroot", "wc", "seq", "umask", "unshare", "test", "grep", "nohup", "setsid", "usleep",
     ] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:App:/home/app:/bin/sh\n").unwrap();
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:App:/home/app:/bin/sh\n",
+    )
+    .unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\nusers:x:100:\naudio:x:29:app\n").unwrap();
 }
 
@@ -42,7 +47,10 @@ fn fs(target: &str, fstype: &str, flags: [bool; 4], options: &[(&str, &str)]) ->
         target: ContainerPath::parse(target).unwrap(),
         source: MountOpSource::Fs {
             fstype: fstype.into(),
-            options: options.iter().map(|(k, v)| ((*k).to_owned(), (!v.is_empty()).then(|| (*v).to_owned()))).collect(),
+            options: options
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (!v.is_empty()).then(|| (*v).to_owned())))
+                .collect(),
         },
         nosuid: flags[0],
         nodev: flags[1],
@@ -52,7 +60,12 @@ fn fs(target: &str, fstype: &str, flags: [bool; 4], options: &[(&str, &str)]) ->
 }
 
 pub fn bind(target: &str, path: &Path, read_only: bool) -> MountOp {
-    let source = MountOpSource::Bind { path: HostPath(path.to_owned()), recursive: true, propagation: Propagation::RPrivate, subpath: None };
+    let source = MountOpSource::Bind {
+        path: HostPath(path.to_owned()),
+        recursive: true,
+        propagation: Propagation::RPrivate,
+        subpath: None,
+    };
     MountOp { source, ..fs(target, "", [false, false, false, read_only], &[]) }
 }
 
@@ -66,7 +79,13 @@ impl Box_ {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&std::process::id().to_be_bytes());
         id[4..8].copy_from_slice(&serial.to_be_bytes());
-        id[8..16].copy_from_slice(&std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_be_bytes()[8..]);
+        id[8..16].copy_from_slice(
+            &std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_nanos()
+                .to_be_bytes()[8..],
+        );
         let id = ContainerId::from_bytes(id);
         let path = |name: &str| HostPath(dir.join(name));
         let paths = |list: &[&str]| list.iter().map(|path| ContainerPath::parse(path).unwrap()).collect();
@@ -77,11 +96,22 @@ impl Box_ {
             container_dir: HostPath(dir.clone()),
             run_dir: path("run"),
             events_log: path("events.jsonl"),
-            rootfs: Rootfs::Overlay { lower: vec![path("lower")], upper: path("rw/upper"), work: path("rw/work"), volatile: true, read_only: false },
+            rootfs: Rootfs::Overlay {
+                lower: vec![path("lower")],
+                upper: path("rw/upper"),
+                work: path("rw/work"),
+                volatile: true,
+                read_only: false,
+            },
             mounts: vec![
                 fs("/proc", "proc", [true, true, true, false], &[]),
                 fs("/dev", "tmpfs", [true, false, false, false], &[("mode", "755"), ("size", "65536k")]),
-                fs("/dev/pts", "devpts", [true, false, true, false], &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+                fs(
+                    "/dev/pts",
+                    "devpts",
+                    [true, false, true, false],
+                    &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+                ),
                 fs("/sys", "sysfs", [true, true, true, true], &[]),
                 fs("/sys/fs/cgroup", "cgroup", [true, true, true, true], &[]),
                 fs("/dev/mqueue", "mqueue", [true, true, true, false], &[]),
@@ -161,7 +191,13 @@ impl Box_ {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap()
     }
-    pub fn exec(&self, id: &str, change: impl FnOnce(&mut Process), argv: &[&str], streams: Streams) -> Result<UnixStream> {
+    pub fn exec(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Process),
+        argv: &[&str],
+        streams: Streams,
+    ) -> Result<UnixStream> {
         let mut process = self.bundle.process.clone();
         process.argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
         process.create_cwd = false;
@@ -212,7 +248,11 @@ pub fn read(mut stream: UnixStream, raw: bool) -> Output {
     while !rest.is_empty() {
         let length = u32::from_be_bytes(rest[4..8].try_into().unwrap()) as usize;
         let part = &rest[8..8 + length];
-        if rest[0] == 1 { stdout.extend(part) } else { stderr.extend(part) }
+        if rest[0] == 1 {
+            stdout.extend(part)
+        } else {
+            stderr.extend(part)
+        }
         rest = &rest[8 + length..];
     }
     output.stdout = String::from_utf8_lossy(&stdout).into_owned();

@@ -1,8 +1,10 @@
 //! Real containers. The binary has its own `main`, because it is also the monitor of the containers that it starts; it
 //! speaks enough of the test harness's language for cargo-nextest (`--list --format terse`, `NAME --exact`).
+//!
+//! `--latency N` measures instead: N containers running `true`, from `prepare` to the end of the attached stream.
 
-mod fixture;
 mod cases;
+mod fixture;
 mod more;
 
 use std::io::Write as _;
@@ -25,9 +27,15 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if let Some(at) = args.iter().position(|arg| arg == "--latency") {
+        return more::latency(args.get(at + 1).and_then(|count| count.parse().ok()).unwrap_or(50));
+    }
     let exact = args.iter().any(|arg| arg == "--exact");
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|asked| if exact { *asked == name } else { name.contains(asked.as_str()) });
+    let wanted = |name: &str| {
+        names.is_empty()
+            || names.iter().any(|asked| if exact { *asked == name } else { name.contains(asked.as_str()) })
+    };
     let mut failed = 0;
     for (name, test) in all.into_iter().filter(|(name, _)| wanted(name)) {
         let ok = std::panic::catch_unwind(test).is_ok();

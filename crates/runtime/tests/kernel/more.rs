@@ -1,8 +1,8 @@
 //! What happens to a container.
 
 use super::fixture::*;
-use model::container::{Lifecycle, RestartPolicy, Ulimit};
 use model::bundle::LogTarget;
+use model::container::{Lifecycle, RestartPolicy, Ulimit};
 use runtime::{Attached, Streams};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::time::Duration;
@@ -62,7 +62,10 @@ const FOREVER: &str = "echo ready; while :; do sleep 1000; done";
 fn execs() {
     let running = running(Box_::sh(FOREVER));
     let container = &running.container;
-    let output = read(container.exec("one", |_| (), &["sh", "-c", "echo out; echo err >&2; exit 5"], OUT).unwrap(), false);
+    let output = read(
+        container.exec("one", |_| (), &["sh", "-c", "echo out; echo err >&2; exit 5"], OUT).unwrap(),
+        false,
+    );
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
     let state = runtime::exec_state(container.run_dir(), "one").unwrap();
     assert_eq!((state.running, state.exit_code), (false, Some(5)));
@@ -73,12 +76,23 @@ fn execs() {
     // Same cgroups, same capabilities, same filter, and the container's pid namespace.
     let script = "cat /proc/self/cgroup; grep -E 'Cap(Inh|Eff)|Seccomp:' /proc/self/status; ls /proc/1/cmdline; readlink /proc/self/ns/net; readlink /proc/1/ns/net";
     let output = read(container.exec("three", |_| (), &["sh", "-c", script], OUT).unwrap(), false);
-    assert!(output.stdout.contains("CapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nSeccomp:\t2\n"), "{output:?}");
-    assert!(output.stdout.lines().filter(|line| line.as_bytes()[0].is_ascii_digit()).all(|line| line.ends_with(":/")), "{output:?}");
+    assert!(
+        output.stdout.contains("CapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nSeccomp:\t2\n"),
+        "{output:?}"
+    );
+    assert!(
+        output
+            .stdout
+            .lines()
+            .filter(|line| line.as_bytes()[0].is_ascii_digit())
+            .all(|line| line.ends_with(":/")),
+        "{output:?}"
+    );
     let namespaces: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("net:")).collect();
     assert!(namespaces.len() == 2 && namespaces[0] == namespaces[1], "{output:?}");
     // A child in the background does not keep the stream.
-    let output = read(container.exec("four", |_| (), &["sh", "-c", "sleep 1000 & echo done"], OUT).unwrap(), false);
+    let output =
+        read(container.exec("four", |_| (), &["sh", "-c", "sleep 1000 & echo done"], OUT).unwrap(), false);
     assert_eq!(output.stdout, "done\n");
 }
 
@@ -88,7 +102,10 @@ fn exec_terminal() {
         process.tty = true;
         process.console_size = Some((10, 20));
     };
-    let mut stream = running.container.exec("tty", tty, &["sh", "-c", "stty size; read x; stty size; echo got $x"], WITH_STDIN).unwrap();
+    let mut stream = running
+        .container
+        .exec("tty", tty, &["sh", "-c", "stty size; read x; stty size; echo got $x"], WITH_STDIN)
+        .unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"10 20\r\n") {
         let mut byte = [0];
@@ -109,7 +126,10 @@ fn exec_failures() {
     assert_eq!(error.to_string(), "exec: \"nope\": executable file not found in $PATH");
     assert_eq!(runtime::exec_state(container.run_dir(), "a").unwrap().exit_code, Some(127));
     let error = container.exec("b", |process| process.cwd = "/nope".into(), &["true"], OUT).unwrap_err();
-    assert_eq!(error.to_string(), "chdir to cwd (\"/nope\") set in config.json failed: no such file or directory");
+    assert_eq!(
+        error.to_string(),
+        "chdir to cwd (\"/nope\") set in config.json failed: no such file or directory"
+    );
     let error = container.exec("c", |process| process.user = "nobody".into(), &["true"], OUT).unwrap_err();
     assert_eq!(error.to_string(), "unable to find user nobody: no matching entries in passwd file");
     let error = container.exec("../x", |_| (), &["true"], OUT).unwrap_err();
@@ -118,17 +138,22 @@ fn exec_failures() {
 
 fn users_and_groups() {
     let user = |user: &str, groups: &[&str]| {
-        let output = Box_::sh("id -u; id -g; id -G; echo $HOME; pwd; echo ok >/dev/stdout; grep CapEff /proc/self/status")
-            .with(|bundle| {
-                bundle.process.user = user.into();
-                bundle.process.additional_groups = groups.iter().map(|name| (*name).to_owned()).collect();
-                bundle.process.cwd = "/made/here".into();
-            })
-            .run();
+        let output = Box_::sh(
+            "id -u; id -g; id -G; echo $HOME; pwd; echo ok >/dev/stdout; grep CapEff /proc/self/status",
+        )
+        .with(|bundle| {
+            bundle.process.user = user.into();
+            bundle.process.additional_groups = groups.iter().map(|name| (*name).to_owned()).collect();
+            bundle.process.cwd = "/made/here".into();
+        })
+        .run();
         assert_eq!((output.stderr.as_str(), output.code), ("", 0));
         output.stdout
     };
-    assert_eq!(user("app", &["7"]), "1000\n100\n100 7 29\n/home/app\n/made/here\nok\nCapEff:\t0000000000000000\n");
+    assert_eq!(
+        user("app", &["7"]),
+        "1000\n100\n100 7 29\n/home/app\n/made/here\nok\nCapEff:\t0000000000000000\n"
+    );
     assert_eq!(user("", &[]), "0\n0\n0\n/root\n/made/here\nok\nCapEff:\t00000000a80425fb\n");
     assert_eq!(user("55:66", &[]), "55\n66\n66\n/\n/made/here\nok\nCapEff:\t0000000000000000\n");
 }
@@ -166,28 +191,34 @@ fn mounts_of_the_users() {
     assert_eq!(output.stderr.matches("Read-only file system").count(), 1, "{output:?}");
     assert_eq!(std::fs::read_to_string(outside.join("made")).unwrap(), "new\n");
     assert!(outside.join("dir/x").exists());
-    let missing = Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/x", "/nonexistent/path".as_ref(), false)));
+    let missing = Box_::new(&["true"])
+        .with(|bundle| bundle.mounts.push(bind("/x", "/nonexistent/path".as_ref(), false)));
     let error = missing.start().unwrap_err();
     assert!(error.to_string().contains("/nonexistent/path") && missing.state().exit_code == 128, "{error}");
-    let directory_on_file = Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/etc/passwd", &outside, false)));
+    let directory_on_file =
+        Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/etc/passwd", &outside, false)));
     assert!(directory_on_file.start().unwrap_err().to_string().contains("ot a directory"));
     std::fs::remove_dir_all(outside).unwrap();
 }
 
 fn links_lead_nowhere_else() {
     let lower = |container: &Box_| container.dir.join("lower");
-    let container = Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/link/x", "/etc".as_ref(), true)));
+    let container =
+        Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/link/x", "/etc".as_ref(), true)));
     std::os::unix::fs::symlink("/../../../../../proc/self/root", lower(&container).join("link")).unwrap();
     assert!(container.start().is_err());
     let container = Box_::new(&["true"]);
     std::fs::remove_dir(lower(&container).join("proc")).unwrap();
     std::os::unix::fs::symlink("/tmp", lower(&container).join("proc")).unwrap();
     assert!(container.start().unwrap_err().to_string().contains("symbolic link"));
-    let container = Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/proc/sys", "/etc".as_ref(), true)));
+    let container =
+        Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/proc/sys", "/etc".as_ref(), true)));
     assert!(container.start().unwrap_err().to_string().contains("inside /proc"));
     let outside = std::env::temp_dir().join(format!("cauldron-runtime-escape-{}", std::process::id()));
-    let container = Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/up/made", "/etc".as_ref(), true)));
-    std::os::unix::fs::symlink(format!("../../../..{}", outside.display()), lower(&container).join("up")).unwrap();
+    let container =
+        Box_::new(&["true"]).with(|bundle| bundle.mounts.push(bind("/up/made", "/etc".as_ref(), true)));
+    std::os::unix::fs::symlink(format!("../../../..{}", outside.display()), lower(&container).join("up"))
+        .unwrap();
     container.start().map(drop).unwrap();
     assert!(!outside.exists());
 }
@@ -205,13 +236,20 @@ fn no_descriptor_leaks() {
 fn reaper_forwards_and_reaps() {
     let script = "trap 'echo term; exit 3' TERM; (sh -c 'true & exec true'; true) & echo ready; while :; do sleep 0.01; done";
     let mut running = running(Box_::sh(script).with(|bundle| bundle.reaper = true));
-    let output = read(running.container.exec("ps", |_| (), &["sh", "-c", "ls -l /proc/1/exe /proc/1/fd/0; ps"], OUT).unwrap(), false);
+    let output = read(
+        running
+            .container
+            .exec("ps", |_| (), &["sh", "-c", "ls -l /proc/1/exe /proc/1/fd/0; ps"], OUT)
+            .unwrap(),
+        false,
+    );
     assert!(!output.stdout.contains("cauldron-runtime") && !output.stdout.contains("kernel-"), "{output:?}");
     runtime::kill(&running.live, 15).unwrap();
     wait_for_end(&mut running);
     assert_eq!(running.container.state().exit_code, 3);
     // Without a handler the signal's default applies, which a plain process 1 would not see.
-    let mut running = self::running(Box_::sh("echo ready; exec sleep 1000").with(|bundle| bundle.reaper = true));
+    let mut running =
+        self::running(Box_::sh("echo ready; exec sleep 1000").with(|bundle| bundle.reaper = true));
     runtime::kill(&running.live, 15).unwrap();
     wait_for_end(&mut running);
     assert_eq!(running.container.state().exit_code, 143);
@@ -233,7 +271,8 @@ fn limits() {
 }
 
 fn memory_and_oom() {
-    let container = Box_::sh("exec dd if=/dev/zero of=/dev/null bs=256M count=1").with(|bundle| bundle.resources.memory = Some(32 << 20));
+    let container = Box_::sh("exec dd if=/dev/zero of=/dev/null bs=256M count=1")
+        .with(|bundle| bundle.resources.memory = Some(32 << 20));
     let output = container.run();
     assert_eq!((output.code, container.state().oom_killed), (137, true));
     let events = std::fs::read_to_string(&container.bundle.events_log).unwrap();
@@ -241,7 +280,9 @@ fn memory_and_oom() {
 }
 
 fn pids_limit() {
-    let output = Box_::sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; echo no").with(|bundle| bundle.resources.pids_limit = Some(5)).run();
+    let output = Box_::sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; echo no")
+        .with(|bundle| bundle.resources.pids_limit = Some(5))
+        .run();
     assert!(output.stderr.contains("an't fork"), "{output:?}");
 }
 
@@ -250,7 +291,10 @@ fn pause_and_kill() {
     let (dir, cgroup) = (running.container.run_dir().to_owned(), running.container.bundle.cgroup.clone());
     runtime::set_paused(&dir, &cgroup, true).unwrap();
     assert!(runtime::live(&dir).unwrap().unwrap().paused);
-    assert_eq!(running.container.exec("x", |_| (), &["true"], OUT).unwrap_err().kind(), model::Kind::Conflict);
+    assert_eq!(
+        running.container.exec("x", |_| (), &["true"], OUT).unwrap_err().kind(),
+        model::Kind::Conflict
+    );
     runtime::set_paused(&dir, &cgroup, false).unwrap();
     assert!(!runtime::live(&dir).unwrap().unwrap().paused);
     assert!(!runtime::wait_exit(&running.live, Some(Duration::from_millis(1))).unwrap());
@@ -279,7 +323,8 @@ fn restart_policy() {
 }
 
 fn stop_in_back_off() {
-    let container = Box_::sh("exit 1").with(|bundle| bundle.lifecycle = Lifecycle::Restart(RestartPolicy::Always));
+    let container =
+        Box_::sh("exit 1").with(|bundle| bundle.lifecycle = Lifecycle::Restart(RestartPolicy::Always));
     let mut live = container.start().unwrap();
     while !live.restarting {
         runtime::wait_exit(&live, None).unwrap();
@@ -298,7 +343,11 @@ fn log_rotation() {
     });
     container.run();
     let size = |name: &str| std::fs::metadata(container.dir.join(name)).map(|stat| stat.len());
-    assert!(size("log").unwrap() <= 20_000 && size("log.1").unwrap() <= 20_000 && size("log.2").unwrap() <= 20_000);
+    assert!(
+        size("log").unwrap() <= 20_000
+            && size("log.1").unwrap() <= 20_000
+            && size("log.2").unwrap() <= 20_000
+    );
     assert!(size("log.3").is_err());
     assert!(container.log().contains("\"log\":\"2000\\n\""));
 }
@@ -339,7 +388,9 @@ fn health() {
         });
     });
     let running = running(container);
-    let said = |status: &str| std::fs::read_to_string(&running.container.bundle.events_log).unwrap_or_default().contains(status);
+    let said = |status: &str| {
+        std::fs::read_to_string(&running.container.bundle.events_log).unwrap_or_default().contains(status)
+    };
     let until = |status: &str| loop {
         let health = running.container.state().health.unwrap();
         if health.status == status && said(&format!("health_status: {status}")) {
@@ -349,7 +400,13 @@ fn health() {
     };
     let health = until("healthy");
     assert_eq!(health.log[0].output, "probing\n");
-    read(running.container.exec("x", |_| (), &["sh", "-c", "busybox rm /healthy"], Streams::default()).unwrap(), false);
+    read(
+        running
+            .container
+            .exec("x", |_| (), &["sh", "-c", "busybox rm /healthy"], Streams::default())
+            .unwrap(),
+        false,
+    );
     until("unhealthy");
 }
 
@@ -358,8 +415,15 @@ fn update_and_usage() {
     let (dir, cgroup) = (running.container.run_dir(), &running.container.bundle.cgroup);
     let usage = runtime::usage(cgroup).unwrap();
     assert_eq!(usage.memory_limit, 64 << 20);
-    assert!(usage.pids >= 1 && usage.machine_cpu > 0 && usage.online_cpus >= 1 && usage.cpu_total > 0, "{usage:?}");
-    let more = model::container::Resources { memory: Some(128 << 20), nano_cpus: Some(500_000_000), ..Default::default() };
+    assert!(
+        usage.pids >= 1 && usage.machine_cpu > 0 && usage.online_cpus >= 1 && usage.cpu_total > 0,
+        "{usage:?}"
+    );
+    let more = model::container::Resources {
+        memory: Some(128 << 20),
+        nano_cpus: Some(500_000_000),
+        ..Default::default()
+    };
     runtime::update(dir, cgroup, &more).unwrap();
     assert_eq!(runtime::usage(cgroup).unwrap().memory_limit, 128 << 20);
     assert!(runtime::pids(cgroup).unwrap().contains(&running.live.pid));
@@ -375,4 +439,50 @@ fn sysctl_and_hostname() {
         })
         .run();
     assert_eq!(output.stdout, "1\n12345\nnamed\nexample\n");
+}
+
+/// Prints the median and the spread, back to back and paced, in milliseconds; and the monitor's memory.
+pub fn latency(count: usize) -> std::process::ExitCode {
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        (times[times.len() / 2], times[0], times[times.len() * 9 / 10])
+    };
+    for pause in [0, 150] {
+        let (mut start, mut whole, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            std::thread::sleep(Duration::from_millis(pause));
+            let container = Box_::new(&["true"]);
+            let Attached::WhenStarted(listener) = container.attach(OUT) else { continue };
+            let begin = std::time::Instant::now();
+            let live = container.start().unwrap();
+            start.push(begin.elapsed().as_secs_f64() * 1e3);
+            read(listener.accept().unwrap().0, false);
+            whole.push(begin.elapsed().as_secs_f64() * 1e3);
+            wait_gone(live.monitor_pid);
+            gone.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+        for (what, times) in [("started", start), ("stream ended", whole), ("monitor gone", gone)] {
+            let (middle, least, most) = median(times);
+            let _ = writeln!(
+                std::io::stdout(),
+                "pause {pause} ms, {what}: median {middle:.2} ms ({least:.2} to {most:.2})"
+            );
+        }
+    }
+    let running = running(Box_::sh(FOREVER));
+    let mut times = Vec::new();
+    for number in 0..count {
+        let begin = std::time::Instant::now();
+        read(running.container.exec(&format!("e{number}"), |_| (), &["true"], OUT).unwrap(), false);
+        times.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    let (middle, least, most) = median(times);
+    let _ = writeln!(std::io::stdout(), "exec: median {middle:.2} ms ({least:.2} to {most:.2})");
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", running.live.monitor_pid)).unwrap();
+    let _ = writeln!(
+        std::io::stdout(),
+        "monitor: {}",
+        rollup.lines().find(|line| line.starts_with("Pss:")).unwrap_or_default()
+    );
+    std::process::ExitCode::SUCCESS
 }
