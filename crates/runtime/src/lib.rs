@@ -19,7 +19,7 @@ mod seccomp;
 mod wire;
 
 use model::bundle::{Bundle, Process};
-use model::container::Resources;
+use model::container::{Lifecycle, Resources};
 use model::error::Context as _;
 use model::state::Live;
 use model::{Error, Kind, Result};
@@ -232,6 +232,15 @@ pub fn resize(run_dir: &Path, exec: Option<&str>, rows: u16, columns: u16) -> Re
 pub fn update(run_dir: &Path, cgroup: &str, resources: &Resources) -> Result<()> {
     let _ = run_dir;
     cgroup::Cgroup::at(cgroup)?.set_limits(resources)
+}
+
+/// Tells the monitor of a running container its new name (for events) or what is to happen after an exit (`update
+/// --restart`).
+///
+/// # Errors
+/// The monitor cannot be reached.
+pub fn change(run_dir: &Path, name: Option<String>, lifecycle: Option<Lifecycle>) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Change { name, lifecycle }).map(drop)
 }
 
 /// What an exec became; kept in `execs/<id>.json`, written before its stream ends.

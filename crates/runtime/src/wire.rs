@@ -2,6 +2,7 @@
 //! `monitor.sock` (u32 BE length, then the object).
 
 use model::bundle::Process;
+use model::container::Lifecycle;
 use model::state::Live;
 use model::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,13 @@ pub enum Request {
         rows: u16,
         /// Columns.
         columns: u16,
+    },
+    /// What may change while it runs: the name (for events), what happens after an exit.
+    Change {
+        /// The new name.
+        name: Option<String>,
+        /// The new policy.
+        lifecycle: Option<Lifecycle>,
     },
     /// Answered when the run of this process is over.
     Wait {

@@ -46,6 +46,9 @@ impl Engine {
         }
         container.changes.resources = Some(merged);
         if let Some(lifecycle) = &update.lifecycle {
+            if container.live.is_some() {
+                runtime::change(&container.run_dir, None, Some(lifecycle.clone()))?;
+            }
             container.changes.lifecycle = Some(lifecycle.clone());
         }
         self.write_changes(&container)?;

@@ -119,10 +119,10 @@ impl Cgroup {
     }
     /// Kills what is left inside. The pids are looked up and signalled through pidfds after checking again that they are inside.
     pub fn kill(&self) {
-        if let Some((_, dir)) = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified) {
-            if write(&dir.join("cgroup.kill"), "1").is_ok() {
-                return;
-            }
+        if let Some((_, dir)) = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified)
+            && write(&dir.join("cgroup.kill"), "1").is_ok()
+        {
+            return;
         }
         for _ in 0..16 {
             let Ok(pids) = self.pids() else { return };

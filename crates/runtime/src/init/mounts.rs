@@ -35,7 +35,7 @@ const PROC_TARGETS: [&str; 11] = [
 
 /// Whether a descriptor is on procfs.
 pub fn is_proc(fd: impl AsFd) -> bool {
-    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == PROC_MAGIC)
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == PROC_MAGIC)
 }
 
 /// Mounts the root file system at the run directory (of this mount namespace only): `pivot_root` wants it attached.
@@ -196,10 +196,10 @@ fn cgroups(stage: &Stage<'_>, op: &MountOp, root: &OwnedFd) -> Result<()> {
         sys::mount::set_attributes(&mount, set, propagation::PRIVATE, false).context(|| "set attributes")?;
         Ok(mount)
     };
-    if let [(hierarchy, dir)] = groups {
-        if hierarchy.unified {
-            return sys::mount::attach(clone(hierarchy, dir)?, &target).context(|| "attach");
-        }
+    if let [(hierarchy, dir)] = groups
+        && hierarchy.unified
+    {
+        return sys::mount::attach(clone(hierarchy, dir)?, &target).context(|| "attach");
     }
     let base = sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("mode", b"755")], set & !attr::RDONLY)
         .context(|| "create tmpfs")?;

@@ -19,12 +19,13 @@ impl Monitor {
     /// Starts a probe that is due, kills one that takes too long.
     pub(super) fn health_on_time(&mut self, now: Instant) {
         for session in self.sessions.iter_mut().flatten() {
-            if let Some((probe, deadline)) = &mut session.probe {
-                if now >= *deadline && probe.exit_code == 0 {
-                    probe.exit_code = -1;
-                    let _ = sys::process::signal(&session.pidfd, 9);
-                    *deadline = now + Duration::from_secs(3600);
-                }
+            if let Some((probe, deadline)) = &mut session.probe
+                && now >= *deadline
+                && probe.exit_code == 0
+            {
+                probe.exit_code = -1;
+                let _ = sys::process::signal(&session.pidfd, 9);
+                *deadline = now + Duration::from_secs(3600);
             }
         }
         if self.next_probe.is_some_and(|at| now >= at) && self.sessions[MAIN].is_some() {

@@ -122,10 +122,10 @@ impl Target {
         } else {
             std::fs::remove_file(&self.path)
         };
-        if gone.is_ok() {
-            if let Ok(file) = open(&self.path) {
-                (self.file, self.size) = (file, 0);
-            }
+        if gone.is_ok()
+            && let Ok(file) = open(&self.path)
+        {
+            (self.file, self.size) = (file, 0);
         }
     }
 }

@@ -38,6 +38,15 @@ impl Monitor {
                 Ok(())
             }
             Request::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
+            Request::Change { name, lifecycle } => {
+                if let Some(name) = name {
+                    self.bundle.name = name;
+                }
+                if let Some(lifecycle) = lifecycle {
+                    self.bundle.lifecycle = lifecycle;
+                }
+                Ok(())
+            }
             Request::Wait { pid, start_time } => {
                 if self.live.pid == pid && self.live.start_time == start_time {
                     return self.purpose(at, Purpose::Waiting);

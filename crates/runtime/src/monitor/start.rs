@@ -167,10 +167,9 @@ pub fn begin(
     };
     drop(init);
     pid_known(pid);
-    let made = cgroup.create(&bundle.resources, &bundle.device_rules).and_then(|()| {
+    let made = cgroup.create(&bundle.resources, &bundle.device_rules).map(|()| {
         // Where init is gone already, its message says why.
         let _ = sys::socket::send(&channel, &[wire::CGROUPS], None);
-        Ok(())
     });
     let mut starting = Starting { pid, pidfd, channel, ends };
     match made.and_then(|()| starting.until(bundle, true)) {

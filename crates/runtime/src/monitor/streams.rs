@@ -99,12 +99,12 @@ impl Monitor {
     }
     /// Watches stdin while something is queued for it, and lets its clients send again when nothing is.
     pub(super) fn watch_stdin(&mut self, index: usize) {
-        if let Some(session) = self.sessions.get(index).and_then(Option::as_ref) {
-            if let Some(stdin) = &session.stdin {
-                self.poll.remove(stdin);
-                if !session.stdin_queue.is_empty() {
-                    let _ = self.poll.add(stdin, Token::Stdin(index), poll::OUT);
-                }
+        if let Some(session) = self.sessions.get(index).and_then(Option::as_ref)
+            && let Some(stdin) = &session.stdin
+        {
+            self.poll.remove(stdin);
+            if !session.stdin_queue.is_empty() {
+                let _ = self.poll.add(stdin, Token::Stdin(index), poll::OUT);
             }
         }
         for at in 0..self.clients.len() {
@@ -231,11 +231,14 @@ impl Monitor {
         let Some(client) = self.clients[at].take() else { return };
         self.poll.remove(&client.stream);
         if let Purpose::Attached(index, streams) = client.purpose {
-            if let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) {
-                if streams.stdin && session.stdin_once && session.terminal.is_none() && !client.input_ended {
-                    session.stdin_ends = true;
-                    session.pump_stdin();
-                }
+            if let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut)
+                && streams.stdin
+                && session.stdin_once
+                && session.terminal.is_none()
+                && !client.input_ended
+            {
+                session.stdin_ends = true;
+                session.pump_stdin();
             }
             self.watch_outputs(index);
         }

@@ -180,7 +180,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn caps<'a>(&'a self) -> impl Iterator<Item = &'a str> {
+    fn caps(&self) -> impl Iterator<Item = &str> {
         self.caps.iter().flatten().map(|name| name.strip_prefix("CAP_").unwrap_or(name))
     }
     fn here(&self) -> bool {

@@ -27,6 +27,11 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if let [word, bundle] = args.as_slice()
+        && word == "--launch"
+    {
+        return more::launch_and_wait(bundle);
+    }
     if let Some(at) = args.iter().position(|arg| arg == "--latency") {
         return more::latency(args.get(at + 1).and_then(|count| count.parse().ok()).unwrap_or(50));
     }

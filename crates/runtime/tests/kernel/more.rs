@@ -30,6 +30,14 @@ pub const ALL: &[(&str, fn())] = &[
     ("health", health),
     ("update_and_usage", update_and_usage),
     ("sysctl_and_hostname", sysctl_and_hostname),
+    ("launcher_killed", launcher_killed),
+    ("attach_to_a_running_one", attach_to_a_running_one),
+    ("slow_clients_lose_nothing", slow_clients_lose_nothing),
+    ("shared_namespaces", shared_namespaces),
+    ("change", change),
+    ("read_only_root", read_only_root),
+    ("devices", devices),
+    ("seccomp_profiles", seccomp_profiles),
 ];
 
 /// A running container whose process has said that it is ready.
@@ -439,6 +447,198 @@ fn sysctl_and_hostname() {
         })
         .run();
     assert_eq!(output.stdout, "1\n12345\nnamed\nexample\n");
+}
+
+/// The launcher's part of [`launcher_killed`], in a process of its own: starts, says so, and waits for its death.
+pub fn launch_and_wait(bundle: &str) -> std::process::ExitCode {
+    let bundle: model::bundle::Bundle = serde_json::from_str(bundle).unwrap();
+    let live = runtime::prepare(&bundle, None).unwrap().start().unwrap();
+    let _ = writeln!(std::io::stdout(), "{}", live.pid);
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::ExitCode::SUCCESS
+}
+
+fn launcher_killed() {
+    use std::os::unix::process::CommandExt as _;
+    let container = Box_::sh("read x; echo lived").with(|bundle| {
+        bundle.process.open_stdin = true;
+        bundle.process.stdin_once = true;
+    });
+    let mut launcher = std::process::Command::new("/proc/self/exe")
+        .args(["--launch", &serde_json::to_string(&container.bundle).unwrap()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    rustix::process::kill_process_group(
+        rustix::process::Pid::from_child(&launcher),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    launcher.wait().unwrap();
+    let live = runtime::live(container.run_dir()).unwrap().unwrap();
+    assert_eq!(live.pid.to_string(), line.trim());
+    let Attached::Now(mut stream) = container.attach(WITH_STDIN) else { panic!("it does not run") };
+    stream.write_all(b"\n").unwrap();
+    assert_eq!(read(stream, false).stdout, "lived\n");
+    assert!(runtime::wait_exit(&live, None).unwrap());
+    wait_gone(live.monitor_pid);
+    assert_eq!(container.state().exit_code, 0);
+}
+
+fn attach_to_a_running_one() {
+    let running = running(
+        Box_::sh("echo ready; read x; echo $x; read x; echo $x")
+            .with(|bundle| bundle.process.open_stdin = true),
+    );
+    let Attached::Now(mut first) = running.container.attach(WITH_STDIN) else { panic!("it does not run") };
+    let Attached::Now(second) = running.container.attach(OUT) else { panic!("it does not run") };
+    first.write_all(b"one\n").unwrap();
+    first.shutdown(std::net::Shutdown::Write).unwrap();
+    // Stdin stays open for the next one: this client is detached.
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).unwrap();
+    let Attached::Now(mut third) = running.container.attach(WITH_STDIN) else { panic!("it does not run") };
+    third.write_all(b"two\n").unwrap();
+    assert_eq!(read(second, false).stdout, "one\ntwo\n");
+    assert!(running.container.log().contains("two"));
+}
+
+fn slow_clients_lose_nothing() {
+    let container = Box_::sh("yes 0123456789abcdef | head -n 100000; echo end >&2")
+        .with(|bundle| bundle.log = LogTarget::None);
+    let Attached::WhenStarted(slow) = container.attach(OUT) else { panic!("it runs already") };
+    let Attached::WhenStarted(gone) = container.attach(OUT) else { panic!("it runs already") };
+    let live = container.start().unwrap();
+    drop(gone.accept().unwrap());
+    let (slow, _) = slow.accept().unwrap();
+    let Attached::Now(other) = container.attach(OUT) else { panic!("it does not run") };
+    drop(other);
+    let output = read(slow, false);
+    assert_eq!((output.stdout.len(), output.stderr.as_str()), (1_700_000, "end\n"));
+    assert!(runtime::wait_exit(&live, None).unwrap());
+}
+
+fn shared_namespaces() {
+    use model::bundle::Namespace;
+    let running = running(Box_::sh(
+        "hostname; echo ready; while :; do sleep 1000; done".trim_start_matches("hostname; "),
+    ));
+    let path = |name: &str| Namespace::Path(format!("/proc/{}/ns/{name}", running.live.pid).into());
+    let script = "ls /proc | grep -c '^[0-9]'; cat /proc/1/cmdline | head -c 2; readlink /proc/self/ns/net; readlink /proc/self/ns/ipc";
+    let output = Box_::sh(script)
+        .with(|bundle| {
+            bundle.namespaces.pid = path("pid");
+            bundle.namespaces.net = path("net");
+            bundle.namespaces.ipc = path("ipc");
+        })
+        .run();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(lines[0].parse::<u32>().unwrap() >= 4 && lines[1].starts_with("sh"), "{output:?}");
+    let link = |name: &str| {
+        std::fs::read_link(format!("/proc/{}/ns/{name}", running.live.pid)).unwrap().display().to_string()
+    };
+    assert!(output.stdout.contains(&link("net")) && output.stdout.contains(&link("ipc")), "{output:?}");
+    // What it leaves behind in a foreign pid namespace dies with it.
+    let output = Box_::sh("nohup sleep 4242 >/dev/null 2>&1 & echo $!")
+        .with(|bundle| bundle.namespaces.pid = path("pid"))
+        .run();
+    let pid = output.stdout.trim().to_owned();
+    let output = read(
+        running
+            .container
+            .exec("ps", |_| (), &["sh", "-c", &format!("test -d /proc/{pid} || echo gone")], OUT)
+            .unwrap(),
+        false,
+    );
+    assert_eq!(output.stdout, "gone\n");
+    // The host's namespaces.
+    let output = Box_::sh(
+        "readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/uts; exit 4",
+    )
+    .with(|bundle| {
+        bundle.namespaces.pid = Namespace::Host;
+        bundle.namespaces.net = Namespace::Host;
+        bundle.namespaces.uts = Namespace::Host;
+    })
+    .run();
+    let host =
+        |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    assert_eq!(output.stdout, format!("{}\n{}\n{}\n", host("net"), host("pid"), host("uts")));
+    assert_eq!(output.code, 4);
+}
+
+fn change() {
+    let mut running = running(
+        Box_::sh("echo ready; while :; do sleep 1000; done")
+            .with(|bundle| bundle.lifecycle = Lifecycle::Restart(RestartPolicy::Always)),
+    );
+    runtime::change(running.container.run_dir(), Some("renamed".into()), Some(Lifecycle::Keep)).unwrap();
+    runtime::kill(&running.live, 9).unwrap();
+    wait_for_end(&mut running);
+    wait_gone(running.live.monitor_pid);
+    assert_eq!(running.container.state().restart_count, 0);
+    assert!(
+        std::fs::read_to_string(&running.container.bundle.events_log)
+            .unwrap()
+            .contains("\"name\":\"renamed\"")
+    );
+}
+
+fn read_only_root() {
+    let output = Box_::sh("touch /x; touch /dev/shm/y && touch /made/z && echo ok").with(|bundle| {
+        let model::bundle::Rootfs::Overlay { read_only, .. } = &mut bundle.rootfs;
+        *read_only = true;
+        let mut tmpfs = bundle.mounts[6].clone();
+        tmpfs.target = model::container::ContainerPath::parse("/made").unwrap();
+        bundle.mounts.push(tmpfs);
+    });
+    let output = output.run();
+    assert!(output.stderr.contains("Read-only file system") && output.stdout == "ok\n", "{output:?}");
+}
+
+fn devices() {
+    let node = |path: &str, major, minor| model::bundle::DeviceNode {
+        path: model::container::ContainerPath::parse(path).unwrap(),
+        kind: 'c',
+        major,
+        minor,
+        mode: 0o640,
+        uid: 7,
+        gid: 8,
+    };
+    let output = Box_::sh(
+        "stat -c '%a %u %g %t:%T' /dev/deep/kmsg; head -c 1 /dev/deep/kmsg; head -c 1 /dev/mine | wc -c",
+    )
+    .with(|bundle| {
+        bundle.devices = vec![node("/dev/deep/kmsg", 1, 11), node("/dev/mine", 1, 5)];
+    });
+    let output = output.run();
+    assert_eq!(output.stdout, "640 7 8 1:b\n1\n", "{output:?}");
+    assert!(output.stderr.contains("Operation not permitted"), "{output:?}");
+}
+
+fn seccomp_profiles() {
+    use model::container::Seccomp;
+    let with = |seccomp: Seccomp| {
+        let container = Box_::sh("mkdir /x; grep Seccomp: /proc/self/status")
+            .with(|bundle| bundle.process.seccomp = seccomp);
+        let output = container.run();
+        (output.stdout, output.stderr)
+    };
+    let (status, error) = with(Seccomp::Unconfined);
+    assert_eq!((status.as_str(), error.as_str()), ("Seccomp:\t0\n", ""));
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    let (status, error) = with(Seccomp::Profile(profile.into()));
+    assert!(status == "Seccomp:\t2\n" && error.contains("Operation not permitted"), "{status} {error}");
+    let bad = Box_::sh("true").with(|bundle| bundle.process.seccomp = Seccomp::Profile("{".into()));
+    assert!(bad.start().unwrap_err().to_string().contains("decoding seccomp profile failed"));
+    let nnp = Box_::sh("grep -E 'NoNewPrivs|Seccomp:' /proc/self/status")
+        .with(|bundle| bundle.process.no_new_privileges = true);
+    assert_eq!(nnp.run().stdout, "NoNewPrivs:\t1\nSeccomp:\t2\n");
 }
 
 /// Prints the median and the spread, back to back and paced, in milliseconds; and the monitor's memory.
