@@ -115,9 +115,11 @@ impl Store {
         for diff_id in &config.rootfs.diff_ids {
             let this = chain_id(chain.as_ref(), diff_id);
             let layer = self.layer(&this)?.ok_or_else(|| missing_layer(&this))?;
-            layers.push(
-                layer.blob.ok_or_else(|| Error::not_found(format!("layer {this}: its blob is not known")))?,
-            );
+            let blob =
+                layer.blob.ok_or_else(|| Error::not_found(format!("layer {this}: its blob is not known")))?;
+            // One that was committed here has not been waited for yet.
+            self.open_blob(&blob.digest)?.sync_data().context(|| format!("write blob {}", blob.digest))?;
+            layers.push(blob);
             chain = Some(this);
         }
         let manifest = Manifest {
@@ -135,6 +137,7 @@ impl Store {
         };
         let manifest =
             serde_json::to_vec(&manifest).map_err(|error| Error::internal("manifest").caused_by(error))?;
+        sys::fs::sync_dir(self.layout.blobs()).context(|| "write the layers' blobs")?;
         self.record_image(&manifest, &json, false)
     }
     /// Records an image that came from elsewhere (pull, load), with the manifest and the configuration as they came:
@@ -170,7 +173,7 @@ impl Store {
         for (diff_id, blob) in diff_ids.iter().zip(&manifest.layers) {
             let this = chain_id(chain.as_ref(), diff_id);
             size += self.layer(&this)?.ok_or_else(|| missing_layer(&this))?.size;
-            if self.blob_size(&blob.digest)?.is_none() {
+            if self.blob_size(&blob.digest)? != Some(blob.size) {
                 return Err(Error::not_found(format!("blob {}: it is not in the store", blob.digest)));
             }
             chain = Some(this);

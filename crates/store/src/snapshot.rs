@@ -110,7 +110,8 @@ impl Store {
             std::io::Write::flush(&mut buffered).context(|| "write the layer's blob")?;
             size
         };
-        let (diff_id, length) = ingest.commit(None)?;
+        // The image's record makes it durable (`put_image`): a build step that a crash takes is made again.
+        let (diff_id, length) = ingest.commit_unsynced(None)?;
         let blob = Descriptor {
             media_type: media_type::OCI_LAYER.to_owned(),
             digest: diff_id.clone(),

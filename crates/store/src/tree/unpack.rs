@@ -26,6 +26,7 @@ pub fn run(root: BorrowedFd<'_>, archive: impl BufRead, how: &Unpack) -> Result<
         how: *how,
         parent: None,
         setgid: false,
+        as_root: rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
         whited_out: HashSet::new(),
         directories: Vec::new(),
         size: 0,
@@ -45,6 +46,8 @@ struct Tree<'a> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Some directory has the setgid bit: what is made may have got another group than ours.
     setgid: bool,
+    /// What we make belongs to root.
+    as_root: bool,
     /// Names that this archive whited out (they concern the layers below, not what follows here).
     whited_out: HashSet<Vec<u8>>,
     /// Times of directories, set at the end.
@@ -299,7 +302,7 @@ impl Tree<'_> {
         }
         let (uid, gid) = self.owner(member);
         let set = || -> Failed {
-            if uid != 0 || gid != 0 || self.setgid || !self.root_owned() {
+            if uid != 0 || gid != 0 || self.setgid || !self.as_root {
                 fs::fchown(&file, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?;
             }
             for (name, value) in wanted_xattrs(member, self.how.whiteouts) {
@@ -311,9 +314,6 @@ impl Tree<'_> {
         set().map_err(|error| failed(&member.path, error))
     }
 
-    fn root_owned(&self) -> bool {
-        rustix::process::geteuid().is_root() && rustix::process::getegid().is_root()
-    }
     fn owner(&self, member: &Member) -> (u32, u32) {
         self.how.owner.unwrap_or((member.uid, member.gid))
     }
