@@ -440,6 +440,7 @@ fn namespaces_are_shared_where_asked() {
         fs::read_link(Path::new("/proc/self/ns").join(what)).unwrap().to_string_lossy().into_owned()
     };
     assert_eq!(link(&["--network", "host"], "/proc/self/ns/net"), host("net"));
+    assert_eq!(link(&["--network", "none", "--ipc", "host"], "/proc/self/ns/ipc"), host("ipc"));
     assert_eq!(link(&["--network", "none", "--uts", "host"], "/proc/self/ns/uts"), host("uts"));
 }
 
@@ -477,4 +478,84 @@ fn lists_and_prunes() {
     assert_eq!(names(&["-n", "1"]), "down");
     home.ok(&["container", "prune", "-f"]);
     assert_eq!(names(&["-a"]), "up");
+}
+
+#[test]
+fn links_ports_and_networks() {
+    let home = Home::new();
+    let serve = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "db",
+        "--expose",
+        "3306",
+        "-p",
+        "127.0.0.1::80",
+        "-e",
+        "PASS=x",
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ]);
+    let port = home.ok(&["port", "db", "80/tcp"]);
+    // The server inside opens its port in its own time.
+    let fetched = (0..100).find_map(|_| {
+        let fetch =
+            ["run", "--rm", "--network", "host", "busybox", "wget", "-q", "-O-", &format!("http://{port}/")];
+        let run = home.run(&fetch);
+        (run.code == 0).then_some(run.out)
+    });
+    assert_eq!(fetched.as_deref(), Some("served\n"));
+    let script = "env | grep ^DATABASE_ | sort; grep database /etc/hosts; wget -q -O- http://database";
+    let seen =
+        home.ok(&["run", "--rm", "--name", "web", "--link", "db:database", "busybox", "sh", "-c", script]);
+    let address = home.inspect("db", "{{.NetworkSettings.IPAddress}}");
+    let id = home.inspect("db", "{{.Id}}");
+    for line in [
+        "DATABASE_ENV_PASS=x".to_owned(),
+        "DATABASE_NAME=/web/database".to_owned(),
+        format!("DATABASE_PORT=tcp://{address}:80"),
+        format!("DATABASE_PORT_3306_TCP_ADDR={address}"),
+        format!("{address}\tdatabase {} db", &id[..12]),
+        "served".to_owned(),
+    ] {
+        assert!(seen.lines().any(|have| have == line), "{line} in\n{seen}");
+    }
+    assert_eq!(
+        home.ok(&[
+            "run",
+            "--rm",
+            "--network",
+            "container:db",
+            "busybox",
+            "wget",
+            "-q",
+            "-O-",
+            "http://127.0.0.1"
+        ]),
+        "served"
+    );
+    // Names and aliases on a network of the user's own.
+    home.ok(&["network", "create", "mine"]);
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "srv",
+        "--network",
+        "mine",
+        "--network-alias",
+        "alias",
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ]);
+    let script = "ping -c 1 -W 5 srv >/dev/null && ping -c 1 -W 5 alias > /dev/null && echo reached";
+    assert_eq!(home.ok(&["run", "--rm", "--network", "mine", "busybox", "sh", "-c", script]), "reached");
+    home.ok(&["rm", "-f", "srv", "db"]);
+    home.ok(&["network", "rm", "mine"]);
 }

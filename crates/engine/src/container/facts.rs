@@ -109,7 +109,8 @@ impl Engine {
         let path = |text: &str| Some(HostPath(PathBuf::from(text)));
         match &container.spec.namespaces.ipc {
             IpcMode::Private | IpcMode::None => Ok((None, None)),
-            IpcMode::Host => Ok((path("/dev/shm"), path("/dev/mqueue"))),
+            // A fresh mqueue shows the queues of the namespace that it is mounted in: the host's.
+            IpcMode::Host => Ok((path("/dev/shm"), None)),
             IpcMode::Shareable => {
                 let shm = container.run_dir.join("shm");
                 mount_shm(&shm, container.spec.shm_bytes)?;
