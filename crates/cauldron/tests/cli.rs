@@ -79,8 +79,12 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        child.wait_with_output().unwrap()
+        let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+        // What comes back must be read meanwhile.
+        let writer = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
     }
 }
 
