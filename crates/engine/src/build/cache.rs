@@ -53,20 +53,20 @@ impl Engine {
     pub(super) fn cache_mounts(&self) -> PathBuf {
         self.store.layout.build_cache().join("mounts")
     }
-    /// The layer that a step with this key made, if it is there.
-    pub(super) fn cached_layer(&self, key: &Digest, parent: Option<&Digest>) -> Result<Option<Digest>> {
+    /// The layer that a step with this key made, and when, if it is there.
+    pub(super) fn cached_layer(&self, key: &Digest, parent: Option<&Digest>) -> Result<Option<(Digest, Timestamp)>> {
         let path = self.records().join(format!("{}.json", key.hex()));
         // A record that cannot be read is as good as none: the step is made again and writes it anew.
         let Ok(Some(record)) = read_json::<Record>(&path) else { return Ok(None) };
         if record.parent.as_ref() != parent || self.store.layer(&record.chain())?.is_none() {
             return Ok(None);
         }
-        Ok(Some(record.diff_id))
+        Ok(Some((record.diff_id, record.created)))
     }
-    pub(super) fn record_layer(&self, key: &Digest, parent: Option<&Digest>, diff_id: &Digest, text: &str) -> Result<()> {
+    pub(super) fn record_layer(&self, key: &Digest, parent: Option<&Digest>, diff_id: &Digest, created: Timestamp, text: &str) -> Result<()> {
         let records = self.records();
         std::fs::create_dir_all(&records).context(|| format!("create {}", records.display()))?;
-        let record = Record { diff_id: diff_id.clone(), parent: parent.cloned(), created: crate::now(), text: text.to_owned() };
+        let record = Record { diff_id: diff_id.clone(), parent: parent.cloned(), created, text: text.to_owned() };
         write_json(&records.join(format!("{}.json", key.hex())), &record, false)
     }
     /// The layers (chain ids) that cached steps need.

@@ -185,7 +185,8 @@ impl Builder<'_> {
         if !self.options.labels.is_empty() {
             config.config.labels.get_or_insert_default().extend(self.options.labels.clone());
         }
-        config.created = Some(crate::now());
+        let last = config.history.iter().rev().find_map(|history| history.created);
+        config.created = Some(last.unwrap_or_else(crate::now));
         Ok(self.engine.store.put_image(&config)?.id)
     }
 }

@@ -6,6 +6,7 @@ use model::dockerfile::plan::{CacheKey, Origin};
 use model::dockerfile::scope::{Argument, DEFAULT_PATH, Scope};
 use model::dockerfile::{self, effect};
 use model::image::{History, ImageConfig};
+use model::time::Timestamp;
 use model::{Digest, Error, Kind, Reference, Result};
 use rustix::fs::OFlags;
 use store::snapshot::Writable;
@@ -33,9 +34,13 @@ impl State {
     pub(super) fn scope(&self) -> Scope {
         Scope { env: self.config.config.env.clone(), args: self.args.clone() }
     }
-    fn remember(&mut self, text: String, empty_layer: bool) {
+    /// A step that makes no layer has the time of what it stands on, so that a build of nothing but cached steps gives the
+    /// same image.
+    fn remember(&mut self, text: String, empty_layer: bool, created: Option<Timestamp>) {
+        let last = || self.config.history.iter().rev().find_map(|history| history.created).or(self.config.created);
+        let created = created.or_else(last).or_else(|| Some(crate::now()));
         self.config.history.push(History {
-            created: Some(crate::now()),
+            created,
             created_by: Some(text),
             author: None,
             comment: Some("buildkit.dockerfile.v0".to_owned()),
@@ -136,7 +141,7 @@ impl Builder<'_> {
                     let mut scope = state.scope();
                     let value = scope.declare(name, default.as_deref(), &self.global);
                     state.args = scope.args;
-                    state.remember(effect::arg_text(name, value.as_deref()), true);
+                    state.remember(effect::arg_text(name, value.as_deref()), true, None);
                 }
             }
             Instruction::Run(run) => self.run_step(index, state, run)?,
@@ -145,7 +150,7 @@ impl Builder<'_> {
             Instruction::User(user) if user.is_empty() => return Err(Error::invalid("USER is empty after expansion").into()),
             other => {
                 if let Some(text) = effect::apply(&mut state.config, other, &mut state.cmd_set)? {
-                    state.remember(text, true);
+                    state.remember(text, true, None);
                 }
             }
         }
@@ -158,7 +163,7 @@ impl Builder<'_> {
         let text = format!("WORKDIR {dir}");
         let view = self.engine.store.mount_detached(&self.engine.store.lower(&state.config.rootfs.diff_ids)?, None)?;
         if sys::fs::open_in_root(&view, dir.relative(), OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
-            state.remember(text, true);
+            state.remember(text, true, None);
             return Ok(());
         }
         drop(view);
@@ -191,11 +196,11 @@ impl Builder<'_> {
     ) -> Built<()> {
         let parent = state.chain();
         if !self.options.no_cache
-            && let Some(diff_id) = self.engine.cached_layer(key, parent.as_ref())?
+            && let Some((diff_id, created)) = self.engine.cached_layer(key, parent.as_ref())?
         {
             self.say(" ---> Using cache\n")?;
             state.config.rootfs.diff_ids.push(diff_id);
-            state.remember(text, false);
+            state.remember(text, false, Some(created));
             return Ok(());
         }
         if state.config.rootfs.diff_ids.len() >= model::limits::LAYERS {
@@ -209,9 +214,10 @@ impl Builder<'_> {
         let made = make(&writable).and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
         let ended = self.engine.end_step(step);
         let (diff_id, _) = made.map_err(|failed| Failed { code: failed.code, error: failed.error.with_undo_failures(ended.err()) })?;
-        self.engine.record_layer(key, parent.as_ref(), &diff_id, &text)?;
+        let created = crate::now();
+        self.engine.record_layer(key, parent.as_ref(), &diff_id, created, &text)?;
         state.config.rootfs.diff_ids.push(diff_id);
-        state.remember(text, false);
+        state.remember(text, false, Some(created));
         Ok(())
     }
 }

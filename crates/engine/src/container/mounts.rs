@@ -39,7 +39,8 @@ impl Engine {
         volumes: Option<&BTreeMap<String, Empty>>,
     ) -> Result<()> {
         for path in volumes.into_iter().flat_map(BTreeMap::keys) {
-            let target = ContainerPath::parse(path)?;
+            // `VOLUME ['/mnt']` is the shell form and names `[/mnt]`: below the root, as in Docker.
+            let target = ContainerPath::root().join(path);
             if !has(spec, &target) {
                 let source = MountSource::Volume {
                     name: String::new(),
