@@ -4,6 +4,7 @@
 //! machine where nothing runs. Deleting takes the kernel tens of milliseconds (RCU), so callers release in the background.
 
 use model::container::PortBinding;
+use model::error::Context as _;
 use model::network::NetworkSpec;
 use model::{ContainerId, Error, Result};
 use std::net::IpAddr;
@@ -59,22 +60,33 @@ impl Networks {
     }
     /// The network's bridge and its place in the firewall.
     fn ensure(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<(u32, u32)> {
-        let (index, mtu, made) = kernel::ensure_bridge(network, &self.config().instance)?;
         let segment = self.segment(network);
-        let ready = if !firewall.exists()? {
-            // First use, or somebody flushed the machine's rules: everything that is recorded goes in.
-            self.segments(network).and_then(|segments| firewall.create(&segments, &self.forwards()?))
-        } else if made {
-            firewall.add_segment(&segment)
+        let instance = &self.config().instance;
+        let bridge = if firewall.exists()? {
+            kernel::ensure_bridge(network, instance).and_then(|(index, mtu, made)| {
+                if made {
+                    firewall.add_segment(&segment)?;
+                }
+                Ok((index, mtu))
+            })
         } else {
-            Ok(())
+            // First use, or somebody flushed the machine's rules: everything that is recorded goes in. The table and
+            // the bridge cost a millisecond each, on locks of their own: side by side.
+            let (segments, forwards) = (self.segments(network)?, self.forwards()?);
+            std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new()
+                    .stack_size(128 << 10)
+                    .spawn_scoped(scope, || firewall.create(&segments, &forwards))
+                    .context(|| "start a thread for the firewall")?;
+                let bridge = kernel::ensure_bridge(network, instance);
+                let table =
+                    thread.join().unwrap_or_else(|_| Err(Error::internal("the firewall's thread panicked")));
+                let (index, mtu, _) = bridge?;
+                table.map(|()| (index, mtu))
+            })
         };
-        let ready = ready.and_then(|()| firewall.allow_in_foreign(&segment.bridge));
-        match ready {
-            Ok(()) => Ok((index, mtu)),
-            Err(error) if made => Err(error.with_undo_failures(kernel::delete(&segment.bridge).err())),
-            Err(error) => Err(error),
-        }
+        // What was made stays until `release` finds nobody on the network.
+        bridge.and_then(|made| firewall.allow_in_foreign(&segment.bridge).map(|()| made))
     }
     fn publish(
         &self,
@@ -154,7 +166,7 @@ impl Networks {
         if !dir.exists() {
             return Ok(());
         }
-        let _lock = self.kernel_lock()?;
+        let lock = self.kernel_lock()?;
         let endpoints = self.endpoints(container)?;
         let mut failures = Vec::new();
         let mut firewall = Firewall::open(&self.config().instance)?;
@@ -180,12 +192,15 @@ impl Networks {
             }
         }
         for endpoint in &endpoints {
-            // The namespace's death takes the pair away, some time after the last process: the bridge's own death,
-            // and an address that is used again, must not wait for that.
-            failures.extend(kernel::delete(&kernel::host_interface(endpoint)).err());
             if let Ok(network) = self.get(&endpoint.network) {
                 failures.extend(self.dismantle(&network, &mut firewall).err());
             }
+        }
+        // The rest waits for RCU and is nobody else's: the next container need not wait for it. The namespace's death
+        // takes the pairs away, but whoever still holds the namespace must not keep them.
+        drop(lock);
+        for endpoint in &endpoints {
+            failures.extend(kernel::delete(&kernel::host_interface(endpoint)).err());
         }
         all_of(failures)
     }

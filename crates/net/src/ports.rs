@@ -71,7 +71,7 @@ impl Networks {
                 .iter()
                 .map(|ip| PublishedPort { container: binding.container, host_ip: *ip, host_port })
                 .collect();
-            match ports.iter().try_for_each(|port| check(port, taken, firewall)) {
+            match ports.iter().try_for_each(|port| check(container, port, taken, firewall)) {
                 Ok(()) => {
                     for port in &ports {
                         let path = self.port_path(port);
@@ -149,12 +149,18 @@ impl std::fmt::Display for Held {
     }
 }
 
-fn check(port: &PublishedPort, taken: &[(Held, String)], firewall: &mut Firewall) -> Result<()> {
+fn check(
+    container: &ContainerId,
+    port: &PublishedPort,
+    taken: &[(Held, String)],
+    firewall: &mut Firewall,
+) -> Result<()> {
     let wanted = Held::of(port);
     let address = SocketAddr::new(port.host_ip, port.host_port);
     let refused = |why: &str| {
         Error::internal(format!(
-            "driver failed programming external connectivity on endpoint: Bind for {address} failed: {why}"
+            "driver failed programming external connectivity on endpoint {}: Bind for {address} failed: {why}",
+            container.short()
         ))
     };
     if let Some((_, owner)) = taken.iter().find(|(held, _)| held.conflicts(&wanted)) {

@@ -25,6 +25,9 @@ const NO_LINK_LOCAL: u8 = 1;
 const IFF_UP: u32 = 1;
 const IFA_F_NODAD: u8 = 2;
 const MAIN_TABLE: u8 = 254;
+const IFLA_EXT_MASK: u16 = 29;
+/// `RTEXT_FILTER_SKIP_STATS`: counters are most of an answer, and nobody here reads them.
+const WITHOUT_STATISTICS: u32 = 1 << 3;
 
 fn link_header(index: u32, up: bool) -> [u8; 16] {
     let mut header = [0; 16];
@@ -200,7 +203,7 @@ impl Socket {
     /// Those of netlink but `ENODEV`.
     pub fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
         let mut message = Message::new(RTM_GETLINK, 0, &link_header(0, false));
-        message.put_text(IFLA_IFNAME, name);
+        message.put_text(IFLA_IFNAME, name).put_u32(IFLA_EXT_MASK, WITHOUT_STATISTICS);
         match self.query(message, false) {
             Ok(replies) => Ok(replies.first().and_then(|reply| parse_link(&reply.payload))),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -220,7 +223,9 @@ impl Socket {
     /// # Errors
     /// Those of netlink.
     pub fn links(&mut self) -> io::Result<Vec<(String, Link)>> {
-        let replies = self.query(Message::new(RTM_GETLINK, 0, &link_header(0, false)), true)?;
+        let mut message = Message::new(RTM_GETLINK, 0, &link_header(0, false));
+        message.put_u32(IFLA_EXT_MASK, WITHOUT_STATISTICS);
+        let replies = self.query(message, true)?;
         let named = replies.iter().filter_map(|reply| {
             let link = parse_link(&reply.payload)?;
             let (_, name) = attributes(reply.payload.get(16..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
