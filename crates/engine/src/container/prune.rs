@@ -1,8 +1,9 @@
 //! Pruning: every container that does not run.
 
+use model::error::Context as _;
 use model::filter::Filters;
 use model::time::Timestamp;
-use model::{Kind, Result};
+use model::{ContainerId, Kind, Result};
 use std::collections::BTreeMap;
 
 use crate::Engine;
@@ -47,8 +48,20 @@ impl Engine {
             pruned.reclaimed += bytes;
             pruned.containers.push(now.spec.id.as_str().to_owned());
         }
+        self.empty_trash()?;
         let reclaimed = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
         self.emit("container", "prune", "", reclaimed);
         Ok(pruned)
+    }
+    /// Finishes removals that nobody finished: whoever renamed the container away was killed before it was deleted.
+    pub(crate) fn empty_trash(&self) -> Result<()> {
+        let trash = self.store.layout.trash();
+        for entry in std::fs::read_dir(&trash).context(|| format!("read directory {}", trash.display()))?.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok());
+            if let Some(id) = id.filter(|_| entry.path().join("id").exists()) {
+                self.finish_removal(&id)?;
+            }
+        }
+        Ok(())
     }
 }

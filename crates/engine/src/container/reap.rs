@@ -109,7 +109,8 @@ impl Engine {
                 };
                 failures.extend(self.release_volumes(&spec.mounts, running).err());
             }
-            Ok(None) => {}
+            // Partly deleted, or nothing but leases left.
+            Ok(None) => failures.extend(self.networks.release(id).err()),
             Err(error) => failures.push(error),
         }
         failures.extend(remove_tree(&trash).err());
