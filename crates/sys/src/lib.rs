@@ -3,6 +3,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod device;
 pub mod fs;
 pub mod mount;
 pub mod netlink;

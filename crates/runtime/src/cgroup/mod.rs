@@ -90,7 +90,11 @@ impl Cgroup {
         Ok(())
     }
     fn set_devices(&self, rules: &[DeviceRule]) -> Result<()> {
-        let Some((dir, false)) = self.dir("devices") else { return Ok(()) };
+        let dir = match self.dir("devices") {
+            None => return Ok(()),
+            Some((dir, true)) => return restrict_devices(dir, rules),
+            Some((dir, false)) => dir,
+        };
         for rule in rules {
             let file = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
             let number =
@@ -194,6 +198,25 @@ impl Cgroup {
         }
         Err(Error::internal(format!("cgroup {} is still busy", left[0].display())))
     }
+}
+
+/// v2: the rules as an eBPF program.
+fn restrict_devices(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
+    let may = |rule: &DeviceRule, what: char| rule.access.contains(what);
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|rule| sys::device::Rule {
+            allow: rule.allow,
+            kind: rule.kind,
+            major: rule.major,
+            minor: rule.minor,
+            mknod: may(rule, 'm'),
+            read: may(rule, 'r'),
+            write: may(rule, 'w'),
+        })
+        .collect();
+    let cgroup = sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?;
+    sys::device::restrict(cgroup, &rules).context(|| format!("set device rules of {}", dir.display()))
 }
 
 fn remove_tree(dir: &Path) -> bool {

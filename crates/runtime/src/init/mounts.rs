@@ -245,21 +245,28 @@ pub fn restrict(bundle: &Bundle) -> Result<()> {
     let mut empty: Option<OwnedFd> = None;
     for path in &bundle.masked_paths {
         let Some(target) = existing(&root, path)? else { continue };
-        let stat =
-            rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| format!("stat {path}"))?;
+        let what = || format!("mask {path}");
+        let stat = rustix::fs::fstat(&target).map_err(std::io::Error::from).context(what)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let slot = if directory { &mut empty } else { &mut null };
-        let cover = match slot.take() {
-            Some(cover) => cover,
-            None if directory => {
+        // Copies are taken of what is attached: a detached mount that is thrown away costs an RCU grace period.
+        let cover = match (directory, &empty) {
+            (true, Some(empty)) => sys::mount::clone_fd(empty, false).context(what)?,
+            (true, None) => {
                 sys::mount::create("tmpfs", "tmpfs", &[Setting::Text("size", b"0")], attr::RDONLY)
                     .context(|| "create tmpfs")?
             }
-            None => null_device(&root)?,
+            (false, _) => {
+                let null = match null.take() {
+                    Some(fd) => null.insert(fd),
+                    None => null.insert(null_device(&root)?),
+                };
+                sys::mount::clone_fd(&*null, false).context(what)?
+            }
         };
-        let copy = sys::mount::clone_fd(&cover, false).context(|| format!("mask {path}"))?;
-        *slot = Some(cover);
-        sys::mount::attach(&copy, &target).context(|| format!("mask {path}"))?;
+        sys::mount::attach(&cover, &target).context(what)?;
+        if directory && empty.is_none() {
+            empty = Some(cover);
+        }
     }
     Ok(())
 }
@@ -276,14 +283,15 @@ fn existing(root: &OwnedFd, path: &ContainerPath) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// A detached mount of the null device, checked to be it.
-pub fn null_device(root: &OwnedFd) -> Result<OwnedFd> {
+/// The null device of the container, checked to be it.
+fn null_device(root: &OwnedFd) -> Result<OwnedFd> {
     let null = sys::fs::open_in_root(root, "dev/null", OFlags::PATH | OFlags::NOFOLLOW, 0)
         .context(|| "open /dev/null")?;
-    if !is_null(&null) {
-        return Err(Error::invalid("/dev/null of the container is not the null device"));
+    if is_null(&null) {
+        Ok(null)
+    } else {
+        Err(Error::invalid("/dev/null of the container is not the null device"))
     }
-    sys::mount::clone_fd(&null, false).context(|| "mount /dev/null")
 }
 
 /// Whether this is character device 1:3.

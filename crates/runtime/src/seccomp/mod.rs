@@ -113,18 +113,29 @@ enum Answer {
 /// The decision for one architecture, the number being in the accumulator.
 fn tree(rules: &[Rule], default: u32, number: impl Fn(&(&str, i16, i16, i16)) -> i16) -> Vec<Instruction> {
     let highest = table::SYSCALLS.iter().map(&number).max().unwrap_or(0);
-    let mut answers: Vec<Option<Vec<&Rule>>> = vec![None; highest as usize + 1];
-    for rule in rules {
-        if let Ok(at) = usize::try_from(number(&table::SYSCALLS[rule.syscall])) {
-            answers[at].get_or_insert_default().push(rule);
-        }
-    }
-    let mut ranges: Vec<(u32, Answer)> = Vec::new();
-    for (at, rules) in answers.iter().enumerate() {
-        let answer = rules.as_ref().map_or(Answer::Action(default), |rules| answer(rules, default));
+    let mut numbered: Vec<(u32, &Rule)> = rules
+        .iter()
+        .filter_map(|rule| Some((u32::try_from(number(&table::SYSCALLS[rule.syscall])).ok()?, rule)))
+        .collect();
+    // Stable: rules of one call keep their order.
+    numbered.sort_by_key(|(number, _)| *number);
+    let mut ranges: Vec<(u32, Answer)> = Vec::with_capacity(128);
+    let mut push = |first: u32, answer: Answer| {
         if ranges.last().is_none_or(|(_, last)| *last != answer) {
-            ranges.push((at as u32, answer));
+            ranges.push((first, answer));
         }
+    };
+    let mut next = 0;
+    for rules in numbered.chunk_by(|one, two| one.0 == two.0) {
+        let first = rules[0].0;
+        if first > next {
+            push(next, Answer::Action(default));
+        }
+        push(first, answer(rules, default));
+        next = first + 1;
+    }
+    if next <= u32::from(highest.unsigned_abs()) {
+        push(next, Answer::Action(default));
     }
     // What this table does not know yet does not exist (as runc does): programs fall back to older calls.
     let beyond = if default == ERRNO | EPERM { ERRNO | ENOSYS } else { default };
@@ -132,12 +143,12 @@ fn tree(rules: &[Rule], default: u32, number: impl Fn(&(&str, i16, i16, i16)) ->
     search(&ranges)
 }
 
-fn answer(rules: &[&Rule], default: u32) -> Answer {
-    if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
+fn answer(rules: &[(u32, &Rule)], default: u32) -> Answer {
+    if let Some((_, rule)) = rules.iter().find(|(_, rule)| rule.conditions.is_empty()) {
         return Answer::Action(rule.action);
     }
     let mut code = Vec::new();
-    for rule in rules {
+    for (_, rule) in rules {
         code.extend(conditional(rule));
     }
     code.push(op(RET, default, 0, 0));
