@@ -10,7 +10,7 @@ use axum::routing::get;
 use engine::event::Events;
 use engine::model::event::Event;
 use engine::model::time::Timestamp;
-use tokio::io::Interest;
+use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 pub fn routes() -> Router<Shared> {
@@ -30,7 +30,8 @@ async fn events(State(engine): State<Shared>, params: Params) -> Result<Response
 
 /// The log, followed without a thread: the event loop waits on its inotify descriptor.
 struct Following {
-    events: AsyncFd<Events>,
+    events: Events,
+    watch: AsyncFd<OwnedFd>,
     deadline: Option<tokio::time::Instant>,
     started: bool,
     over: bool,
@@ -43,15 +44,14 @@ impl Following {
             let left = until.total_nanos().saturating_sub(now.total_nanos());
             tokio::time::Instant::now() + std::time::Duration::from_nanos(left.max(0).unsigned_abs())
         });
-        let events = AsyncFd::with_interest(events, Interest::READABLE)
-            .map_err(|error| Failure(engine::model::Error::internal("follow events").caused_by(error)))?;
-        Ok(Self { events, deadline, started: false, over: false })
+        let watch = crate::poll::readable(events.as_fd())?;
+        Ok(Self { events, watch, deadline, started: false, over: false })
     }
     /// The next piece of the answer; `None` at its end.
     async fn next(&mut self) -> Option<std::io::Result<Bytes>> {
         while !self.over {
             if self.started {
-                let ready = self.events.readable_mut();
+                let ready = self.watch.readable();
                 match self.deadline {
                     None => ready.await.ok()?.clear_ready(),
                     Some(deadline) => match tokio::time::timeout_at(deadline, ready).await {
@@ -61,7 +61,7 @@ impl Following {
                 }
             }
             let first = !std::mem::replace(&mut self.started, true);
-            let events = match self.events.get_mut().read() {
+            let events = match self.events.read() {
                 Ok(events) => events,
                 Err(error) => return Some(Err(std::io::Error::other(error))),
             };

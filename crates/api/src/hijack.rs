@@ -232,10 +232,10 @@ where
 async fn feed<W: AsyncWrite + Unpin>(mut body: Body, mut input: W) {
     use http_body_util::BodyExt as _;
     while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
-            if input.write_all(&data).await.is_err() {
-                return;
-            }
+        if let Ok(data) = frame.into_data()
+            && input.write_all(&data).await.is_err()
+        {
+            return;
         }
     }
     let _ = input.shutdown().await;

@@ -18,6 +18,7 @@ mod images;
 mod images_transfer;
 mod input;
 mod networks;
+mod poll;
 mod serve;
 mod stats;
 mod streams;

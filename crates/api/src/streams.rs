@@ -13,8 +13,7 @@ use engine::log::{Logs, Next};
 use engine::model::detach::{self, Detach};
 use engine::model::log::Show;
 use engine::model::{Error, Result};
-use std::os::fd::AsRawFd;
-use tokio::io::Interest;
+use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
 pub fn routes() -> Router<Shared> {
@@ -121,32 +120,17 @@ async fn logs(
     Ok(([(header::CONTENT_TYPE, content_type(!tty, version))], Body::from_stream(body)).into_response())
 }
 
-/// A duplicate of the log's inotify descriptor, registered with the event loop.
-struct Descriptor(std::os::fd::OwnedFd);
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
 /// A log, piece by piece, followed without a thread.
 struct Following {
     logs: Logs,
-    watch: Option<AsyncFd<Descriptor>>,
+    watch: Option<AsyncFd<OwnedFd>>,
     next: Next,
     started: bool,
 }
 
 impl Following {
     fn new(logs: Logs) -> Result<Self, Failure> {
-        let failure = |error| Failure(Error::internal("follow a log").caused_by(error));
-        let watch = match logs.watch() {
-            Some(descriptor) => {
-                let descriptor = Descriptor(descriptor.try_clone_to_owned().map_err(failure)?);
-                Some(AsyncFd::with_interest(descriptor, Interest::READABLE).map_err(failure)?)
-            }
-            None => None,
-        };
+        let watch = logs.watch().map(crate::poll::readable).transpose()?;
         Ok(Self { logs, watch, next: Next::More, started: false })
     }
     async fn next(&mut self) -> Option<std::io::Result<Bytes>> {

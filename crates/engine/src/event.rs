@@ -13,7 +13,7 @@ use model::{ContainerId, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,7 @@ fn line(event: &Event) -> Option<Vec<u8>> {
     if text.len() > EVENT_BYTES {
         let mut small = event.clone();
         small.actor.attributes.retain(|key, value| OWN_ATTRIBUTES.contains(&key.as_str()) && value.len() < 1024);
-        small.action.truncate(small.action.floor_char_boundary(4096));
+        small.action = small.action.chars().take(1024).collect();
         text = serde_json::to_vec(&small).ok()?;
     }
     text.push(b'\n');
@@ -216,12 +216,6 @@ impl AsFd for Events {
         self.watch.as_fd()
     }
 }
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.watch.as_raw_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use model::{ContainerId, Error, Kind, Result};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -215,13 +215,6 @@ impl Logs {
     /// The descriptor to poll; `None` where nothing is followed.
     pub fn watch(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)
-    }
-}
-
-/// A descriptor is there only while the log is followed: ask [`Logs::watch`] first.
-impl AsRawFd for Logs {
-    fn as_raw_fd(&self) -> RawFd {
-        self.watch.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }
 

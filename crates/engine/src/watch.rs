@@ -5,7 +5,7 @@ use model::Result;
 use model::error::Context as _;
 use rustix::fs::inotify;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,10 +66,5 @@ impl Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
-    }
-}
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.inotify.as_raw_fd()
     }
 }

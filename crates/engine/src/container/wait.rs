@@ -1,7 +1,9 @@
 //! Waiting for a container to stop running, to exit once more, or to be gone.
 
 use model::container::Lifecycle;
+use model::filter::Filters;
 use model::state::State;
+use model::time::Timestamp;
 use model::{ContainerId, Error, Kind, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct Waiter {
     condition: Condition,
     /// The last exit before this wait.
     before: State,
+    /// When it was registered.
+    since: Timestamp,
     watch: Watch,
     dir: PathBuf,
 }
@@ -65,12 +69,13 @@ impl Engine {
     /// There is no such container.
     pub fn waiter(&self, name: &str, condition: Condition) -> Result<Waiter> {
         let container = self.find(name)?;
+        let since = crate::now();
         let watch = Watch::new()?;
         watch.add(&container.dir)?;
         watch.add(&self.store.layout.trash())?;
         // Looked at again, now that every change is reported.
         let before = self.load(container.id()).map_or(container.state, |now| now.state);
-        Ok(Waiter { id: container.spec.id, condition, before, watch, dir: container.dir })
+        Ok(Waiter { id: container.spec.id, condition, before, since, watch, dir: container.dir })
     }
     /// Waits to the end: the exit code, and why the container could not be started where that is so.
     ///
@@ -122,7 +127,22 @@ impl Engine {
     fn last_words(&self, waiter: &Waiter) -> Result<(i32, String)> {
         let trash = self.store.layout.trash().join(waiter.id.as_str());
         let state: Option<State> = read_json(&trash.join("state.json")).unwrap_or_default();
-        let state = state.unwrap_or_else(|| waiter.before.clone());
-        Ok((state.exit_code, state.error))
+        if let Some(state) = state {
+            return Ok((state.exit_code, state.error));
+        }
+        // The trash is empty already: whoever removed it was faster. The monitor told how it ended before that.
+        match self.told_exit(waiter)? {
+            Some(code) => Ok((code, String::new())),
+            None => Ok((waiter.before.exit_code, waiter.before.error.clone())),
+        }
+    }
+    /// The exit code of the last `die` event since the wait was registered.
+    fn told_exit(&self, waiter: &Waiter) -> Result<Option<i32>> {
+        let mut filters = Filters::default();
+        for (key, value) in [("type", "container"), ("event", "die"), ("container", waiter.id.as_str())] {
+            filters.add(key, value);
+        }
+        let told = self.events(filters, Some(waiter.since), None)?.read()?;
+        Ok(told.last().and_then(|event| event.actor.attributes.get("exitCode")?.parse().ok()))
     }
 }

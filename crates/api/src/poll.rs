@@ -1,0 +1,15 @@
+//! The event loop waits on the engine's inotify descriptors.
+
+use engine::model::{Error, Result};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Registers a duplicate of a descriptor that becomes readable when there is something new.
+pub(crate) fn readable(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let failure = |error| Error::internal("wait for changes").caused_by(error);
+    let own = descriptor.try_clone_to_owned().map_err(failure)?;
+    // Deprecated because a foreign `AsRawFd` may lie; an `OwnedFd` stays open and the same for as long as it is registered.
+    #[expect(deprecated, reason = "the new name is an unsafe function, and sound for an OwnedFd in the same way")]
+    AsyncFd::with_interest(own, Interest::READABLE).map_err(failure)
+}
