@@ -61,7 +61,6 @@ const GROUPS: &[(&str, &str)] = &[
     ("system", "Manage the engine"),
     ("builder", "Manage builds"),
     ("buildx", "Build, under the name that newer Docker versions use"),
-    ("context", "Show the engines that can be named"),
 ];
 
 /// Every verb.

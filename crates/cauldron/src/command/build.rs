@@ -37,6 +37,7 @@ fn args() -> Vec<Arg> {
     vec![
         list("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),
         list("build-arg", "", "list", "Set build-time variables"),
+        list("build-context", "", "name=path", "Additional build contexts"),
         list("cache-from", "", "list", "Images to consider as cache sources"),
         list("cache-to", "", "list", "Accepted for compatibility").hide(true),
         opt("cpu-shares", "c", "int", "CPU shares (relative weight)").hide(true),
@@ -242,7 +243,17 @@ async fn in_place(
         "platform": given.text("platform").unwrap_or_default(), "quiet": given.on("quiet"),
         "extra_hosts": given.texts("add-host"), "secrets": secrets(&given.texts("secret"))?,
     });
+    for (name, key) in [("memory", "memory"), ("shm-size", "shm_bytes")] {
+        if let Some(text) = given.text(name) {
+            body[key] = Value::from(size::parse(text)?);
+        }
+    }
+    for (name, path) in files::pairs(&given.texts("build-context")) {
+        body["contexts"][name] =
+            json!(std::fs::canonicalize(&path).map_err(file("build context", path.as_ref()))?);
+    }
     if dockerfile.as_os_str() == "-" {
+        body["dockerfile"] = Value::from("");
         let mut text = String::new();
         std::io::stdin()
             .read_to_string(&mut text)

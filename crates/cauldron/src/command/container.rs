@@ -195,7 +195,7 @@ async fn signalled(session: Session, given: ArgMatches, verb: &'static str) -> O
     );
     let suffix = suffix.as_str();
     session
-        .each(&given.texts("containers"), |name| async move {
+        .together(&given.texts("containers"), |name| async move {
             Ok(client.post(&format!("/containers/{}/{verb}{suffix}", encode(&name))).await?)
         })
         .await
@@ -213,7 +213,7 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
         query("", [("force", bit(force)), ("link", bit(given.on("link"))), ("v", bit(given.on("volumes")))]);
     let suffix = suffix.as_str();
     session
-        .each(&names, |name| async move {
+        .together(&names, |name| async move {
             let name = name.trim_start_matches('/');
             client.bytes(Method::DELETE, &format!("/containers/{}{suffix}", encode(name)), None).await?;
             Ok(())

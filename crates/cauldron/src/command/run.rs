@@ -325,14 +325,13 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
     let stdin = given.on("interactive") && found["Config"]["OpenStdin"].as_bool().unwrap_or(false);
     let id = found["Id"].as_str().unwrap_or(name);
-    if found["State"]["Running"].as_bool().unwrap_or(false) {
-        return Err(Failure::new(format!(
-            "you cannot attach to container {name}: it is running; use attach"
-        )));
-    }
     let ends = Ends { stdin, stdout: true, stderr: true, tty };
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
     let removed = found["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
+    if found["State"]["Running"].as_bool().unwrap_or(false) {
+        // Nothing to start: what is left is to attach.
+        return to_running(client, id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await;
+    }
     foreground(client, id, ends, keys, given.switch("sig-proxy").unwrap_or(true), removed).await
 }
 
@@ -355,10 +354,14 @@ async fn attach(session: Session, given: ArgMatches) -> Outcome {
     let id = found["Id"].as_str().unwrap_or(name).to_owned();
     let ends = Ends { stdin, stdout: true, stderr: true, tty };
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
+    to_running(client, &id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await
+}
+
+/// Attaches to a container that runs, until it is over or the user detaches.
+async fn to_running(client: &Client, id: &str, ends: Ends, keys: DetachKeys, proxy: bool) -> Outcome {
     let wait = client.call(Method::POST, &format!("/containers/{id}/wait"), None).await?;
-    let attached = client.hijack(&attach_path(&id, ends), None).await?;
-    let proxy = (given.switch("sig-proxy").unwrap_or(true) && !tty)
-        .then(|| stream::forward(client.clone(), id.clone()));
+    let attached = client.hijack(&attach_path(id, ends), None).await?;
+    let proxy = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
     let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
     if let Some(proxy) = proxy {
         proxy.abort();
