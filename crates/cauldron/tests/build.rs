@@ -204,8 +204,8 @@ fn runs() {
     assert!(history.contains("RUN |1 C=c /bin/sh -c echo $A"), "{history}");
     // A step leaves no mount points behind.
     build.build("FROM scratch\nCOPY --from=busybox /bin /bin\nRUN [\"/bin/sh\", \"-c\", \"true\"]\n");
-    build.ok(&["create", "--name", "c", "image", "sh"]);
-    let listed = build.ok(&["export", "c", "-o", "tree.tar"]);
+    build.ok(&["create", "--name", "tree", "image", "sh"]);
+    let listed = build.ok(&["export", "tree", "-o", "tree.tar"]);
     assert_eq!(listed, "");
     let members = Command::new("tar").arg("-tf").arg(build.context.join("tree.tar")).output().unwrap();
     let members = String::from_utf8(members.stdout).unwrap();
@@ -233,7 +233,7 @@ fn mounts_of_a_run() {
     let secret = build.dir.join("secret");
     std::fs::write(&secret, "hunter2").unwrap();
     build.dockerfile(
-        "FROM busybox AS tool\nRUN mkdir /t && echo tool > /t/x\nFROM busybox\nRUN --mount=type=secret,id=s,required wc -c < /run/secrets/s > /length\nRUN --mount=type=secret,id=s,env=S test \"$S\" = hunter2\nRUN --mount=type=bind,source=src,target=/m cat /m/data > /bound && ! touch /m/no 2>/dev/null\nRUN --mount=type=bind,source=src,target=/m,rw touch /m/scratch\nRUN --mount=from=tool,source=/t,target=/t cat /t/x > /tool\nRUN --mount=type=cache,target=/c echo x >> /c/n\nRUN --mount=type=cache,target=/c echo x >> /c/n; wc -l < /c/n > /lines\nRUN --mount=type=tmpfs,target=/tm touch /tm/x\n",
+        "FROM busybox AS tool\nRUN mkdir /t && echo tool > /t/x\nFROM busybox\nRUN --mount=type=secret,id=s,required wc -c < /run/secrets/s > /length\nRUN --mount=type=secret,id=s,env=S test ${#S} = 7\nRUN --mount=type=bind,source=src,target=/m cat /m/data > /bound && ! touch /m/no 2>/dev/null\nRUN --mount=type=bind,source=src,target=/m,rw touch /m/scratch\nRUN --mount=from=tool,source=/t,target=/t cat /t/x > /tool\nRUN --mount=type=cache,target=/c echo x >> /c/n\nRUN --mount=type=cache,target=/c echo x >> /c/n; wc -l < /c/n > /lines\nRUN --mount=type=tmpfs,target=/tm touch /tm/x\n",
     );
     build.ok(&["build", "-t", "image", "--secret", &format!("id=s,src={}", secret.display()), "."]);
     assert_eq!(build.sh("cat /length /bound /tool /lines; ls -d /run/secrets /m /t /c /tm 2>/dev/null; true"), "7\nfrom the contexttool\n2\n");

@@ -11,8 +11,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Bytes handed from thread to thread at a time, and how many such pieces may wait.
 const PIECE: usize = 256 << 10;
 const WAITING: usize = 8;
+/// KiB that unpacking xz may take: `xz -9` needs 65 MiB, `--lzma2=dict=128MiB` twice that.
+const XZ_MEMORY_KIB: u32 = 160 << 10;
 
-/// Inflates a stream (gzip or zstd by its first bytes, plain otherwise), lets `consume` read it, and returns what that
+/// Inflates a stream (compressed or plain, see [`decompress`]), lets `consume` read it, and returns what that
 /// returned with the digest of the inflated bytes, to the last one.
 ///
 /// # Errors
@@ -37,10 +39,10 @@ pub fn unpack_compressed<T>(
     })
 }
 
-/// Opens a stream for reading without its compression.
+/// Opens a stream for reading without its compression: gzip, zstd, xz or bzip2 by its first bytes.
 ///
 /// # Errors
-/// It cannot be read, or is compressed with something else.
+/// It cannot be read.
 pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut source = BufReader::with_capacity(PIECE, source);
     let magic = loop {
@@ -50,12 +52,6 @@ pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
             Ok(bytes) => break bytes.get(..6).unwrap_or(bytes).to_vec(),
         }
     };
-    let other = |name| {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("it is compressed with {name}; gzip and zstd are supported"),
-        ))
-    };
     match magic.as_slice() {
         [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(source))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
@@ -64,8 +60,10 @@ pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
             decoder.window_log_max(27)?;
             Ok(Box::new(decoder))
         }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => other("xz"),
-        [b'B', b'Z', b'h', ..] => other("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            Ok(Box::new(lzma_rust2::XzReader::new_mem_limit(source, true, XZ_MEMORY_KIB)))
+        }
+        [b'B', b'Z', b'h', ..] => Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(source))),
         _ => Ok(Box::new(source)),
     }
 }
