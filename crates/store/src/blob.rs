@@ -25,6 +25,8 @@ pub struct Ingest {
     hasher: Sha256,
     written: u64,
     limit: u64,
+    /// A collection takes those that nobody writes any more.
+    _lease: crate::Lease,
 }
 
 impl Ingest {
@@ -106,6 +108,7 @@ impl Store {
     /// # Errors
     /// The file cannot be made.
     pub fn ingest(&self) -> Result<Ingest> {
+        let lease = self.lease()?;
         let path = self.layout.ingest().join(crate::random_name());
         let file = File::options()
             .write(true)
@@ -120,6 +123,7 @@ impl Store {
             hasher: Sha256::new(),
             written: 0,
             limit: u64::MAX,
+            _lease: lease,
         })
     }
     /// Opens a blob for reading.

@@ -119,12 +119,10 @@ impl Store {
     }
     /// A place for a layer in the making.
     pub(crate) fn temporary_layer(&self) -> Result<Temporary> {
+        let lease = self.lease()?;
         let path = self.layout.layers().join(format!("{TEMPORARY}{}", crate::random_name()));
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
-        // Held for as long as the layer is in the making: a collection takes those that nobody holds.
-        let lock =
-            sys::fs::Lock::exclusive(path.join("lock")).context(|| format!("lock {}", path.display()))?;
-        Ok(Temporary { layout: self.layout.clone(), path, published: false, _lock: lock })
+        Ok(Temporary { layout: self.layout.clone(), path, published: false, _lease: lease })
     }
 }
 
@@ -137,7 +135,8 @@ pub(crate) struct Temporary {
     layout: Layout,
     path: PathBuf,
     published: bool,
-    _lock: sys::fs::Lock,
+    /// A collection takes those that nobody makes any more.
+    _lease: crate::Lease,
 }
 
 impl Temporary {
@@ -150,7 +149,6 @@ impl Temporary {
         let json = serde_json::to_vec(layer).map_err(|error| Error::internal(RECORD).caused_by(error))?;
         let record = self.path.join(RECORD);
         std::fs::write(&record, json).context(|| format!("write {}", record.display()))?;
-        std::fs::remove_file(self.path.join("lock")).context(|| format!("unlock {}", self.path.display()))?;
         let target = self.layout.layer(&layer.chain);
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {

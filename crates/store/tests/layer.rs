@@ -342,6 +342,13 @@ fn collection_keeps_what_is_used() {
     assert_eq!(store.collect(&|| Ok(Vec::new())).unwrap().layers, [top]);
     assert_eq!(store.lower_of_image(&two.id).unwrap().len(), 2);
 
+    // What a crash left goes too; what somebody is writing stays.
+    std::fs::create_dir_all(store.layout.layers().join(".tmp-crashed/diff")).unwrap();
+    std::fs::write(store.layout.ingest().join("crashed"), "half").unwrap();
+    let writing = store.ingest().unwrap();
+    store.collect(&|| Ok(Vec::new())).unwrap();
+    assert_eq!(std::fs::read_dir(store.layout.ingest()).unwrap().count(), 2);
+    drop(writing);
     store.untag(&name("app:1")).unwrap();
     let removed = store.remove_image(&two.id, &|| Ok(Vec::new())).unwrap();
     assert_eq!(removed.len(), 3);

@@ -117,10 +117,8 @@ impl Store {
         for name in names(&self.layout.layers())? {
             let path = self.layout.layers().join(&name);
             if name.starts_with(TEMPORARY) {
-                // In the making by somebody without a lease, unless the lock is free.
-                if let Ok(Some(_)) | Err(_) = sys::fs::Lock::try_exclusive(path.join("lock")) {
-                    remove_tree(&path)?;
-                }
+                // Whoever makes one holds a lease: a crash left this.
+                remove_tree(&path)?;
             } else if let Ok(chain) = Digest::parse(&format!("sha256:{name}"))
                 && !needed.layers.contains(&chain)
             {
@@ -190,7 +188,7 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What interrupted downloads left: nobody writes one without a lease.
+/// What interrupted downloads left: whoever writes one holds a lease.
 fn sweep_all(dir: &Path) -> Result<()> {
     for name in names(dir)? {
         match std::fs::remove_file(dir.join(name)) {
