@@ -7,8 +7,8 @@
 //! # Why the container cannot overwrite our binary (CVE-2019-5736)
 //! Until `execve` this process is not dumpable, so that nobody without CAP_SYS_PTRACE in the initial user namespace can
 //! open its `/proc/PID/exe` or trace it, and `/proc/self/exe` of the container's process is the container's own file.
-//! `#!/proc/self/exe` and its like would execute what `/proc/self/exe` is at that time: our file is not reachable through
-//! the container's root, and `execve` of the magic link is refused in [`process::find_program`]. Whoever could open the
+//! A program or an interpreter that is `/proc/self/exe`, or a link to it, would execute our file: both are looked up without
+//! magic links and refused (`process::find_program`, `process::check_interpreters`). Whoever could open the
 //! file all the same (a container with SYS_PTRACE) cannot write to it: the monitor executes the very same inode for as
 //! long as any of the container's processes lives, and the kernel refuses writers of a running file (ETXTBSY).
 

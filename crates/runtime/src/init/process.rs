@@ -31,6 +31,7 @@ pub fn prepare(process: &Process) -> Result<Prepared> {
     let name = process.argv.first().filter(|name| !name.is_empty()).cloned();
     let name = name.ok_or_else(|| Error::new(Kind::CannotExecute, "no command specified"))?;
     let program = find_program(process, &name, &root)?;
+    check_interpreters(&root, &ContainerPath::parse(&program)?)?;
     let text = |text: &String| {
         CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{text:?} contains a NUL byte")))
     };
@@ -124,6 +125,34 @@ fn find_program(process: &Process, name: &str, root: &OwnedFd) -> Result<String>
         Some(path) => error.hint(format!("{path} exists, but has no execute permission")),
         None => error,
     })
+}
+
+/// Interpreters of scripts are found as the program is: one that is a magic link (`#!/proc/self/exe`, or a link to it)
+/// would execute our own binary inside the container, where its file could be opened (CVE-2019-5736).
+fn check_interpreters(root: &OwnedFd, program: &ContainerPath) -> Result<()> {
+    /// As deep as the kernel follows scripts (`exec_binprm`).
+    const DEPTH: usize = 5;
+    let mut path = program.clone();
+    for _ in 0..DEPTH {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut head = [0; 256];
+        let length = match sys::fs::open_in_root(root, path.relative(), flags, 0) {
+            Ok(file) => rustix::io::read(&file, &mut head).unwrap_or(0),
+            Err(error) if error.raw_os_error() == Some(40) => {
+                return Err(Error::new(
+                    Kind::CannotExecute,
+                    format!("exec: {program}: interpreter {path} is a link that cannot be followed"),
+                ));
+            }
+            Err(_) => return Ok(()),
+        };
+        let Some(line) = head[..length].strip_prefix(b"#!") else { return Ok(()) };
+        let line = line.split(|&byte| byte == b'\n' || byte == 0).next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let Some(next) = line.split_ascii_whitespace().next() else { return Ok(()) };
+        path = ContainerPath::root().join(next);
+    }
+    Ok(())
 }
 
 fn check(root: &OwnedFd, path: &ContainerPath) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("streams_apart", streams_apart),
     ("stdin_half_close", stdin_half_close),
     ("terminal", terminal),
+    ("terminal_keys", terminal_keys),
     ("failure_texts", failure_texts),
     ("capabilities_exact", capabilities_exact),
 ];
@@ -60,6 +61,35 @@ fn terminal() {
     assert!(output.stdout.contains("33 77\r\n") && output.stdout.contains("done\r\n"), "{output:?}");
 }
 
+fn terminal_keys() {
+    use std::io::{Read as _, Write as _};
+    for reaper in [false, true] {
+        let tty = |script: &str| {
+            Box_::sh(script).with(|bundle| {
+                bundle.process.tty = true;
+                bundle.process.open_stdin = true;
+                bundle.process.stdin_once = true;
+                bundle.reaper = reaper;
+            })
+        };
+        let container = tty("trap 'echo int; exit 9' INT; echo ready; while :; do sleep 1000; done");
+        let runtime::Attached::WhenStarted(listener) = container.attach(WITH_STDIN) else {
+            panic!("it runs already")
+        };
+        let live = container.start().unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        stream.write_all(b"\x03").unwrap();
+        let output = read(stream, true);
+        assert!(output.stdout.contains("int\r\n"), "{output:?}");
+        assert!(runtime::wait_exit(&live, None).unwrap());
+        assert_eq!(container.state().exit_code, 9);
+        // The end of a client's stdin is the terminal's end-of-file character.
+        let output = tty("cat; echo over").run_with(b"").unwrap();
+        assert!(output.stdout.ends_with("over\r\n"), "{output:?}");
+    }
+}
+
 fn failure_texts() {
     let fail = |argv: &[&str], files: &[(&str, &[u8], u32)]| {
         let container = Box_::new(argv);
@@ -97,6 +127,8 @@ fn failure_texts() {
     );
     let (code, _, _) = fail(&["/proc/self/exe"], &[]);
     assert_eq!(code, 126);
+    let (code, text, _) = fail(&["/x"], &[("x", b"#! /proc/self/exe\n", 0o755)]);
+    assert!(code == 126 && text.contains("/proc/self/exe"), "{text}");
 }
 
 fn capabilities_exact() {
