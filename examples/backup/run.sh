@@ -29,6 +29,7 @@ until_ok 60 cauldron exec database mysqladmin ping
 
 say "Some rows to lose"
 sql database <<'SQL'
+USE shop;
 CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT, item VARCHAR(80) NOT NULL, price DECIMAL(8,2) NOT NULL);
 INSERT INTO shop.orders (item, price) SELECT CONCAT('potion ', seq), seq * 1.25 FROM seq_1_to_1000;
 SQL

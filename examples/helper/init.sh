@@ -4,7 +4,8 @@
 set -euo pipefail
 pass() { awk -v key="$1" -F': *' '$1 == key {print $2}' /secret/dbcreds.yml; }
 
-mariadb-install-db --datadir="$DATADIR" --user=mysql --skip-test-db > /dev/null
+install -d -o mysql -g mysql /run/mysqld
+mariadb-install-db --datadir="$DATADIR" --user=mysql --skip-test-db > /tmp/init.log 2>&1 || { cat /tmp/init.log >&2; exit 1; }
 chown -R mysql:mysql "$DATADIR"
 
 # The server reads the statements from a file before it listens, then stops: nothing to wait for, nothing to race with.

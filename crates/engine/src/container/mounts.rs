@@ -40,7 +40,7 @@ impl Engine {
     ) -> Result<()> {
         for path in volumes.into_iter().flat_map(BTreeMap::keys) {
             // `VOLUME ['/mnt']` is the shell form and names `[/mnt]`: below the root, as in Docker.
-            let target = ContainerPath::root().join(path);
+            let target = ContainerPath::parse(ContainerPath::root().join(path).as_str())?;
             if !has(spec, &target) {
                 let source = MountSource::Volume {
                     name: String::new(),
