@@ -56,7 +56,9 @@ impl Engine {
     /// Finishes removals that nobody finished: whoever renamed the container away was killed before it was deleted.
     pub(crate) fn empty_trash(&self) -> Result<()> {
         let trash = self.store.layout.trash();
-        for entry in std::fs::read_dir(&trash).context(|| format!("read directory {}", trash.display()))?.flatten() {
+        for entry in
+            std::fs::read_dir(&trash).context(|| format!("read directory {}", trash.display()))?.flatten()
+        {
             let id = entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok());
             if let Some(id) = id.filter(|_| entry.path().join("id").exists()) {
                 self.finish_removal(&id)?;

@@ -1,6 +1,6 @@
 //! Removing: the directory goes to the trash by one rename, so that name and id are free at once; then what it held.
 
-use model::container::Lifecycle;
+use model::container::{Lifecycle, Mount, MountSource};
 use model::error::Context as _;
 use model::state::Status;
 use model::{Error, Kind, Result};
@@ -57,7 +57,8 @@ impl Engine {
     /// [`Engine::reap`]'s.
     pub(crate) fn discard(&self, container: &Container, volumes: bool) -> Result<()> {
         let id = container.id();
-        if volumes {
+        let anonymous = |mount: &Mount| matches!(mount.source, MountSource::Volume { anonymous: true, .. });
+        if volumes && container.spec.mounts.iter().any(anonymous) {
             let mark = container.dir.join("with-volumes");
             std::fs::write(&mark, "").context(|| format!("write {}", mark.display()))?;
         }
