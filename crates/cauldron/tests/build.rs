@@ -26,11 +26,23 @@ impl Build {
         for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        std::fs::set_permissions(root.join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n").unwrap();
+        std::fs::set_permissions(root.join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777))
+            .unwrap();
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
+            .unwrap();
         std::fs::write(root.join("etc/group"), "root:x:0:\nbob:x:66:\ngrp:x:77:\n").unwrap();
         let tar = dir.join("busybox.tar");
-        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+        assert!(
+            Command::new("tar")
+                .arg("-C")
+                .arg(&root)
+                .arg("-cf")
+                .arg(&tar)
+                .arg(".")
+                .status()
+                .unwrap()
+                .success()
+        );
         let build = Self { context: dir.join("context"), dir };
         std::fs::create_dir(&build.context).unwrap();
         build.ok(&["import", tar.to_str().unwrap(), "busybox"]);
@@ -95,7 +107,10 @@ fn the_decks_oddities() {
     let out = build.build(
         "FROM busybox\nMAINTAINER A Person <a@example.com>\nRUN echo -e '\\n\\\nfirst\\n\\\nsecond\\n' > /script\nEXPOSE 8080\nVOLUME ['/mnt']\nVOLUME [\"/data\"]\nENTRYPOINT [\"cat\"]\nCMD [\"/script\"]\n",
     );
-    assert!(out.contains("Step 1/8 : FROM busybox") && out.contains("Successfully tagged image:latest"), "{out}");
+    assert!(
+        out.contains("Step 1/8 : FROM busybox") && out.contains("Successfully tagged image:latest"),
+        "{out}"
+    );
     let inspect = |format| build.ok(&["inspect", "--format", format, "image"]);
     assert_eq!(inspect("{{.Author}}"), "A Person <a@example.com>\n");
     assert_eq!(inspect("{{json .Config.ExposedPorts}}"), "{\"8080/tcp\":{}}\n");
@@ -112,7 +127,8 @@ fn the_cache_goes_by_content() {
     let text = "FROM busybox\nARG V=1\nCOPY a /a\nRUN cat /a > /b\nCMD x\n";
     build.build(text);
     let first = build.id();
-    let touched = std::process::Command::new("touch").arg("-d").arg("2001-01-01").arg(build.context.join("a")).status();
+    let touched =
+        std::process::Command::new("touch").arg("-d").arg("2001-01-01").arg(build.context.join("a")).status();
     assert!(touched.unwrap().success());
     let again = build.build(text);
     assert_eq!(again.matches("Using cache").count(), 2, "{again}");
@@ -154,9 +170,15 @@ fn copies_as_docker_does() {
     build.build(
         "FROM busybox\nWORKDIR /w\nCOPY f plain\nCOPY f into/\nCOPY dir contents\nCOPY f g many/\nCOPY *.log logs/\nCOPY --chown=bob:grp --chmod=0640 f /owned/f\nCOPY --chown=bob g /owned/g\nCOPY . /all\nCOPY [\"f\", \"with space\"]\nCOPY --parents dir/sub/y /par/\nCOPY --exclude=sub dir /ex\n",
     );
-    assert_eq!(build.sh("cat plain into/f contents/x contents/sub/y many/g; readlink contents/link; ls logs"), "ffdir/xdir/sub/ygx\nkeep.log\n");
+    assert_eq!(
+        build.sh("cat plain into/f contents/x contents/sub/y many/g; readlink contents/link; ls logs"),
+        "ffdir/xdir/sub/ygx\nkeep.log\n"
+    );
     assert_eq!(build.sh("stat -c '%u:%g %a' /owned/f /owned/g plain"), "55:77 640\n55:66 644\n0:0 644\n");
-    assert_eq!(build.sh("cd /all; ls; cat '/w/with space'; cat /par/dir/sub/y; ls /ex"), "Dockerfile\ndir\nf\ng\nkeep.log\nfdir/sub/ylink\nx\n");
+    assert_eq!(
+        build.sh("cd /all; ls; cat '/w/with space'; cat /par/dir/sub/y; ls /ex"),
+        "Dockerfile\ndir\nf\ng\nkeep.log\nfdir/sub/ylink\nx\n"
+    );
     for (line, part) in [
         ("COPY skip/me /x", "excluded by .dockerignore"),
         ("COPY missing /x", "file does not exist"),
@@ -179,7 +201,13 @@ fn links_do_not_lead_out_of_the_context() {
     symlink("/", build.context.join("root")).unwrap();
     symlink("../../..", build.context.join("up")).unwrap();
     build.file("a", "inside");
-    for line in ["COPY file /x", "COPY root/etc/hostname /x", "COPY up/etc/hostname /x", "COPY ../outside /x", "ADD file /x"] {
+    for line in [
+        "COPY file /x",
+        "COPY root/etc/hostname /x",
+        "COPY up/etc/hostname /x",
+        "COPY ../outside /x",
+        "ADD file /x",
+    ] {
         build.dockerfile(&format!("FROM busybox\n{line}\n"));
         build.fails(&["build", "."]);
     }
@@ -199,7 +227,10 @@ fn runs() {
     build.build(
         "FROM busybox\nENV A=env B=\"x y\"\nARG A=arg\nARG C=c\nRUN echo $A $B $C $HOST_ONLY_VARIABLE > /vars\nRUN [\"sh\", \"-c\", \"echo exec > /exec\"]\nRUN rm /bin/wget\nRUN <<EOF\necho a > /heredoc\necho b >> /heredoc\nEOF\nRUN cat <<A <<B > /two\n1\nA\n2\nB\nRUN <<EOF\n#!/bin/cat\nshebang\nEOF\nUSER bob\nRUN id -u > /tmp/id\nSHELL [\"/bin/sh\", \"-xc\"]\nRUN true\n",
     );
-    assert_eq!(build.sh("cat /vars /exec /heredoc /tmp/id; ls /bin/wget 2>&1; true"), "env x y c\nexec\na\nb\n55\nls: /bin/wget: No such file or directory\n");
+    assert_eq!(
+        build.sh("cat /vars /exec /heredoc /tmp/id; ls /bin/wget 2>&1; true"),
+        "env x y c\nexec\na\nb\n55\nls: /bin/wget: No such file or directory\n"
+    );
     let history = build.ok(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "image"]);
     assert!(history.contains("RUN |1 C=c /bin/sh -c echo $A"), "{history}");
     // A step leaves no mount points behind.
@@ -209,7 +240,10 @@ fn runs() {
     assert_eq!(listed, "");
     let members = Command::new("tar").arg("-tf").arg(build.context.join("tree.tar")).output().unwrap();
     let members = String::from_utf8(members.stdout).unwrap();
-    assert!(members.lines().all(|name| name.trim_start_matches("./").starts_with("bin") || name == "./"), "{members}");
+    assert!(
+        members.lines().all(|name| name.trim_start_matches("./").starts_with("bin") || name == "./"),
+        "{members}"
+    );
 }
 
 #[test]
@@ -218,7 +252,10 @@ fn a_failing_run_says_so_and_keeps_what_succeeded() {
     build.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN echo out; echo err >&2; exit 7\n");
     let error = build.fails(&["build", "."]);
     assert!(error.contains("out\n") && error.contains("err\n"), "{error}");
-    assert!(error.contains("The command '/bin/sh -c echo out; echo err >&2; exit 7' returned a non-zero code: 7"), "{error}");
+    assert!(
+        error.contains("The command '/bin/sh -c echo out; echo err >&2; exit 7' returned a non-zero code: 7"),
+        "{error}"
+    );
     assert!(build.fails(&["build", "."]).contains("Using cache"));
     build.dockerfile("FROM busybox\nRUN [\"/no/such/program\"]\n");
     assert!(build.fails(&["build", "."]).contains("returned a non-zero code: 127"));
@@ -236,7 +273,10 @@ fn mounts_of_a_run() {
         "FROM busybox AS tool\nRUN mkdir /t && echo tool > /t/x\nFROM busybox\nRUN --mount=type=secret,id=s,required wc -c < /run/secrets/s > /length\nRUN --mount=type=secret,id=s,env=S test ${#S} = 7\nRUN --mount=type=bind,source=src,target=/m cat /m/data > /bound && ! touch /m/no 2>/dev/null\nRUN --mount=type=bind,source=src,target=/m,rw touch /m/scratch\nRUN --mount=from=tool,source=/t,target=/t cat /t/x > /tool\nRUN --mount=type=cache,target=/c echo x >> /c/n\nRUN --mount=type=cache,target=/c echo x >> /c/n; wc -l < /c/n > /lines\nRUN --mount=type=tmpfs,target=/tm touch /tm/x\n",
     );
     build.ok(&["build", "-t", "image", "--secret", &format!("id=s,src={}", secret.display()), "."]);
-    assert_eq!(build.sh("cat /length /bound /tool /lines; ls -d /run/secrets /m /t /c /tm 2>/dev/null; true"), "7\nfrom the contexttool\n2\n");
+    assert_eq!(
+        build.sh("cat /length /bound /tool /lines; ls -d /run/secrets /m /t /c /tm 2>/dev/null; true"),
+        "7\nfrom the contexttool\n2\n"
+    );
     assert!(!build.context.join("src/scratch").exists());
     let saved = build.dir.join("saved.tar");
     build.ok(&["save", "-o", saved.to_str().unwrap(), "image"]);
@@ -250,9 +290,8 @@ fn mounts_of_a_run() {
 fn tree_holds(dir: &Path, needle: &[u8]) -> bool {
     std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => tree_holds(&entry.path(), needle),
-        Ok(kind) if kind.is_file() => {
-            std::fs::read(entry.path()).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
-        }
+        Ok(kind) if kind.is_file() => std::fs::read(entry.path())
+            .is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle)),
         _ => false,
     })
 }
@@ -261,16 +300,33 @@ fn tree_holds(dir: &Path, needle: &[u8]) -> bool {
 fn triggers_archives_and_configuration() {
     let build = Build::new();
     build.file("tree/in/file", "archived");
-    let status = Command::new("tar").arg("-C").arg(build.context.join("tree")).arg("-czf").arg(build.context.join("a.tgz")).arg("in").status();
+    let status = Command::new("tar")
+        .arg("-C")
+        .arg(build.context.join("tree"))
+        .arg("-czf")
+        .arg(build.context.join("a.tgz"))
+        .arg("in")
+        .status();
     assert!(status.unwrap().success());
-    build.dockerfile("FROM busybox\nONBUILD COPY a.tgz /copied/\nONBUILD RUN echo triggered > /t\nCMD [\"old\"]\n");
+    build.dockerfile(
+        "FROM busybox\nONBUILD COPY a.tgz /copied/\nONBUILD RUN echo triggered > /t\nCMD [\"old\"]\n",
+    );
     build.ok(&["build", "-t", "base", "."]);
     build.build("FROM base\nADD a.tgz /added/\nENTRYPOINT [\"cat\"]\nLABEL a=b\nSTOPSIGNAL SIGINT\nHEALTHCHECK --interval=5s CMD true\n");
     let inspect = |format| build.ok(&["inspect", "--format", format, "image"]);
-    assert_eq!(inspect("{{json .Config.Cmd}} {{.Config.StopSignal}} {{json .Config.Labels}}"), "null SIGINT {\"a\":\"b\"}\n");
+    assert_eq!(
+        inspect("{{json .Config.Cmd}} {{.Config.StopSignal}} {{json .Config.Labels}}"),
+        "null SIGINT {\"a\":\"b\"}\n"
+    );
     assert_eq!(inspect("{{json .Config.OnBuild}}"), "null\n");
-    assert_eq!(build.ok(&["run", "--rm", "--network", "none", "image", "/t", "/added/in/file"]), "triggered\narchived");
-    assert_eq!(build.ok(&["run", "--rm", "--network", "none", "--entrypoint", "ls", "image", "/copied"]), "a.tgz\n");
+    assert_eq!(
+        build.ok(&["run", "--rm", "--network", "none", "image", "/t", "/added/in/file"]),
+        "triggered\narchived"
+    );
+    assert_eq!(
+        build.ok(&["run", "--rm", "--network", "none", "--entrypoint", "ls", "image", "/copied"]),
+        "a.tgz\n"
+    );
 }
 
 #[test]

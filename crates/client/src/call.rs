@@ -63,6 +63,14 @@ impl Client {
         &self.endpoint
     }
 
+    /// A bare connection to the engine, for whoever speaks the API over it (`system dial-stdio`).
+    ///
+    /// # Errors
+    /// The engine is not there.
+    pub async fn dial(&self) -> Result<Box<dyn crate::Io>> {
+        self.transport.connect().await
+    }
+
     /// Sends a request; an answer of 400 and above is an error with the engine's words.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ impl Transport {
         })
     }
 
-    async fn connect(&self) -> Result<Box<dyn Io>> {
+    pub(crate) async fn connect(&self) -> Result<Box<dyn Io>> {
         let failed = |error: std::io::Error| {
             Error::Connect(format!(
                 "Cannot connect to the engine at {}: {error}. Is it running?\nWithout -H, DOCKER_HOST or a context, cauldron needs no daemon.",

@@ -10,6 +10,7 @@ use crate::render::list::{Listing, Style};
 use crate::render::template::Template;
 use crate::render::{size, time};
 use crate::session::Session;
+use crate::stream::{self, Ends};
 use clap::ArgMatches;
 use client::{Method, encode, query};
 use serde_json::{Value, json};
@@ -76,6 +77,13 @@ pub const VERBS: &[Verb] = &[
         about: "Release what a container that is over still holds",
         args: || vec![one("container")],
         run: |session, given| Box::pin(reap(session, given)),
+        hidden: true,
+        ..SYSTEM
+    },
+    Verb {
+        names: &["dial-stdio"],
+        about: "Serve the API on stdin and stdout, for hosts that are reached over ssh",
+        run: |session, _| Box::pin(dial_stdio(session)),
         hidden: true,
         ..SYSTEM
     },
@@ -359,6 +367,14 @@ async fn reap(session: Session, given: ArgMatches) -> Outcome {
     let path =
         format!("/cauldron/v1/containers/{}/reap", encode(given.text("container").unwrap_or_default()));
     session.client()?.post(&path).await.map_err(only_here)?;
+    Ok(0)
+}
+
+async fn dial_stdio(session: Session) -> Outcome {
+    let connection = session.client()?.dial().await?;
+    // Raw bytes both ways, as with a terminal's stream.
+    let ends = Ends { stdin: true, stdout: true, stderr: false, tty: true };
+    stream::copy(connection, ends, None).await?;
     Ok(0)
 }
 
