@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use engine::Engine;
 use engine::build::{self, Message, Options};
 use engine::model::{Error, Result};
 use engine::transfer::parse_platform;
-use engine::Engine;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -74,7 +74,10 @@ pub struct LocalBuild {
     pub shm_bytes: Option<u64>,
 }
 
-async fn local(State(engine): State<Shared>, JsonBody(body): JsonBody<LocalBuild>) -> std::result::Result<Response, Failure> {
+async fn local(
+    State(engine): State<Shared>,
+    JsonBody(body): JsonBody<LocalBuild>,
+) -> std::result::Result<Response, Failure> {
     use base64::Engine as _;
     let decode = |(id, text): (String, String)| match base64::engine::general_purpose::STANDARD.decode(text) {
         Ok(value) => Ok((id, value)),
@@ -102,7 +105,11 @@ async fn local(State(engine): State<Shared>, JsonBody(body): JsonBody<LocalBuild
     stream(&engine, JSON, move |engine, sink| run(engine, &options, quiet, &sink)).await
 }
 
-async fn classic(State(engine): State<Shared>, params: Params, body: Body) -> std::result::Result<Response, Failure> {
+async fn classic(
+    State(engine): State<Shared>,
+    params: Params,
+    body: Body,
+) -> std::result::Result<Response, Failure> {
     let options = Options {
         dockerfile: params.text("dockerfile").to_owned(),
         tags: params.all("t").filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
@@ -113,7 +120,12 @@ async fn classic(State(engine): State<Shared>, params: Params, body: Body) -> st
         pull: params.flag("pull"),
         network: params.text("networkmode").to_owned(),
         platform: platform(params.text("platform"))?,
-        extra_hosts: params.text("extrahosts").split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect(),
+        extra_hosts: params
+            .text("extrahosts")
+            .split(',')
+            .filter(|host| !host.is_empty())
+            .map(str::to_owned)
+            .collect(),
         memory: params.number::<u64>("memory")?.filter(|bytes| *bytes > 0),
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
         ..Options::default()
@@ -183,7 +195,8 @@ fn given(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
 fn map(params: &Params, name: &str) -> Result<BTreeMap<String, Option<String>>> {
     match params.text(name) {
         "" => Ok(BTreeMap::new()),
-        text => serde_json::from_str(text).map_err(|error| Error::invalid(format!("parameter {name}")).caused_by(error)),
+        text => serde_json::from_str(text)
+            .map_err(|error| Error::invalid(format!("parameter {name}")).caused_by(error)),
     }
 }
 

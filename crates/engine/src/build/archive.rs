@@ -13,7 +13,8 @@ pub(super) const MAGIC_BYTES: u64 = 512;
 
 /// Whether these first bytes are those of a tar archive or of a compression that may hold one.
 pub(super) fn may_be_archive(start: &[u8]) -> bool {
-    let compressed: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0]];
+    let compressed: [&[u8]; 4] =
+        [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0]];
     compressed.iter().any(|magic| start.starts_with(magic)) || is_header(start)
 }
 
@@ -29,7 +30,11 @@ fn is_header(block: &[u8]) -> bool {
     let Some(block) = block.get(..512) else { return false };
     let field = std::str::from_utf8(&block[148..156]).unwrap_or_default().trim_matches(['\0', ' ']);
     let Ok(expected) = u32::from_str_radix(field, 8) else { return false };
-    let sum: u32 = block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+        .sum();
     sum == expected && block[0] != 0
 }
 
@@ -70,7 +75,12 @@ pub fn download(url: &str, limit: u64) -> Result<Vec<u8>> {
     let failed = |error: ureq::Error| Error::new(Kind::Unavailable, format!("get {url}")).caused_by(error);
     let mut response = ureq::get(url).call().map_err(failed)?;
     let mut bytes = Vec::new();
-    response.body_mut().as_reader().take(limit + 1).read_to_end(&mut bytes).context(|| format!("read {url}"))?;
+    response
+        .body_mut()
+        .as_reader()
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .context(|| format!("read {url}"))?;
     if bytes.len() as u64 > limit {
         return Err(Error::new(Kind::ResourceExhausted, format!("{url} is longer than {limit} bytes")));
     }
@@ -115,7 +125,9 @@ impl crate::Engine {
 /// group; a number that passwd does not need to know has the same number as its group.
 pub(super) fn owner(root: &OwnedFd, text: &str) -> Result<(u32, u32)> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    let unknown = |what: &str, name: &str| Error::invalid(format!("unable to convert {what} {name:?} to a number: no such {what} in the image"));
+    let unknown = |what: &str, name: &str| {
+        Error::invalid(format!("unable to convert {what} {name:?} to a number: no such {what} in the image"))
+    };
     let (uid, own_group) = match user.parse::<u32>() {
         Ok(uid) => (uid, uid),
         Err(_) if user.is_empty() => (0, 0),
@@ -142,7 +154,11 @@ fn entry(root: &OwnedFd, file: &str, name: &str) -> Result<Option<Vec<String>>> 
     let bytes = match sys::fs::read_in_root(root, file, limits::PASSWD_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::new(Kind::InvalidArgument, format!("read /{file} in the image")).caused_by(error)),
+        Err(error) => {
+            return Err(
+                Error::new(Kind::InvalidArgument, format!("read /{file} in the image")).caused_by(error)
+            );
+        }
     };
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
@@ -151,7 +167,8 @@ fn entry(root: &OwnedFd, file: &str, name: &str) -> Result<Option<Vec<String>>> 
 
 /// `Tue, 24 Nov 2026 06:00:00 GMT` (RFC 9110, section 5.6.7) in seconds since the epoch.
 pub(super) fn http_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let [_, day, month, year, time, "GMT"] = words.as_slice() else { return None };
     let month = MONTHS.iter().position(|name| name == month)? + 1;

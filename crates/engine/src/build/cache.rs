@@ -54,7 +54,11 @@ impl Engine {
         self.store.layout.build_cache().join("mounts")
     }
     /// The layer that a step with this key made, and when, if it is there.
-    pub(super) fn cached_layer(&self, key: &Digest, parent: Option<&Digest>) -> Result<Option<(Digest, Timestamp)>> {
+    pub(super) fn cached_layer(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+    ) -> Result<Option<(Digest, Timestamp)>> {
         let path = self.records().join(format!("{}.json", key.hex()));
         // A record that cannot be read is as good as none: the step is made again and writes it anew.
         let Ok(Some(record)) = read_json::<Record>(&path) else { return Ok(None) };
@@ -63,10 +67,18 @@ impl Engine {
         }
         Ok(Some((record.diff_id, record.created)))
     }
-    pub(super) fn record_layer(&self, key: &Digest, parent: Option<&Digest>, diff_id: &Digest, created: Timestamp, text: &str) -> Result<()> {
+    pub(super) fn record_layer(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+        diff_id: &Digest,
+        created: Timestamp,
+        text: &str,
+    ) -> Result<()> {
         let records = self.records();
         std::fs::create_dir_all(&records).context(|| format!("create {}", records.display()))?;
-        let record = Record { diff_id: diff_id.clone(), parent: parent.cloned(), created, text: text.to_owned() };
+        let record =
+            Record { diff_id: diff_id.clone(), parent: parent.cloned(), created, text: text.to_owned() };
         write_json(&records.join(format!("{}.json", key.hex())), &record, false)
     }
     /// The layers (chain ids) that cached steps need.
@@ -102,7 +114,9 @@ impl Engine {
         let mounts = self.cache_mounts();
         for entry in std::fs::read_dir(&mounts).into_iter().flatten().flatten() {
             // In use: it stays.
-            let Ok(Some(_lock)) = Lock::try_exclusive(self.store.layout.lock(&format!("mount-{}", entry.file_name().to_string_lossy()))) else {
+            let Ok(Some(_lock)) = Lock::try_exclusive(
+                self.store.layout.lock(&format!("mount-{}", entry.file_name().to_string_lossy())),
+            ) else {
                 continue;
             };
             remove_tree(&entry.path())?;

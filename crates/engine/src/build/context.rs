@@ -57,7 +57,14 @@ impl Context {
         };
         match sys::fs::read_in_root(root, name, limits::DOCKERFILE_BYTES) {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(Error::new(Kind::InvalidArgument, format!("read {path}")).caused_by(error)),
         }
     }

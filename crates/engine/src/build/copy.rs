@@ -76,7 +76,9 @@ impl Builder<'_> {
         let last = copy.target.rsplit('/').next().unwrap_or_default();
         let slash = matches!(last, "" | "." | "..");
         let files = sources.len() + fetched.len() + copy.files.len();
-        let several = files > 1 && !(sources.len() == files && sources.iter().all(|source| source.items[0].kind() == FileType::Directory));
+        let several = files > 1
+            && !(sources.len() == files
+                && sources.iter().all(|source| source.items[0].kind() == FileType::Directory));
         if several && !slash && !copy.parents {
             let keyword = if copy.add { "ADD" } else { "COPY" };
             return Err(Error::invalid(format!("When using {keyword} with more than one source file, the destination must be a directory and end with a /")).into());
@@ -119,9 +121,14 @@ fn is_url(text: &str) -> bool {
 }
 
 fn fetch(url: &str, checksum: Option<&str>) -> Result<Fetched> {
-    let failed = |error: ureq::Error| Error::new(Kind::Unavailable, format!("ADD failed: get {url}")).caused_by(error);
+    let failed =
+        |error: ureq::Error| Error::new(Kind::Unavailable, format!("ADD failed: get {url}")).caused_by(error);
     let mut response = ureq::get(url).call().map_err(failed)?;
-    let modified = response.headers().get("last-modified").and_then(|value| value.to_str().ok()).and_then(archive::http_date);
+    let modified = response
+        .headers()
+        .get("last-modified")
+        .and_then(|value| value.to_str().ok())
+        .and_then(archive::http_date);
     let mut bytes = Vec::new();
     let mut body = response.body_mut().as_reader().take(limits::LAYER_BYTES);
     body.read_to_end(&mut bytes).context(|| format!("ADD failed: read {url}"))?;
@@ -129,7 +136,9 @@ fn fetch(url: &str, checksum: Option<&str>) -> Result<Fetched> {
         let expected = Digest::parse(expected)?;
         let got = Digest::of(&bytes);
         if got != expected {
-            return Err(Error::invalid(format!("digest mismatch {got}: {expected}")).within(format!("ADD {url}")));
+            return Err(
+                Error::invalid(format!("digest mismatch {got}: {expected}")).within(format!("ADD {url}"))
+            );
         }
     }
     let path = url.split(['?', '#']).next().unwrap_or(url);
@@ -145,7 +154,11 @@ impl Prepared<'_> {
     pub(super) fn key(&self, parent: Option<&Digest>) -> Digest {
         let mut key = CacheKey::new(if self.copy.add { "add" } else { "copy" });
         key.part(parent.map_or("", Digest::as_str)).part(self.target.as_os_str().as_encoded_bytes());
-        key.part([u8::from(self.target_is_dir), u8::from(self.copy.parents), self.copy.unpack.map_or(2, u8::from)]);
+        key.part([
+            u8::from(self.target_is_dir),
+            u8::from(self.copy.parents),
+            self.copy.unpack.map_or(2, u8::from),
+        ]);
         key.list(self.copy.chown.iter()).list(self.copy.chmod.iter());
         for source in &self.sources {
             key.part(source.name.as_encoded_bytes());
@@ -175,7 +188,8 @@ impl Prepared<'_> {
         let mode = self.copy.chmod.as_deref().map(chmod).transpose()?;
         let nothing = Ignore::default();
         let tree = Tree { root: self.root(), ignore: &nothing, exclude: Ignore::default() };
-        let mut writer = Writer { root, tree, owner, mode, keep_owner: self.keep_owner, links: BTreeMap::new() };
+        let mut writer =
+            Writer { root, tree, owner, mode, keep_owner: self.keep_owner, links: BTreeMap::new() };
         for source in &self.sources {
             self.write_source(&mut writer, source)?;
         }
@@ -189,10 +203,20 @@ impl Prepared<'_> {
             if file.name.is_empty() && self.target_is_dir {
                 return Err(Error::invalid("cannot determine filename from url: name the target file"));
             }
-            writer.plain(&self.place(root, OsStr::new(&file.name), owner)?, &file.bytes, 0o600, file.modified)?;
+            writer.plain(
+                &self.place(root, OsStr::new(&file.name), owner)?,
+                &file.bytes,
+                0o600,
+                file.modified,
+            )?;
         }
         for file in &self.copy.files {
-            writer.plain(&self.place(root, OsStr::new(&file.name), owner)?, file.content.as_bytes(), 0o644, None)?;
+            writer.plain(
+                &self.place(root, OsStr::new(&file.name), owner)?,
+                file.content.as_bytes(),
+                0o644,
+                None,
+            )?;
         }
         Ok(())
     }
@@ -213,12 +237,15 @@ impl Prepared<'_> {
         if self.copy.add && self.copy.unpack != Some(false) && top.kind() == FileType::RegularFile {
             let file = std::fs::File::from(writer.tree.open_item(top)?);
             let mut start = Vec::new();
-            file.take(archive::MAGIC_BYTES).read_to_end(&mut start).context(|| format!("read {}", top.path.display()))?;
+            file.take(archive::MAGIC_BYTES)
+                .read_to_end(&mut start)
+                .context(|| format!("read {}", top.path.display()))?;
             let file = std::fs::File::from(writer.tree.open_item(top)?);
             if archive::may_be_archive(&start) && archive::is_archive(file) {
                 let dir = make_dirs(writer.root, &self.target, writer.owner)?;
                 let file = std::fs::File::from(writer.tree.open_item(top)?);
-                return archive::unpack(&dir, file, writer.owner).map_err(|error| error.within(format!("ADD {}", top.path.display())));
+                return archive::unpack(&dir, file, writer.owner)
+                    .map_err(|error| error.within(format!("ADD {}", top.path.display())));
             }
         }
         let place = self.place(writer.root, &source.name, writer.owner)?;
@@ -226,7 +253,8 @@ impl Prepared<'_> {
     }
     /// Where a file goes: into the target where that is a directory, else it is the target.
     fn place(&self, root: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> Result<PathBuf> {
-        let is_dir = || sys::fs::open_in_root(root, &self.target, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok();
+        let is_dir =
+            || sys::fs::open_in_root(root, &self.target, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok();
         if self.target_is_dir || is_dir() {
             make_dirs(root, &self.target, owner)?;
             return Ok(self.target.join(name));
@@ -239,7 +267,11 @@ impl Prepared<'_> {
 }
 
 /// Makes a directory and what is missing above it (0755), and gives what was made to an owner.
-pub(super) fn make_dirs(root: &OwnedFd, path: impl AsRef<Path>, owner: Option<(u32, u32)>) -> Result<OwnedFd> {
+pub(super) fn make_dirs(
+    root: &OwnedFd,
+    path: impl AsRef<Path>,
+    owner: Option<(u32, u32)>,
+) -> Result<OwnedFd> {
     let path = path.as_ref();
     let shown = || format!("create directory /{}", path.display());
     let (mut at, mut missing) = (PathBuf::new(), Vec::new());
@@ -256,7 +288,9 @@ pub(super) fn make_dirs(root: &OwnedFd, path: impl AsRef<Path>, owner: Option<(u
         // Whatever the umask.
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).map_err(std::io::Error::from).context(shown)?;
         if let Some((uid, gid)) = owner {
-            rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(std::io::Error::from).context(shown)?;
+            rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(std::io::Error::from)
+                .context(shown)?;
         }
     }
     Ok(dir)
@@ -265,7 +299,9 @@ pub(super) fn make_dirs(root: &OwnedFd, path: impl AsRef<Path>, owner: Option<(u
 /// An octal mode.
 fn chmod(text: &str) -> Result<u32> {
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
-        Error::invalid(format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
+        Error::invalid(format!(
+            "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+        ))
     })
 }
 
@@ -282,7 +318,13 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Copies a directory's contents into a target directory.
     fn tree(&mut self, target: &Path, items: &[Item]) -> Result<()> {
-        let existed = sys::fs::open_in_root(self.root, if target.as_os_str().is_empty() { Path::new(".") } else { target }, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok();
+        let existed = sys::fs::open_in_root(
+            self.root,
+            if target.as_os_str().is_empty() { Path::new(".") } else { target },
+            OFlags::PATH | OFlags::DIRECTORY,
+            0,
+        )
+        .is_ok();
         make_dirs(self.root, target, self.owner)?;
         let mut directories = Vec::new();
         for item in items {
@@ -330,14 +372,19 @@ impl Writer<'_> {
                     && let Some(first) = self.links.get(&inode)
                 {
                     let (from, other) = self::parent(self.root, first)?;
-                    return rustix::fs::linkat(&from, &other, &parent, &name, AtFlags::empty()).map_err(std::io::Error::from).context(shown);
+                    return rustix::fs::linkat(&from, &other, &parent, &name, AtFlags::empty())
+                        .map_err(std::io::Error::from)
+                        .context(shown);
                 }
                 let source = std::fs::File::from(self.tree.open_item(item)?);
                 let mut target = create(&parent, &name).context(shown)?;
                 // What was hashed is what may be cached: a file that changes meanwhile is refused.
                 let copied = std::io::copy(&mut source.take(u64::MAX), &mut target).context(shown)?;
                 if copied != u64::try_from(item.stat.st_size).unwrap_or(0) {
-                    return Err(Error::conflict(format!("{} changed while it was copied", item.path.display())));
+                    return Err(Error::conflict(format!(
+                        "{} changed while it was copied",
+                        item.path.display()
+                    )));
                 }
                 if item.stat.st_nlink > 1 {
                     self.links.insert(inode, place.to_owned());
@@ -356,11 +403,19 @@ impl Writer<'_> {
             }
             kind => {
                 let mode = Mode::from_raw_mode(item.stat.st_mode & 0o7777);
-                rustix::fs::mknodat(&parent, &name, kind, mode, item.stat.st_rdev).map_err(std::io::Error::from).context(shown)?;
-                let (uid, gid) = self.owner_of(item);
-                rustix::fs::chownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
+                rustix::fs::mknodat(&parent, &name, kind, mode, item.stat.st_rdev)
                     .map_err(std::io::Error::from)
-                    .context(shown)
+                    .context(shown)?;
+                let (uid, gid) = self.owner_of(item);
+                rustix::fs::chownat(
+                    &parent,
+                    &name,
+                    Some(Uid::from_raw(uid)),
+                    Some(Gid::from_raw(gid)),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )
+                .map_err(std::io::Error::from)
+                .context(shown)
             }
         }
     }
@@ -402,7 +457,10 @@ impl Writer<'_> {
         let Ok(source) = self.tree.open(&item.path, OFlags::RDONLY | OFlags::NONBLOCK) else { return Ok(()) };
         let mut list = vec![0u8; 64 << 10];
         let Ok(length) = rustix::fs::flistxattr(&source, &mut list) else { return Ok(()) };
-        for name in list[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.") || *name == b"security.capability") {
+        for name in list[..length]
+            .split(|byte| *byte == 0)
+            .filter(|name| name.starts_with(b"user.") || *name == b"security.capability")
+        {
             let mut value = vec![0u8; 64 << 10];
             if let Ok(length) = rustix::fs::fgetxattr(&source, name, &mut value) {
                 rustix::fs::fsetxattr(fd, name, &value[..length], rustix::fs::XattrFlags::empty())?;

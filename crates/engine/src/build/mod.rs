@@ -135,7 +135,8 @@ impl Engine {
             Some(text) => text.clone(),
             None => context.dockerfile()?,
         };
-        let file = if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile.clone() };
+        let file =
+            if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile.clone() };
         let dockerfile = dockerfile::parse(&file, &text)?;
         let platform = options.platform.clone().unwrap_or_else(store::registry::host_platform);
         let global = Global::new(
@@ -149,7 +150,19 @@ impl Engine {
         let steps = plan.order.iter().map(|&index| 1 + dockerfile.stages[index].steps.len()).sum();
         let states = dockerfile.stages.iter().map(|_| None).collect();
         let mut builder = Builder {
-            engine: self, options, report, dockerfile, file, text, plan, global, platform, context, states, step: 0, steps,
+            engine: self,
+            options,
+            report,
+            dockerfile,
+            file,
+            text,
+            plan,
+            global,
+            platform,
+            context,
+            states,
+            step: 0,
+            steps,
         };
         let image = builder.run()?;
         report(Message::Image(image.clone()))?;
@@ -180,7 +193,9 @@ impl Builder<'_> {
             let state = self.stage(index)?;
             self.states[index] = Some(state);
         }
-        let state = self.states[self.plan.target].take().ok_or_else(|| Error::internal("the target stage was not built"))?;
+        let state = self.states[self.plan.target]
+            .take()
+            .ok_or_else(|| Error::internal("the target stage was not built"))?;
         let mut config = state.config;
         if !self.options.labels.is_empty() {
             config.config.labels.get_or_insert_default().extend(self.options.labels.clone());

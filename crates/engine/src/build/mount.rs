@@ -63,7 +63,8 @@ impl Wanted {
         let mut wanted = Self { kind: "bind".to_owned(), ..Self::default() };
         for (key, value) in options {
             let text = value.clone().unwrap_or_default();
-            let number = || text.parse().map_err(|_| Error::invalid(format!("invalid value for {key}: {text:?}")));
+            let number =
+                || text.parse().map_err(|_| Error::invalid(format!("invalid value for {key}: {text:?}")));
             let truth = || match text.as_str() {
                 "" | "true" | "1" => Ok(true),
                 "false" | "0" => Ok(false),
@@ -80,7 +81,12 @@ impl Wanted {
                 "sharing" => wanted.sharing = Some(text.to_ascii_lowercase()),
                 "size" => wanted.size = Some(text),
                 "required" => wanted.required = truth()?,
-                "mode" => wanted.mode = Some(u32::from_str_radix(&text, 8).map_err(|_| Error::invalid(format!("invalid value for mode: {text:?}")))?),
+                "mode" => {
+                    wanted.mode = Some(
+                        u32::from_str_radix(&text, 8)
+                            .map_err(|_| Error::invalid(format!("invalid value for mode: {text:?}")))?,
+                    )
+                }
                 "uid" => wanted.uid = Some(number()?),
                 "gid" => wanted.gid = Some(number()?),
                 _ => wanted.env = Some(text),
@@ -91,7 +97,12 @@ impl Wanted {
 }
 
 fn bind(target: ContainerPath, path: PathBuf, subpath: Option<ContainerPath>, read_only: bool) -> MountOp {
-    let source = MountOpSource::Bind { path: HostPath(path), recursive: true, propagation: Propagation::RPrivate, subpath };
+    let source = MountOpSource::Bind {
+        path: HostPath(path),
+        recursive: true,
+        propagation: Propagation::RPrivate,
+        subpath,
+    };
     MountOp { target, source, read_only, nosuid: true, nodev: true, noexec: false }
 }
 
@@ -103,7 +114,9 @@ impl Builder<'_> {
             let wanted = Wanted::read(options)?;
             let place = || -> Result<ContainerPath> {
                 let text = wanted.target.as_deref().filter(|text| !text.is_empty());
-                let text = text.ok_or_else(|| Error::invalid(format!("--mount=type={}: a target is missing", wanted.kind)))?;
+                let text = text.ok_or_else(|| {
+                    Error::invalid(format!("--mount=type={}: a target is missing", wanted.kind))
+                })?;
                 Ok(effect::working_dir(&state.config.config).join(text))
             };
             mounts.key.push(format!("{options:?}"));
@@ -111,19 +124,43 @@ impl Builder<'_> {
                 "bind" => self.bind_mount(index, &wanted, place()?, dir, &mut mounts)?,
                 "cache" => self.cache_mount(index, &wanted, place()?, &mut mounts)?,
                 "tmpfs" => {
-                    let size = wanted.size.iter().map(|size| ("size".to_owned(), Some(size.clone()))).collect();
+                    let size =
+                        wanted.size.iter().map(|size| ("size".to_owned(), Some(size.clone()))).collect();
                     let source = MountOpSource::Fs { fstype: "tmpfs".to_owned(), options: size };
-                    mounts.ops.push(MountOp { target: place()?, source, read_only: false, nosuid: true, nodev: true, noexec: false });
+                    mounts.ops.push(MountOp {
+                        target: place()?,
+                        source,
+                        read_only: false,
+                        nosuid: true,
+                        nodev: true,
+                        noexec: false,
+                    });
                 }
                 "secret" => self.secret_mount(&wanted, state, dir, &mut mounts)?,
                 "ssh" if !wanted.required => {}
-                "ssh" => return Err(Error::invalid("ssh mounts are not supported: no agent is forwarded to the build").into()),
-                other => return Err(Error::invalid(format!("unsupported mount type {other:?}")).hint("bind, cache, tmpfs or secret").into()),
+                "ssh" => {
+                    return Err(Error::invalid(
+                        "ssh mounts are not supported: no agent is forwarded to the build",
+                    )
+                    .into());
+                }
+                other => {
+                    return Err(Error::invalid(format!("unsupported mount type {other:?}"))
+                        .hint("bind, cache, tmpfs or secret")
+                        .into());
+                }
             }
         }
         Ok(mounts)
     }
-    fn bind_mount(&self, index: usize, wanted: &Wanted, target: ContainerPath, dir: &Path, mounts: &mut Mounts) -> Result<()> {
+    fn bind_mount(
+        &self,
+        index: usize,
+        wanted: &Wanted,
+        target: ContainerPath,
+        dir: &Path,
+        mounts: &mut Mounts,
+    ) -> Result<()> {
         let store = &self.engine.store;
         let source = cleaned(wanted.source.as_deref().unwrap_or("/"));
         let writable = wanted.read_only == Some(false);
@@ -156,7 +193,10 @@ impl Builder<'_> {
         let given = source.to_string_lossy().into_owned();
         for source in tree.find(if given.is_empty() { "/" } else { &given })? {
             for item in &source.items {
-                mounts.key.push(format!("{:?} {:o} {:?} {:?}", item.below, item.stat.st_mode, item.link, item.digest));
+                mounts.key.push(format!(
+                    "{:?} {:o} {:?} {:?}",
+                    item.below, item.stat.st_mode, item.link, item.digest
+                ));
             }
         }
         let top = tree.open(&source, OFlags::PATH).context(|| format!("open {}", source.display()))?;
@@ -164,12 +204,19 @@ impl Builder<'_> {
         mounts.fds.extend([top, root]);
         Ok(())
     }
-    fn cache_mount(&self, index: usize, wanted: &Wanted, target: ContainerPath, mounts: &mut Mounts) -> Result<()> {
+    fn cache_mount(
+        &self,
+        index: usize,
+        wanted: &Wanted,
+        target: ContainerPath,
+        mounts: &mut Mounts,
+    ) -> Result<()> {
         let mut key = CacheKey::new("cache-mount");
         key.part(wanted.id.as_deref().unwrap_or(target.as_str()));
         let sharing = wanted.sharing.as_deref().unwrap_or("shared");
         if !matches!(sharing, "shared" | "private" | "locked") {
-            return Err(Error::invalid(format!("unsupported sharing value {sharing:?}")).hint("shared, private or locked"));
+            return Err(Error::invalid(format!("unsupported sharing value {sharing:?}"))
+                .hint("shared, private or locked"));
         }
         let name = key.finish().hex().to_owned();
         let lock = self.engine.store.layout.lock(&format!("mount-{name}"));
@@ -187,7 +234,8 @@ impl Builder<'_> {
         std::fs::create_dir_all(&dir).context(|| format!("create {}", dir.display()))?;
         let root = sys::fs::open_root(&dir).context(|| format!("open {}", dir.display()))?;
         if new {
-            let fd = sys::fs::open_in_root(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0).context(|| format!("open {}", dir.display()))?;
+            let fd = sys::fs::open_in_root(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
+                .context(|| format!("open {}", dir.display()))?;
             let (uid, gid) = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
             rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .and_then(|()| rustix::fs::fchmod(&fd, Mode::from_raw_mode(wanted.mode.unwrap_or(0o755))))
@@ -197,7 +245,11 @@ impl Builder<'_> {
                 self.fill_cache(index, from, wanted.source.as_deref(), &root)?;
             }
         }
-        let subpath = wanted.source.as_ref().filter(|_| wanted.from.is_none()).map(|text| ContainerPath::root().join(text));
+        let subpath = wanted
+            .source
+            .as_ref()
+            .filter(|_| wanted.from.is_none())
+            .map(|text| ContainerPath::root().join(text));
         mounts.ops.push(bind(target, shared_path(&root), subpath, wanted.read_only == Some(true)));
         mounts.fds.push(root);
         Ok(())
@@ -224,7 +276,8 @@ impl Builder<'_> {
         // The value is no part of the key: a changed secret alone runs nothing again (BuildKit's rule).
         let Some(value) = self.options.secrets.get(&id) else {
             if wanted.required {
-                return Err(Error::not_found(format!("secret {id}: not found")).hint(format!("give it with --secret id={id},src=FILE")));
+                return Err(Error::not_found(format!("secret {id}: not found"))
+                    .hint(format!("give it with --secret id={id},src=FILE")));
             }
             return Ok(());
         };
@@ -235,11 +288,13 @@ impl Builder<'_> {
             }
         }
         let default = format!("/run/secrets/{id}");
-        let target = effect::working_dir(&state.config.config).join(wanted.target.as_deref().unwrap_or(&default));
+        let target =
+            effect::working_dir(&state.config.config).join(wanted.target.as_deref().unwrap_or(&default));
         let path = dir.join(format!("secret-{}", mounts.ops.len()));
         let shown = || format!("make the secret {id}");
         sys::fs::replace_file(&path, value, wanted.mode.unwrap_or(0o400), false).context(shown)?;
-        std::os::unix::fs::chown(&path, Some(wanted.uid.unwrap_or(0)), Some(wanted.gid.unwrap_or(0))).context(shown)?;
+        std::os::unix::fs::chown(&path, Some(wanted.uid.unwrap_or(0)), Some(wanted.gid.unwrap_or(0)))
+            .context(shown)?;
         mounts.ops.push(bind(target, path, None, true));
         Ok(())
     }

@@ -9,8 +9,8 @@ use model::error::Context as _;
 use model::state::State as Outcome;
 use model::{ContainerId, Digest, Error, Kind, Result, launch};
 use net::Networks;
-use rustix::fs::{AtFlags, FileType, OFlags};
 use runtime::{Attached, Streams};
+use rustix::fs::{AtFlags, FileType, OFlags};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -32,15 +32,28 @@ impl Builder<'_> {
         let mounts = self.mounts(index, state, run, &scratch.0)?;
         let key = self.run_key(state, run, &script, &args, &mounts);
         let config = state.config.clone();
-        self.layer(state, &key, text, |writable| self.run_container(&config, run, &script, &args, mounts, &scratch, writable))
+        self.layer(state, &key, text, |writable| {
+            self.run_container(&config, run, &script, &args, mounts, &scratch, writable)
+        })
     }
     /// What makes a `RUN` another one: the files below, the command, what it sees. No time, no value of a secret or a proxy.
-    fn run_key(&self, state: &State, run: &Run, script: &Script, args: &[(String, String)], mounts: &Mounts) -> Digest {
+    fn run_key(
+        &self,
+        state: &State,
+        run: &Run,
+        script: &Script,
+        args: &[(String, String)],
+        mounts: &Mounts,
+    ) -> Digest {
         let config = &state.config.config;
         let mut key = CacheKey::new("run");
         key.part(state.chain().map_or(String::new(), |chain| chain.to_string()));
         key.list(&script.argv).list(script.file.iter().map(|(_, content)| content)).list(&config.env);
-        key.list(args.iter().filter(|(name, _)| !PREDEFINED.contains(&name.as_str())).map(|(name, value)| format!("{name}={value}")));
+        key.list(
+            args.iter()
+                .filter(|(name, _)| !PREDEFINED.contains(&name.as_str()))
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         key.part(&config.user).part(&config.working_dir).part(mount::key(mounts).as_str());
         key.part(match self.network(run) {
             NetworkMode::None => "none",
@@ -75,7 +88,8 @@ impl Builder<'_> {
         let step = writable.upper.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
         let id = ContainerId::parse(&step.file_name().unwrap_or_default().to_string_lossy())?;
         let image = &config.config;
-        let mut spec = ContainerSpec::new(id.clone(), crate::now(), "", Digest::of(b""), config.rootfs.diff_ids.clone());
+        let mut spec =
+            ContainerSpec::new(id.clone(), crate::now(), "", Digest::of(b""), config.rootfs.diff_ids.clone());
         spec.process.command.clone_from(&script.argv);
         spec.process.working_dir.clone_from(&image.working_dir);
         spec.process.user.clone_from(&image.user);
@@ -93,9 +107,11 @@ impl Builder<'_> {
         }
         if let Some((name, content)) = &script.file {
             let path = scratch.0.join(name);
-            sys::fs::replace_file(&path, content.as_bytes(), 0o755, false).context(|| format!("write {}", path.display()))?;
+            sys::fs::replace_file(&path, content.as_bytes(), 0o755, false)
+                .context(|| format!("write {}", path.display()))?;
             let dir = sys::fs::open_root(&scratch.0).context(|| format!("open {}", scratch.0.display()))?;
-            let file = sys::fs::open_in_root(&dir, name, OFlags::PATH, 0).context(|| format!("open {}", path.display()))?;
+            let file = sys::fs::open_in_root(&dir, name, OFlags::PATH, 0)
+                .context(|| format!("open {}", path.display()))?;
             mounts.pipe(&format!("{}/{name}", effect::PIPES), shared_path(&file), file);
         }
         self.say(format!(" ---> Running in {}\n", id.short()))?;
@@ -109,7 +125,9 @@ impl Builder<'_> {
         };
         let result = self.execute(&container, &mounts, writable);
         let released = self.engine.release_step(&id);
-        let code = result.map_err(|error| error.with_undo_failures(released.as_ref().err().map(|error| Error::internal(error.to_string()))))?;
+        let code = result.map_err(|error| {
+            error.with_undo_failures(released.as_ref().err().map(|error| Error::internal(error.to_string())))
+        })?;
         released?;
         if code != 0 {
             let command = script.argv.join(" ");
@@ -127,7 +145,8 @@ impl Builder<'_> {
             endpoints.push(engine.networks.reserve(id, wanted)?);
         }
         let etc = engine.write_etc(container, &endpoints)?;
-        std::fs::create_dir_all(&container.run_dir).context(|| format!("create {}", container.run_dir.display()))?;
+        std::fs::create_dir_all(&container.run_dir)
+            .context(|| format!("create {}", container.run_dir.display()))?;
         let mut facts = engine.facts(container, &etc, mounts.ops.clone())?;
         facts.upper = HostPath(writable.upper.clone());
         facts.work = HostPath(writable.work.clone());
@@ -137,14 +156,20 @@ impl Builder<'_> {
         facts.on_exit.clear();
         let lower = facts.lower.clone();
         let bundle = launch::bundle(&container.spec, facts);
-        let Attached::WhenStarted(listener) = runtime::attach(&container.run_dir, Streams { stdin: false, stdout: true, stderr: true })? else {
+        let Attached::WhenStarted(listener) =
+            runtime::attach(&container.run_dir, Streams { stdin: false, stdout: true, stderr: true })?
+        else {
             return Err(Error::internal("the step's container runs already"));
         };
         let netns = match &container.spec.network {
             NetworkMode::Host | NetworkMode::Join(_) => None,
             _ => Some(Networks::new_namespace()?),
         };
-        let mine = netns.as_ref().map(std::os::fd::OwnedFd::try_clone).transpose().context(|| "duplicate the network namespace")?;
+        let mine = netns
+            .as_ref()
+            .map(std::os::fd::OwnedFd::try_clone)
+            .transpose()
+            .context(|| "duplicate the network namespace")?;
         let prepared = runtime::prepare(&bundle, netns)?;
         if let (Some(netns), false) = (&mine, endpoints.is_empty()) {
             engine.networks.connect(id, &endpoints, netns.as_fd(), &[])?;
@@ -155,7 +180,8 @@ impl Builder<'_> {
                 let (stream, _) = listener.accept().context(|| "connect to the step's output")?;
                 self.relay(stream)?;
                 runtime::wait_exit(&live, None)?;
-                let outcome: Outcome = read_json(&container.dir.join("state.json"))?.ok_or_else(|| Error::internal("the step left no exit code"))?;
+                let outcome: Outcome = read_json(&container.dir.join("state.json"))?
+                    .ok_or_else(|| Error::internal("the step left no exit code"))?;
                 outcome.exit_code
             }
             Err(error) if matches!(error.kind(), Kind::CommandNotFound | Kind::CannotExecute) => {
@@ -206,7 +232,11 @@ impl Scratch {
         let mut random = [0u8; 32];
         crate::container::names::fill_random(&mut random)?;
         let dir = run_root.join("build").join(ContainerId::from_bytes(random).short());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).context(|| format!("create {}", dir.display()))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .context(|| format!("create {}", dir.display()))?;
         Ok(Self(dir))
     }
 }
@@ -220,12 +250,24 @@ impl Drop for Scratch {
 
 /// Takes away what only held mounts: empty files and directories that the image below does not have, and copies of its
 /// directories that nothing was put into.
-fn clear_stubs<'a>(upper: &Path, lower: &[HostPath], targets: impl Iterator<Item = &'a ContainerPath>) -> Result<()> {
+fn clear_stubs<'a>(
+    upper: &Path,
+    lower: &[HostPath],
+    targets: impl Iterator<Item = &'a ContainerPath>,
+) -> Result<()> {
     let upper = sys::fs::open_root(upper).context(|| format!("open {}", upper.display()))?;
-    let lower = lower.iter().map(|dir| sys::fs::open_root(dir).context(|| format!("open {}", dir.0.display()))).collect::<Result<Vec<_>>>()?;
+    let lower = lower
+        .iter()
+        .map(|dir| sys::fs::open_root(dir).context(|| format!("open {}", dir.0.display())))
+        .collect::<Result<Vec<_>>>()?;
     let mut places: Vec<PathBuf> = Vec::new();
     for target in targets {
-        places.extend(Path::new(target.relative()).ancestors().filter(|path| !path.as_os_str().is_empty() && *path != Path::new(".")).map(Path::to_owned));
+        places.extend(
+            Path::new(target.relative())
+                .ancestors()
+                .filter(|path| !path.as_os_str().is_empty() && *path != Path::new("."))
+                .map(Path::to_owned),
+        );
     }
     places.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     places.dedup();
@@ -244,7 +286,8 @@ fn clear_stubs<'a>(upper: &Path, lower: &[HostPath], targets: impl Iterator<Item
                 let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
             }
             (FileType::Directory, Some(below)) => {
-                let same = (below.st_mode, below.st_uid, below.st_gid) == (stat.st_mode, stat.st_uid, stat.st_gid);
+                let same =
+                    (below.st_mode, below.st_uid, below.st_gid) == (stat.st_mode, stat.st_uid, stat.st_gid);
                 if same && !is_opaque(&parent, name.as_bytes()) {
                     let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
                 }

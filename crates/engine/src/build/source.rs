@@ -79,8 +79,12 @@ impl Tree<'_> {
             sources.extend(self.source(path)?);
         }
         if sources.is_empty() {
-            let error = Error::not_found(format!("COPY failed: no source files were specified: {given:?} matches nothing"));
-            return Err(error.hint("the pattern is matched below the build context, what .dockerignore leaves out excepted"));
+            let error = Error::not_found(format!(
+                "COPY failed: no source files were specified: {given:?} matches nothing"
+            ));
+            return Err(error.hint(
+                "the pattern is matched below the build context, what .dockerignore leaves out excepted",
+            ));
         }
         Ok(sources)
     }
@@ -125,14 +129,17 @@ impl Tree<'_> {
             std::io::ErrorKind::NotFound => absent(),
             _ => Error::invalid(format!("open {} in the build context", path.display())).caused_by(error),
         })?;
-        let stat = rustix::fs::fstat(&top).map_err(std::io::Error::from).context(|| format!("stat {}", path.display()))?;
+        let stat = rustix::fs::fstat(&top)
+            .map_err(std::io::Error::from)
+            .context(|| format!("stat {}", path.display()))?;
         let name = path.file_name().map(OsString::from).unwrap_or_default();
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let out = !path.as_os_str().is_empty() && self.left_out(&path);
         if out && !(is_dir && self.ignore.may_include_below(&path.to_string_lossy())) {
             return Err(absent());
         }
-        let mut items = vec![Item { path: path.clone(), below: PathBuf::new(), stat, link: None, digest: None }];
+        let mut items =
+            vec![Item { path: path.clone(), below: PathBuf::new(), stat, link: None, digest: None }];
         if is_dir {
             self.walk(&path, Path::new(""), &mut items)?;
             if out && items.len() == 1 {
@@ -146,7 +153,9 @@ impl Tree<'_> {
     }
     /// Lists what is below a directory, parents first; a directory that is left out comes only with what is let in.
     fn walk(&self, dir: &Path, below: &Path, items: &mut Vec<Item>) -> Result<()> {
-        let fd = self.open(dir, OFlags::RDONLY | OFlags::DIRECTORY).context(|| format!("read {}", dir.display()))?;
+        let fd = self
+            .open(dir, OFlags::RDONLY | OFlags::DIRECTORY)
+            .context(|| format!("read {}", dir.display()))?;
         for name in names(&fd, dir)? {
             let (path, below) = (dir.join(&name), below.join(&name));
             let stat = rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW)
@@ -155,13 +164,19 @@ impl Tree<'_> {
             let kind = FileType::from_raw_mode(stat.st_mode);
             let text = path.to_string_lossy();
             let out = self.left_out(&path) || self.exclude.excludes(&below.to_string_lossy());
-            if out && !(kind == FileType::Directory && (self.ignore.may_include_below(&text) || self.exclude.may_include_below(&below.to_string_lossy()))) {
+            if out
+                && !(kind == FileType::Directory
+                    && (self.ignore.may_include_below(&text)
+                        || self.exclude.may_include_below(&below.to_string_lossy())))
+            {
                 continue;
             }
             let link = match kind {
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(&fd, &name, Vec::new());
-                    let target = target.map_err(std::io::Error::from).context(|| format!("read link {}", path.display()))?;
+                    let target = target
+                        .map_err(std::io::Error::from)
+                        .context(|| format!("read link {}", path.display()))?;
                     Some(OsString::from_vec(target.into_bytes()))
                 }
                 // A socket means nothing outside of its host.
@@ -200,7 +215,11 @@ impl Tree<'_> {
     }
     /// A regular file's content. Only the top of a source may be a link.
     pub(super) fn open_item(&self, item: &Item) -> Result<OwnedFd> {
-        let flags = if item.below.as_os_str().is_empty() { OFlags::RDONLY } else { OFlags::RDONLY | OFlags::NOFOLLOW };
+        let flags = if item.below.as_os_str().is_empty() {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDONLY | OFlags::NOFOLLOW
+        };
         self.open(&item.path, flags | OFlags::NONBLOCK).context(|| format!("open {}", item.path.display()))
     }
 }

@@ -37,7 +37,8 @@ impl State {
     /// A step that makes no layer has the time of what it stands on, so that a build of nothing but cached steps gives the
     /// same image.
     fn remember(&mut self, text: String, empty_layer: bool, created: Option<Timestamp>) {
-        let last = || self.config.history.iter().rev().find_map(|history| history.created).or(self.config.created);
+        let last =
+            || self.config.history.iter().rev().find_map(|history| history.created).or(self.config.created);
         let created = created.or_else(last).or_else(|| Some(crate::now()));
         self.config.history.push(History {
             created,
@@ -72,7 +73,11 @@ impl Builder<'_> {
         let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
         if !triggers.is_empty() {
             self.steps += triggers.len();
-            self.say(format!("# Executing {} build trigger{}\n", triggers.len(), if triggers.len() == 1 { "" } else { "s" }))?;
+            self.say(format!(
+                "# Executing {} build trigger{}\n",
+                triggers.len(),
+                if triggers.len() == 1 { "" } else { "s" }
+            ))?;
         }
         for step in triggers.iter().chain(&stage.steps) {
             self.announce(&step.text)?;
@@ -95,7 +100,10 @@ impl Builder<'_> {
         error.hint(dockerfile::excerpt(&self.file, &self.text, lines))
     }
     pub(super) fn finished(&self, index: usize) -> Result<&State> {
-        self.states.get(index).and_then(Option::as_ref).ok_or_else(|| Error::internal(format!("stage {index} is not built yet")))
+        self.states
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::internal(format!("stage {index} is not built yet")))
     }
     fn scratch(&self) -> State {
         let mut state = State::default();
@@ -116,7 +124,8 @@ impl Builder<'_> {
             here => {
                 let reference = Reference::parse(name)?.with_default_tag();
                 let report = |progress| (self.report)(Message::Pull(progress));
-                let pulled = self.engine.pull(&reference, false, self.options.platform.as_ref(), None, &report);
+                let pulled =
+                    self.engine.pull(&reference, false, self.options.platform.as_ref(), None, &report);
                 match (pulled, here) {
                     (Ok(()), _) => store.image(name)?,
                     // `--pull` of what only exists here.
@@ -147,7 +156,9 @@ impl Builder<'_> {
             Instruction::Run(run) => self.run_step(index, state, run)?,
             Instruction::Copy(copy) => self.copy_step(index, state, copy)?,
             Instruction::Workdir(path) => self.workdir(state, path)?,
-            Instruction::User(user) if user.is_empty() => return Err(Error::invalid("USER is empty after expansion").into()),
+            Instruction::User(user) if user.is_empty() => {
+                return Err(Error::invalid("USER is empty after expansion").into());
+            }
             other => {
                 if let Some(text) = effect::apply(&mut state.config, other, &mut state.cmd_set)? {
                     state.remember(text, true, None);
@@ -161,7 +172,10 @@ impl Builder<'_> {
         let dir = effect::working_dir(&state.config.config).join(path);
         state.config.config.working_dir = dir.as_str().to_owned();
         let text = format!("WORKDIR {dir}");
-        let view = self.engine.store.mount_detached(&self.engine.store.lower(&state.config.rootfs.diff_ids)?, None)?;
+        let view = self
+            .engine
+            .store
+            .mount_detached(&self.engine.store.lower(&state.config.rootfs.diff_ids)?, None)?;
         if sys::fs::open_in_root(&view, dir.relative(), OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
             state.remember(text, true, None);
             return Ok(());
@@ -204,16 +218,24 @@ impl Builder<'_> {
             return Ok(());
         }
         if state.config.rootfs.diff_ids.len() >= model::limits::LAYERS {
-            return Err(Error::new(Kind::ResourceExhausted, format!("max depth exceeded: an image has {} layers at most", model::limits::LAYERS)).into());
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("max depth exceeded: an image has {} layers at most", model::limits::LAYERS),
+            )
+            .into());
         }
         let mut random = [0u8; 32];
         fill_random(&mut random)?;
         let step = self.engine.begin_step(random)?;
         let mut writable = self.engine.store.create_writable(&step.dir.join("rw"))?;
         writable.volatile = true;
-        let made = make(&writable).and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
+        let made = make(&writable)
+            .and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
         let ended = self.engine.end_step(step);
-        let (diff_id, _) = made.map_err(|failed| Failed { code: failed.code, error: failed.error.with_undo_failures(ended.err()) })?;
+        let (diff_id, _) = made.map_err(|failed| Failed {
+            code: failed.code,
+            error: failed.error.with_undo_failures(ended.err()),
+        })?;
         let created = crate::now();
         self.engine.record_layer(key, parent.as_ref(), &diff_id, created, &text)?;
         state.config.rootfs.diff_ids.push(diff_id);

@@ -403,12 +403,11 @@ impl Glob {
             let Some(&c) = text.get(at) else { break };
             let mut next = vec![false; size + 1];
             let mut alive = false;
-            for state in 0..size {
-                let to = match self.0[state] {
-                    _ if !states[state] => continue,
+            for (state, atom) in self.0.iter().enumerate().filter(|(state, _)| states[*state]) {
+                let to = match atom {
                     Atom::Any => state,
                     Atom::One => state + 1,
-                    Atom::Literal(l) if l == c => state + 1,
+                    Atom::Literal(l) if *l == c => state + 1,
                     Atom::Literal(_) => continue,
                 };
                 next[to] = true;

@@ -331,12 +331,9 @@ impl<'a> Parser<'a> {
                 heredoc.content.push_str(raw);
             }
         }
-        match node.child.as_deref_mut() {
-            Some(child) => {
-                child.heredocs.clone_from(&found);
-                child.lines = (start, self.at);
-            }
-            None => {}
+        if let Some(child) = node.child.as_deref_mut() {
+            child.heredocs.clone_from(&found);
+            child.lines = (start, self.at);
         }
         node.heredocs = found;
         Ok(())

@@ -206,6 +206,7 @@ fn dump(node: &syntax::Node) -> String {
     out + ")"
 }
 
+#[allow(clippy::print_stderr)]
 /// BuildKit's own cases, where a checkout has them beside it. They are compared in full, in their notation.
 #[test]
 fn buildkits_cases() {

@@ -261,7 +261,9 @@ fn run(node: &Node, flags: &Flags<'_>) -> Result<Run> {
                 .hint("no entitlement was granted to this build"));
         }
         Some(other) => {
-            return Err(Error::invalid(format!("security {other:?} is not valid")).hint("sandbox or insecure"));
+            return Err(
+                Error::invalid(format!("security {other:?} is not valid")).hint("sandbox or insecure")
+            );
         }
     }
     if !flags.values("device")?.is_empty() {
