@@ -53,6 +53,7 @@ pub fn role(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
 /// # Errors
 /// `live.json` exists and cannot be read.
 pub fn live(run_dir: &Path) -> Result<Option<Live>> {
+    launch::reap();
     let path = run_dir.join("live.json");
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
