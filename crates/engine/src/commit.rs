@@ -29,6 +29,8 @@ impl Engine {
     /// # Errors
     /// Names what could not be read or written.
     pub fn commit(&self, name: &str, request: CommitRequest) -> Result<Digest> {
+        // Until the image's record names it, nobody may collect the new layer.
+        let _lease = self.store.lease()?;
         let container = self.find(name)?;
         let mut config = self.store.image_config(&container.spec.image)?;
         let mut own = config_of(&container, std::mem::take(&mut config.config));
