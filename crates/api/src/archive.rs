@@ -65,15 +65,24 @@ async fn stat(engine: &Shared, id: String, path: String) -> Result<HeaderValue, 
     Ok(stat_header(&stat))
 }
 
-async fn head_archive(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<Response, Failure> {
+async fn head_archive(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
     let header = stat(&engine, id, path_of(&params)?).await?;
     Ok(([(STAT, header)], StatusCode::OK).into_response())
 }
 
-async fn get_archive(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<Response, Failure> {
+async fn get_archive(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
     let path = path_of(&params)?;
     let header = stat(&engine, id.clone(), path.clone()).await?;
-    let mut response = bridge::stream(&engine, TAR, move |engine, sink| engine.get_archive(&id, &path, sink)).await?;
+    let mut response =
+        bridge::stream(&engine, TAR, move |engine, sink| engine.get_archive(&id, &path, sink)).await?;
     response.headers_mut().insert(STAT, header);
     Ok(response)
 }
@@ -118,8 +127,12 @@ async fn commit(State(engine): State<Shared>, params: Params, body: Body) -> Res
         (repo, "") => Some(Reference::parse(repo)?),
         (repo, tag) => Some(Reference::parse(&format!("{repo}:{tag}"))?),
     };
-    let changes: Vec<String> =
-        params.all("changes").flat_map(str::lines).map(str::to_owned).filter(|line| !line.trim().is_empty()).collect();
+    let changes: Vec<String> = params
+        .all("changes")
+        .flat_map(str::lines)
+        .map(str::to_owned)
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let request = CommitRequest {
         reference,
         author: params.text("author").to_owned(),

@@ -71,7 +71,11 @@ async fn create(
 
 /// `POST /exec/{id}/start`. Once the process was asked for, a failure to execute it goes into the stream, as Docker's
 /// does: clients then ask the exec for its exit code, 126 or 127.
-async fn start(State(engine): State<Shared>, Path(id): Path<String>, request: Request) -> Result<Response, Failure> {
+async fn start(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
     let upgrade = parts.headers.contains_key(header::UPGRADE);
     // A client that upgrades sends its JSON with a length; what comes after it is the process's input.
@@ -125,7 +129,11 @@ fn message(exec: &Exec, error: &Error) -> Vec<u8> {
     framed
 }
 
-async fn resize(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<StatusCode, Failure> {
+async fn resize(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
     let (rows, columns) = streams::size(&params)?;
     call(&engine, move |engine| engine.exec_resize(&id, rows, columns)).await?;
     Ok(StatusCode::OK)
@@ -135,7 +143,8 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
     let exec = call(&engine, move |engine| engine.exec(&id)).await?;
     let state = exec.state.clone().unwrap_or_default();
     let request = &exec.request;
-    let (entrypoint, arguments) = request.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    let (entrypoint, arguments) =
+        request.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
     let body = json!({
         "ID": exec.id,
         "Running": state.running,

@@ -71,13 +71,18 @@ impl Peer {
     fn is_gone(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
-        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        poll(&mut fds, Some(&Timespec::default())).is_ok()
+            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 }
 
 /// The content type that this client expects of a stream.
 pub(crate) fn content_type(multiplexed: bool, version: ApiVersion) -> HeaderValue {
-    HeaderValue::from_static(if multiplexed && version >= ApiVersion(1, 42) { MULTIPLEXED_STREAM } else { RAW_STREAM })
+    HeaderValue::from_static(if multiplexed && version >= ApiVersion(1, 42) {
+        MULTIPLEXED_STREAM
+    } else {
+        RAW_STREAM
+    })
 }
 
 impl Hijack {
@@ -163,7 +168,8 @@ async fn connect(far: Far) -> Option<UnixStream> {
         Far::Now(stream) => stream,
         Far::Nothing => return None,
         Far::Later(listener) => {
-            let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(ToOwned::to_owned));
+            let path =
+                listener.local_addr().ok().and_then(|address| address.as_pathname().map(ToOwned::to_owned));
             listener.set_nonblocking(true).ok()?;
             let listener = UnixListener::from_std(listener).ok()?;
             let accepted = listener.accept().await;
@@ -188,7 +194,13 @@ enum End {
 }
 
 /// Passes the client's bytes on and closes the far side's input at their end.
-async fn input<R, W>(from: &mut R, to: &mut W, stdin: bool, mut detach: Option<Detach>, peer: Option<&Peer>) -> End
+async fn input<R, W>(
+    from: &mut R,
+    to: &mut W,
+    stdin: bool,
+    mut detach: Option<Detach>,
+    peer: Option<&Peer>,
+) -> End
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -251,7 +263,15 @@ mod tests {
     }
 
     fn hijack(far: Far, detach: Option<Detach>) -> Hijack {
-        Hijack { far, first: First::Bytes(b"log\n".to_vec()), multiplexed: false, stdin: true, detach, peer: None, at_end: None }
+        Hijack {
+            far,
+            first: First::Bytes(b"log\n".to_vec()),
+            multiplexed: false,
+            stdin: true,
+            detach,
+            peer: None,
+            at_end: None,
+        }
     }
 
     #[test]

@@ -45,7 +45,10 @@ impl Params {
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.text(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| Error::invalid(format!("parameter {name}: {text:?} is not a number"))),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("parameter {name}: {text:?} is not a number"))),
         }
     }
     /// A time, `seconds[.fraction]` or RFC 3339; `None` where it is absent, empty or 0.

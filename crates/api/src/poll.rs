@@ -10,6 +10,9 @@ pub(crate) fn readable(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
     let failure = |error| Error::internal("wait for changes").caused_by(error);
     let own = descriptor.try_clone_to_owned().map_err(failure)?;
     // Deprecated because a foreign `AsRawFd` may lie; an `OwnedFd` stays open and the same for as long as it is registered.
-    #[expect(deprecated, reason = "the new name is an unsafe function, and sound for an OwnedFd in the same way")]
+    #[expect(
+        deprecated,
+        reason = "the new name is an unsafe function, and sound for an OwnedFd in the same way"
+    )]
     AsyncFd::with_interest(own, Interest::READABLE).map_err(failure)
 }

@@ -70,7 +70,10 @@ enum Listener {
 /// # Errors
 /// A host cannot be listened on.
 pub fn serve(engine: &Shared, hosts: &[Host], ready: impl FnOnce(&[String])) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(|| "start the event loop")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(|| "start the event loop")?;
     let result = runtime.block_on(run(engine, hosts, ready));
     runtime.shutdown_timeout(GRACE);
     result
@@ -142,7 +145,10 @@ fn remove_stale(path: &Path) -> Result<()> {
         return Err(Error::conflict(format!("listen on unix://{}: a file is in the way", path.display())));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::conflict(format!("listen on unix://{}: another process listens there", path.display())));
+        return Err(Error::conflict(format!(
+            "listen on unix://{}: another process listens there",
+            path.display()
+        )));
     }
     std::fs::remove_file(path).context(|| format!("remove {}", path.display()))
 }
@@ -188,8 +194,9 @@ where
         }
         async move { router.call(request.map(Body::new)).await }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
         // A client that goes away is no error.
@@ -208,7 +215,9 @@ mod tests {
         assert_eq!(Host::parse("unix:///run/x.sock").unwrap(), Host::Unix("/run/x.sock".into()));
         assert!(matches!(Host::parse("tcp://127.0.0.1:0").unwrap(), Host::Tcp(_)));
         assert!(matches!(Host::parse("tcp://localhost:2375").unwrap(), Host::Tcp(_)));
-        for bad in ["", "unix://", "tcp://0.0.0.0:2375", "tcp://192.0.2.1:2375", "http://x", "tcp://127.0.0.1"] {
+        for bad in
+            ["", "unix://", "tcp://0.0.0.0:2375", "tcp://192.0.2.1:2375", "http://x", "tcp://127.0.0.1"]
+        {
             assert!(Host::parse(bad).is_err(), "{bad}");
         }
     }

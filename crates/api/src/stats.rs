@@ -19,7 +19,11 @@ pub fn routes() -> Router<Shared> {
     Router::new().route("/containers/{id}/stats", get(stats)).route("/containers/{id}/top", get(top))
 }
 
-async fn top(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<Json<Value>, Failure> {
+async fn top(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
     let ps_args = params.text("ps_args").to_owned();
     let table = call(&engine, move |engine| engine.top(&id, &ps_args)).await?;
     Ok(Json(json!({ "Titles": table.titles, "Processes": table.rows })))
@@ -31,13 +35,18 @@ async fn read(engine: &Shared, id: &str) -> Result<Reading, Failure> {
 }
 
 /// A stream of readings, one with a reading a second before it (`stream=false`), or one alone (`one-shot`).
-async fn stats(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<Response, Failure> {
+async fn stats(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
     let first = read(&engine, &id).await?;
     if params.flag_or("stream", true) {
         let id = first.id.to_string();
-        let body = futures_util::stream::unfold(Stream { engine, id, before: None, next: Some(first) }, |mut state| async {
-            state.piece().await.map(|piece| (Ok::<_, std::io::Error>(piece), state))
-        });
+        let body = futures_util::stream::unfold(
+            Stream { engine, id, before: None, next: Some(first) },
+            |mut state| async { state.piece().await.map(|piece| (Ok::<_, std::io::Error>(piece), state)) },
+        );
         return Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response());
     }
     if params.flag("one-shot") || first.usage.is_none() {
@@ -139,9 +148,7 @@ fn pids(reading: &Reading) -> Value {
 
 fn blkio(reading: &Reading) -> Value {
     let list = |counters: Option<&Vec<(u64, u64, String, u64)>>| -> Value {
-        let entry = |(major, minor, op, value): &(u64, u64, String, u64)| {
-            json!({ "major": major, "minor": minor, "op": op, "value": value })
-        };
+        let entry = |(major, minor, op, value): &(u64, u64, String, u64)| json!({ "major": major, "minor": minor, "op": op, "value": value });
         counters.map_or(Value::Null, |counters| counters.iter().map(entry).collect())
     };
     let usage = reading.usage.as_ref();
@@ -159,10 +166,27 @@ fn blkio(reading: &Reading) -> Value {
 
 fn networks(reading: &Reading) -> Value {
     const NAMES: [&str; 8] = [
-        "rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped",
+        "rx_bytes",
+        "rx_packets",
+        "rx_errors",
+        "rx_dropped",
+        "tx_bytes",
+        "tx_packets",
+        "tx_errors",
+        "tx_dropped",
     ];
     let counters = |values: &[u64; 8]| -> Value {
-        NAMES.iter().zip(values).map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect::<serde_json::Map<_, _>>().into()
+        NAMES
+            .iter()
+            .zip(values)
+            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
-    reading.interfaces.iter().map(|(name, values)| (name.clone(), counters(values))).collect::<serde_json::Map<_, _>>().into()
+    reading
+        .interfaces
+        .iter()
+        .map(|(name, values)| (name.clone(), counters(values)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }

@@ -35,7 +35,11 @@ pub(crate) fn detach_keys(text: &str) -> Result<Detach> {
     Ok(Detach::new(if text.is_empty() { detach::DEFAULT.to_vec() } else { detach::parse(text)? }))
 }
 
-async fn resize(State(engine): State<Shared>, Path(id): Path<String>, params: Params) -> Result<StatusCode, Failure> {
+async fn resize(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
     let (rows, columns) = size(&params)?;
     call(&engine, move |engine| engine.resize(&id, rows, columns)).await?;
     Ok(StatusCode::OK)
@@ -47,7 +51,8 @@ async fn attach(
     params: Params,
     request: Request,
 ) -> Result<Response, Failure> {
-    let streams = Streams { stdin: params.flag("stdin"), stdout: params.flag("stdout"), stderr: params.flag("stderr") };
+    let streams =
+        Streams { stdin: params.flag("stdin"), stdout: params.flag("stdout"), stderr: params.flag("stderr") };
     let (stream, with_logs) = (params.flag("stream"), params.flag("logs"));
     let keys = detach_keys(params.text("detachKeys"))?;
     let (container, far, first) = call(&engine, move |engine| {

@@ -130,7 +130,8 @@ fn registries(engine: &Engine) -> Value {
     let config = engine.config();
     let mut indexes = serde_json::Map::new();
     for name in &config.insecure_registries {
-        indexes.insert(name.clone(), json!({ "Name": name, "Mirrors": [], "Secure": false, "Official": false }));
+        indexes
+            .insert(name.clone(), json!({ "Name": name, "Mirrors": [], "Secure": false, "Official": false }));
     }
     indexes.insert(
         "docker.io".to_owned(),

@@ -16,9 +16,15 @@ pub fn routes() -> Router<Shared> {
 }
 
 /// `GET /system/df`: all four types, or those that `type` names.
-async fn df(State(engine): State<Shared>, params: Params, version: ApiVersion) -> Result<Json<Value>, Failure> {
+async fn df(
+    State(engine): State<Shared>,
+    params: Params,
+    version: ApiVersion,
+) -> Result<Json<Value>, Failure> {
     let wanted: Vec<String> = params.all("type").map(str::to_owned).collect();
-    if let Some(other) = wanted.iter().find(|kind| !["container", "image", "volume", "build-cache"].contains(&kind.as_str())) {
+    if let Some(other) =
+        wanted.iter().find(|kind| !["container", "image", "volume", "build-cache"].contains(&kind.as_str()))
+    {
         return Err(Failure(Error::invalid(format!("unknown object type: {other}"))));
     }
     let body = call(&engine, move |engine| collect(engine, &wanted, version)).await?;
@@ -28,10 +34,13 @@ async fn df(State(engine): State<Shared>, params: Params, version: ApiVersion) -
 fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Value> {
     let wants = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     let mut body = Map::new();
-    let to_value = |value: Result<Value, serde_json::Error>| value.map_err(|error| Error::internal("disk usage").caused_by(error));
+    let to_value = |value: Result<Value, serde_json::Error>| {
+        value.map_err(|error| Error::internal("disk usage").caused_by(error))
+    };
     if wants("image") {
         let listed = engine.images(&Filters::default(), true, true)?;
-        let list = listed.into_iter().map(|image| to_value(serde_json::to_value(images::summary(image, version))));
+        let list =
+            listed.into_iter().map(|image| to_value(serde_json::to_value(images::summary(image, version))));
         body.insert("Images".to_owned(), Value::Array(list.collect::<Result<_>>()?));
         body.insert("LayersSize".to_owned(), engine.layers_size()?.into());
     }

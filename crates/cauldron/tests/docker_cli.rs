@@ -24,12 +24,25 @@ impl Served {
             std::fs::create_dir_all(root.join(path)).unwrap();
         }
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's busybox-static");
-        for applet in ["sh", "cat", "echo", "sleep", "id", "pwd", "touch", "ln", "ls", "rm", "tty", "true", "env"] {
+        for applet in
+            ["sh", "cat", "echo", "sleep", "id", "pwd", "touch", "ln", "ls", "rm", "tty", "true", "env"]
+        {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n").unwrap();
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
+            .unwrap();
         let tar = dir.join("busybox.tar");
-        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+        assert!(
+            Command::new("tar")
+                .arg("-C")
+                .arg(&root)
+                .arg("-cf")
+                .arg(&tar)
+                .arg(".")
+                .status()
+                .unwrap()
+                .success()
+        );
         let mut server = Command::new(env!("CARGO_BIN_EXE_cauldron"))
             .args(["serve", "-H", &format!("unix://{}", dir.join("docker.sock").display())])
             .env("CAULDRON_ROOT", dir.join("root"))
@@ -98,10 +111,15 @@ impl Drop for Served {
 #[test]
 fn version_and_info() {
     let served = Served::new();
-    assert_eq!(served.ok(&["version", "--format", "{{.Server.Os}} {{.Server.APIVersion}}"]).trim(), "linux 1.51");
+    assert_eq!(
+        served.ok(&["version", "--format", "{{.Server.Os}} {{.Server.APIVersion}}"]).trim(),
+        "linux 1.51"
+    );
     let info = served.ok(&["info"]);
     let root = served.dir.join("root").display().to_string();
-    for text in ["Images: 1", "Storage Driver: overlay2", "Cgroup Driver: cgroupfs", "Swarm: inactive", root.as_str()] {
+    for text in
+        ["Images: 1", "Storage Driver: overlay2", "Cgroup Driver: cgroupfs", "Swarm: inactive", root.as_str()]
+    {
         assert!(info.contains(text), "{text}: {info}");
     }
     let (code, _, err) = served.all(&["service", "ls"], "");
@@ -111,8 +129,12 @@ fn version_and_info() {
 #[test]
 fn run_keeps_streams_apart_and_passes_the_exit_code() {
     let served = Served::new();
-    let run = |args: &[&str], input| served.all(&[&["run", "--rm", "--network", "none"], args].concat(), input);
-    assert_eq!(run(&["busybox", "sh", "-c", "echo out; echo err >&2; exit 3"], ""), (3, "out\n".into(), "err\n".into()));
+    let run =
+        |args: &[&str], input| served.all(&[&["run", "--rm", "--network", "none"], args].concat(), input);
+    assert_eq!(
+        run(&["busybox", "sh", "-c", "echo out; echo err >&2; exit 3"], ""),
+        (3, "out\n".into(), "err\n".into())
+    );
     assert_eq!(run(&["-i", "busybox", "cat"], "through and through").1, "through and through");
     assert_eq!(run(&["busybox", "nosuch"], "").0, 127);
     assert_eq!(run(&["busybox", "/etc/passwd"], "").0, 126);
@@ -125,14 +147,38 @@ fn run_keeps_streams_apart_and_passes_the_exit_code() {
 #[test]
 fn logs_are_kept_and_followed_to_the_end() {
     let served = Served::new();
-    served.ok(&["run", "--network", "none", "--name", "short", "busybox", "sh", "-c", "echo a; echo b; echo c"]);
+    served.ok(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "short",
+        "busybox",
+        "sh",
+        "-c",
+        "echo a; echo b; echo c",
+    ]);
     assert_eq!(served.ok(&["logs", "short"]), "a\nb\nc\n");
     assert_eq!(served.ok(&["logs", "--tail", "2", "short"]), "b\nc\n");
     assert_eq!(served.ok(&["logs", "-f", "--tail", "1", "short"]), "c\n");
     let stamped = served.ok(&["logs", "-t", "--tail", "1", "short"]);
-    assert!(stamped.ends_with("Z c\n") && stamped.len() == "2026-11-24T05:47:51.123456789Z c\n".len(), "{stamped}");
+    assert!(
+        stamped.ends_with("Z c\n") && stamped.len() == "2026-11-24T05:47:51.123456789Z c\n".len(),
+        "{stamped}"
+    );
     // The container waits for its input, so its last lines are written while they are followed.
-    served.ok(&["create", "-i", "--network", "none", "--name", "long", "busybox", "sh", "-c", "echo one; cat; echo two"]);
+    served.ok(&[
+        "create",
+        "-i",
+        "--network",
+        "none",
+        "--name",
+        "long",
+        "busybox",
+        "sh",
+        "-c",
+        "echo one; cat; echo two",
+    ]);
     served.ok(&["start", "long"]);
     let mut follower = served.docker(&["logs", "-f", "long"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -145,15 +191,33 @@ fn logs_are_kept_and_followed_to_the_end() {
 #[test]
 fn exec_is_another_process_of_the_container() {
     let served = Served::new();
-    served.ok(&["run", "-d", "--network", "none", "-e", "OWN=1", "--name", "box", "busybox", "sleep", "1000"]);
-    assert_eq!(served.all(&["exec", "box", "sh", "-c", "echo out; echo err >&2; exit 7"], ""), (7, "out\n".into(), "err\n".into()));
+    served.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "-e",
+        "OWN=1",
+        "--name",
+        "box",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(
+        served.all(&["exec", "box", "sh", "-c", "echo out; echo err >&2; exit 7"], ""),
+        (7, "out\n".into(), "err\n".into())
+    );
     assert_eq!(served.all(&["exec", "-i", "box", "cat"], "typed").1, "typed");
     let script = "id -u; id -g; pwd; echo $OWN $MORE";
     let out = served.ok(&["exec", "-u", "bob", "-w", "/tmp", "-e", "MORE=2", "box", "sh", "-c", script]);
     assert_eq!(out, "55\n66\n/tmp\n1 2\n");
     assert!(served.ok(&["exec", "-t", "box", "tty"]).starts_with("/dev/pts/"));
     let (code, out, err) = served.all(&["exec", "box", "nosuch"], "");
-    assert!(code == 127 && format!("{out}{err}").contains("\"nosuch\": executable file not found in $PATH"), "{out}{err}");
+    assert!(
+        code == 127 && format!("{out}{err}").contains("\"nosuch\": executable file not found in $PATH"),
+        "{out}{err}"
+    );
     served.ok(&["kill", "box"]);
     served.ok(&["wait", "box"]);
     let (code, _, err) = served.all(&["exec", "box", "true"], "");
@@ -183,13 +247,26 @@ fn cp_stays_inside_and_reaches_volumes() {
     // A container that never ran, and its volume.
     served.ok(&["create", "--name", "still", "-v", "data:/data", "busybox", "true"]);
     served.ok(&["cp", tree.join("sub/file").to_str().unwrap(), "still:/data/kept"]);
-    assert_eq!(served.ok(&["run", "--rm", "--network", "none", "-v", "data:/d", "busybox", "cat", "/d/kept"]), "content");
+    assert_eq!(
+        served.ok(&["run", "--rm", "--network", "none", "-v", "data:/d", "busybox", "cat", "/d/kept"]),
+        "content"
+    );
 }
 
 #[test]
 fn diff_commit_and_export() {
     let served = Served::new();
-    served.ok(&["run", "--network", "none", "--name", "box", "busybox", "sh", "-c", "echo new > /root/new; rm /etc/passwd"]);
+    served.ok(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "box",
+        "busybox",
+        "sh",
+        "-c",
+        "echo new > /root/new; rm /etc/passwd",
+    ]);
     let diff = served.ok(&["diff", "box"]);
     let mut lines: Vec<&str> = diff.lines().collect();
     lines.sort_unstable();
@@ -208,7 +285,13 @@ fn diff_commit_and_export() {
 fn events_are_told_and_filtered() {
     let served = Served::new();
     let mut follower = served
-        .docker(&["events", "--filter", "type=container", "--format", "{{.Action}} {{.Actor.Attributes.name}}"])
+        .docker(&[
+            "events",
+            "--filter",
+            "type=container",
+            "--format",
+            "{{.Action}} {{.Actor.Attributes.name}}",
+        ])
         .args(["--since", "1"])
         .stdout(Stdio::piped())
         .spawn()
@@ -220,7 +303,17 @@ fn events_are_told_and_filtered() {
     follower.kill().unwrap();
     follower.wait().unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1;
-    let past = ["events", "--since", "1", "--until", &now.to_string(), "--filter", "event=die", "--format", "{{.Action}}"];
+    let past = [
+        "events",
+        "--since",
+        "1",
+        "--until",
+        &now.to_string(),
+        "--filter",
+        "event=die",
+        "--format",
+        "{{.Action}}",
+    ];
     assert_eq!(served.ok(&past), "die\n");
 }
 
@@ -230,7 +323,10 @@ fn top_and_stats_show_the_process() {
     served.sleeper("box");
     let top = served.ok(&["top", "box"]);
     let mut lines = top.lines();
-    assert_eq!(lines.next().unwrap().split_whitespace().collect::<Vec<_>>(), ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    assert_eq!(
+        lines.next().unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    );
     assert!(lines.next().unwrap().ends_with("sleep 1000") && lines.next().is_none(), "{top}");
     let stats = served.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "box"]);
     assert!(stats.starts_with("box ") && !stats.contains("0B / 0B"), "{stats}");

@@ -17,10 +17,14 @@ impl Engine {
         let container = self.find(name)?;
         match container.status() {
             Status::Paused => {
-                return Err(Error::conflict(format!("container {name} is paused, unpause the container before attach")));
+                return Err(Error::conflict(format!(
+                    "container {name} is paused, unpause the container before attach"
+                )));
             }
             Status::Restarting => {
-                return Err(Error::conflict(format!("container {name} is restarting, wait until the container is running")));
+                return Err(Error::conflict(format!(
+                    "container {name} is restarting, wait until the container is running"
+                )));
             }
             _ => {}
         }
@@ -40,7 +44,11 @@ impl Engine {
         let container = self.find(name)?;
         container.running()?;
         runtime::resize(&container.run_dir, None, rows, columns)?;
-        self.container_event(&container, "resize", &[("height", &rows.to_string()), ("width", &columns.to_string())]);
+        self.container_event(
+            &container,
+            "resize",
+            &[("height", &rows.to_string()), ("width", &columns.to_string())],
+        );
         Ok(())
     }
 }

@@ -74,7 +74,9 @@ impl Walk<'_> {
     }
     fn entry(&mut self, dir: &OwnedFd, name: &CStr, path: &str, depth: usize) -> Result<()> {
         let what = || format!("read {path} of container {}", self.container.id());
-        let now = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(std::io::Error::from).context(what)?;
+        let now = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(std::io::Error::from)
+            .context(what)?;
         let before = self.before(path);
         let kind = FileType::from_raw_mode(now.st_mode);
         if kind == FileType::CharacterDevice && now.st_rdev == 0 {
@@ -108,7 +110,12 @@ impl Walk<'_> {
     }
     /// What the image has at this path.
     fn before(&self, path: &str) -> Option<Stat> {
-        let file = sys::fs::open_in_root(self.image, path.trim_start_matches('/'), OFlags::PATH | OFlags::NOFOLLOW, 0);
+        let file = sys::fs::open_in_root(
+            self.image,
+            path.trim_start_matches('/'),
+            OFlags::PATH | OFlags::NOFOLLOW,
+            0,
+        );
         rustix::fs::fstat(file.ok()?).ok()
     }
     fn is_ours(&self, path: &str) -> bool {

@@ -67,14 +67,19 @@ impl Engine {
             name = reference.to_string();
         }
         let id = image.id.to_string();
-        self.container_event(&container, "commit", &[("comment", &request.comment), ("imageID", &id), ("imageRef", &name)]);
+        self.container_event(
+            &container,
+            "commit",
+            &[("comment", &request.comment), ("imageID", &id), ("imageRef", &name)],
+        );
         Ok(image.id)
     }
     fn commit_upper(&self, container: &Container) -> Result<Digest> {
         let rw = container.rw_dir();
         let writable = Writable { upper: rw.join("upper"), work: rw.join("work"), volatile: false };
         let layers = &container.spec.layers;
-        let parent = layers.iter().fold(None, |chain, layer| Some(model::digest::chain_id(chain.as_ref(), layer)));
+        let parent =
+            layers.iter().fold(None, |chain, layer| Some(model::digest::chain_id(chain.as_ref(), layer)));
         Ok(self.store.commit_layer(parent.as_ref(), &writable, false)?.0)
     }
 }

@@ -113,7 +113,13 @@ impl Engine {
     ///
     /// # Errors
     /// The directory is not there, is none or is read-only; the archive is refused (the member is named).
-    pub fn put_archive(&self, name: &str, path: &str, archive: impl Read + Send, options: PutOptions) -> Result<()> {
+    pub fn put_archive(
+        &self,
+        name: &str,
+        path: &str,
+        archive: impl Read + Send,
+        options: PutOptions,
+    ) -> Result<()> {
         let asked = Asked { contents: true, ..Asked::parse(path)? };
         let container = self.find(name)?;
         self.with_root(&container, true, |root| {
@@ -156,7 +162,8 @@ impl Engine {
     ) -> Result<T> {
         if let Some(live) = container.live.as_ref().filter(|live| live.pid > 0) {
             let path = format!("/proc/{}/root", live.pid);
-            let root = sys::fs::open_root(&path).context(|| format!("open the root of container {}", container.id()))?;
+            let root = sys::fs::open_root(&path)
+                .context(|| format!("open the root of container {}", container.id()))?;
             // The process may have ended, and its number have gone to another, before the root was opened.
             let now = runtime::live(&container.run_dir)?;
             if now.is_some_and(|now| (now.pid, now.start_time) == (live.pid, live.start_time)) {
@@ -181,7 +188,8 @@ impl Engine {
         let what = || format!("mount container {}", container.id());
         let rw = container.rw_dir();
         let writable = Writable { upper: rw.join("upper"), work: rw.join("work"), volatile: false };
-        let overlay = self.store.mount_detached(&self.store.lower(&container.spec.layers)?, Some(&writable))?;
+        let overlay =
+            self.store.mount_detached(&self.store.lower(&container.spec.layers)?, Some(&writable))?;
         let place = self.store.layout.run_root.join("view");
         std::fs::create_dir_all(&place).context(what)?;
         sys::view::attach(overlay, sys::fs::open_root(&place).context(what)?).context(what)?;
@@ -205,7 +213,8 @@ impl Engine {
             };
             sys::view::attach(tree, target.context(what)?).context(what)?;
             if mount.read_only {
-                let target = sys::fs::open_in_root(&root, mount.target.relative(), OFlags::PATH, 0).context(what)?;
+                let target =
+                    sys::fs::open_in_root(&root, mount.target.relative(), OFlags::PATH, 0).context(what)?;
                 sys::view::make_read_only(target).context(what)?;
             }
         }
@@ -236,7 +245,10 @@ fn stat(asked: &Asked, root: BorrowedFd<'_>, container: &Container) -> Result<Pa
         name: name.to_owned(),
         size: stat.st_size,
         mode: stat.st_mode,
-        modified: Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default() },
+        modified: Timestamp {
+            seconds: stat.st_mtime,
+            nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        },
         link_target,
     })
 }
@@ -257,13 +269,20 @@ fn user_of(container: &Container, root: BorrowedFd<'_>) -> Result<(u32, u32)> {
     let entry = passwd.lines().find(|line| line.split(':').next() == Some(user));
     let by_id = user.parse::<u32>().ok();
     let uid = entry.and_then(|line| field(line, 2)).or(by_id);
-    let uid = uid.ok_or_else(|| Error::invalid(format!("unable to find user {user}: no matching entries in passwd file")))?;
+    let uid = uid.ok_or_else(|| {
+        Error::invalid(format!("unable to find user {user}: no matching entries in passwd file"))
+    })?;
     if group.is_empty() {
         let own = entry.or_else(|| passwd.lines().find(|line| field(line, 2) == Some(uid)));
         return Ok((uid, own.and_then(|line| field(line, 3)).unwrap_or_default()));
     }
-    let named = read("etc/group").lines().find(|line| line.split(':').next() == Some(group)).and_then(|line| field(line, 2));
+    let named = read("etc/group")
+        .lines()
+        .find(|line| line.split(':').next() == Some(group))
+        .and_then(|line| field(line, 2));
     let gid = named.or_else(|| group.parse().ok());
-    let gid = gid.ok_or_else(|| Error::invalid(format!("unable to find group {group}: no matching entries in group file")))?;
+    let gid = gid.ok_or_else(|| {
+        Error::invalid(format!("unable to find group {group}: no matching entries in group file"))
+    })?;
     Ok((uid, gid))
 }

@@ -26,8 +26,18 @@ pub const LOG_BYTES: u64 = 2 << 20;
 pub const EVENT_BYTES: usize = 64 << 10;
 
 /// Attributes that the engine itself sets; labels may be dropped where an event is too large, these never.
-const OWN_ATTRIBUTES: [&str; 10] =
-    ["name", "image", "exitCode", "signal", "execID", "container", "type", "driver", "destination", "execDuration"];
+const OWN_ATTRIBUTES: [&str; 10] = [
+    "name",
+    "image",
+    "exitCode",
+    "signal",
+    "execID",
+    "container",
+    "type",
+    "driver",
+    "destination",
+    "execDuration",
+];
 
 impl Engine {
     /// Appends an event about this object.
@@ -46,14 +56,20 @@ impl Engine {
     ) {
         let mut attributes = labels.clone();
         let own = [("name", name), ("image", image)];
-        attributes.extend(own.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        attributes
+            .extend(own.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         self.emit("container", action, id.as_str(), attributes);
     }
     /// Opens the log. What is already there is told only where `since` or `until` is given, as in Docker.
     ///
     /// # Errors
     /// The log cannot be read or watched.
-    pub fn events(&self, filters: Filters, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<Events> {
+    pub fn events(
+        &self,
+        filters: Filters,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Events> {
         Events::open(&self.store.layout.events(), filters, since, until)
     }
 }
@@ -74,7 +90,10 @@ fn line(event: &Event) -> Option<Vec<u8>> {
     let mut text = serde_json::to_vec(event).ok()?;
     if text.len() > EVENT_BYTES {
         let mut small = event.clone();
-        small.actor.attributes.retain(|key, value| OWN_ATTRIBUTES.contains(&key.as_str()) && value.len() < 1024);
+        small
+            .actor
+            .attributes
+            .retain(|key, value| OWN_ATTRIBUTES.contains(&key.as_str()) && value.len() < 1024);
         small.action = small.action.chars().take(1024).collect();
         text = serde_json::to_vec(&small).ok()?;
     }
@@ -83,7 +102,11 @@ fn line(event: &Event) -> Option<Vec<u8>> {
 }
 
 fn rotate(path: &Path) -> std::io::Result<()> {
-    let lock = File::options().write(true).create(true).truncate(false).open(path.with_file_name("locks").join("events"))?;
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.with_file_name("locks").join("events"))?;
     lock.lock()?;
     if std::fs::metadata(path)?.len() >= LOG_BYTES {
         std::fs::rename(path, older(path))?;
@@ -149,7 +172,12 @@ pub struct Events {
 }
 
 impl Events {
-    fn open(path: &Path, filters: Filters, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<Self> {
+    fn open(
+        path: &Path,
+        filters: Filters,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Self> {
         let watch = Watch::new()?;
         if let Some(dir) = path.parent() {
             watch.add(dir)?;
@@ -273,7 +301,12 @@ mod tests {
         let mut events = Events::open(&path, Filters::default(), Some(Timestamp::NEVER), None).unwrap();
         // A writer that opened the file before the rotation and writes after it.
         let mut late = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&vec![b'\n'; LOG_BYTES as usize]).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&vec![b'\n'; LOG_BYTES as usize])
+            .unwrap();
         append(&path, &event("second", 2));
         assert!(older(&path).exists(), "rotated");
         late.write_all(&line(&event("late", 2)).unwrap()).unwrap();

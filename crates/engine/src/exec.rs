@@ -108,7 +108,8 @@ impl Engine {
         let runs = self.store.layout.run_root.join("containers");
         let entries = std::fs::read_dir(&runs).context(|| format!("read directory {}", runs.display()))?;
         for entry in entries.flatten() {
-            let Some(container) = entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()) else {
+            let Some(container) = entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok())
+            else {
                 continue;
             };
             let run_dir = entry.path();
@@ -126,7 +127,12 @@ impl Engine {
     ///
     /// # Errors
     /// It was started before, its container does not run, or its process could not be executed.
-    pub fn exec_start(&self, exec: &Exec, detach: bool, console_size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
+    pub fn exec_start(
+        &self,
+        exec: &Exec,
+        detach: bool,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<Option<UnixStream>> {
         let name = exec.container.as_str();
         let container = self.find(name)?;
         can_exec(&container, name)?;
@@ -158,7 +164,14 @@ impl Engine {
         let exec = self.exec(id)?;
         runtime::resize(&exec.run_dir, Some(id), rows, columns)
     }
-    fn exec_event(&self, container: &Container, action: &str, id: &str, request: &ExecRequest, more: &[(&str, &str)]) {
+    fn exec_event(
+        &self,
+        container: &Container,
+        action: &str,
+        id: &str,
+        request: &ExecRequest,
+        more: &[(&str, &str)],
+    ) {
         let mut attributes = vec![("execID", id)];
         attributes.extend_from_slice(more);
         self.container_event(container, &format!("{action}: {}", request.argv.join(" ")), &attributes);
@@ -168,7 +181,9 @@ impl Engine {
 fn can_exec(container: &Container, name: &str) -> Result<()> {
     container.running()?;
     if container.status() == Status::Paused {
-        return Err(Error::conflict(format!("container {name} is paused, unpause the container before exec")));
+        return Err(Error::conflict(format!(
+            "container {name} is paused, unpause the container before exec"
+        )));
     }
     Ok(())
 }
@@ -176,7 +191,8 @@ fn can_exec(container: &Container, name: &str) -> Result<()> {
 /// The process of an exec: the container's own, with what the request changes.
 fn process_of(run_dir: &Path, request: &ExecRequest) -> Result<Process> {
     let path = run_dir.join("bundle.json");
-    let bundle: Bundle = read_json(&path)?.ok_or_else(|| Error::internal(format!("read {}: it is missing", path.display())))?;
+    let bundle: Bundle = read_json(&path)?
+        .ok_or_else(|| Error::internal(format!("read {}: it is missing", path.display())))?;
     Ok(changed(bundle.process, request))
 }
 

@@ -58,7 +58,10 @@ impl Engine {
         }
         let container = self.find(name)?;
         if container.spec.log.driver == "none" {
-            return Err(Error::new(Kind::NotImplemented, "configured logging driver does not support reading"));
+            return Err(Error::new(
+                Kind::NotImplemented,
+                "configured logging driver does not support reading",
+            ));
         }
         Logs::open(&container, show, tail, follow)
     }
@@ -68,7 +71,14 @@ impl Logs {
     pub(crate) fn open(container: &Container, show: Show, tail: Option<u64>, follow: bool) -> Result<Self> {
         Self::at(&container.log_path(), &container.dir, &container.run_dir, show, tail, follow)
     }
-    fn at(path: &Path, dir: &Path, run_dir: &Path, show: Show, tail: Option<u64>, follow: bool) -> Result<Self> {
+    fn at(
+        path: &Path,
+        dir: &Path,
+        run_dir: &Path,
+        show: Show,
+        tail: Option<u64>,
+        follow: bool,
+    ) -> Result<Self> {
         let watch = if follow { Some(Watch::new()?) } else { None };
         if let Some(watch) = &watch {
             watch.add(dir)?;
@@ -306,7 +316,8 @@ mod tests {
     fn append(path: &Path, words: &[&str]) {
         let mut file = File::options().append(true).create(true).open(path).unwrap();
         for word in words {
-            writeln!(file, r#"{{"log":"{word}\n","stream":"stdout","time":"2026-11-24T05:47:51Z"}}"#).unwrap();
+            writeln!(file, r#"{{"log":"{word}\n","stream":"stdout","time":"2026-11-24T05:47:51Z"}}"#)
+                .unwrap();
         }
     }
     fn logs(dir: &Dir, tail: Option<u64>, follow: bool) -> Logs {
@@ -330,7 +341,9 @@ mod tests {
         append(&dir.0.join("log.1"), &["c", "d"]);
         append(&dir.0.join("log"), &["e", "f"]);
         assert_eq!(all(&mut logs(&dir, None, false)), ("a b c d e f ".into(), Next::Over));
-        for (tail, wanted) in [(0, ""), (1, "f "), (2, "e f "), (3, "d e f "), (5, "b c d e f "), (9, "a b c d e f ")] {
+        for (tail, wanted) in
+            [(0, ""), (1, "f "), (2, "e f "), (3, "d e f "), (5, "b c d e f "), (9, "a b c d e f ")]
+        {
             assert_eq!(all(&mut logs(&dir, Some(tail), false)).0, wanted, "tail {tail}");
         }
     }

@@ -65,11 +65,15 @@ impl Engine {
         let mut pids = runtime::pids(&container.cgroup())?;
         pids.sort_unstable();
         // The built-in init is part of the engine, and shown to those only who asked for one.
-        let hidden = if container.spec.init == Some(true) { None } else { pids.iter().copied().find(|pid| is_our_init(*pid)) };
+        let hidden = if container.spec.init == Some(true) {
+            None
+        } else {
+            pids.iter().copied().find(|pid| is_our_init(*pid))
+        };
         let shown = pids.into_iter().filter(|pid| Some(*pid) != hidden);
-        let rows = shown.filter_map(Process::read).map(|process| {
-            columns.iter().map(|(key, _)| machine.cell(&process, key)).collect::<Vec<_>>()
-        });
+        let rows = shown
+            .filter_map(Process::read)
+            .map(|process| columns.iter().map(|(key, _)| machine.cell(&process, key)).collect::<Vec<_>>());
         let rows = rows.collect();
         Ok(Processes { titles: columns.into_iter().map(|(_, title)| title).collect(), rows })
     }
@@ -77,7 +81,9 @@ impl Engine {
 
 /// Keys and titles for the arguments of `ps`; empty is `-ef`.
 fn columns(ps_args: &str) -> Result<Vec<(String, String)>> {
-    let named = |list: &[(&str, &str)]| list.iter().map(|(key, title)| ((*key).to_owned(), (*title).to_owned())).collect();
+    let named = |list: &[(&str, &str)]| {
+        list.iter().map(|(key, title)| ((*key).to_owned(), (*title).to_owned())).collect()
+    };
     let mut words = ps_args.split_whitespace();
     let mut chosen: Vec<(String, String)> = Vec::new();
     let mut form = "-ef";
@@ -89,9 +95,11 @@ fn columns(ps_args: &str) -> Result<Vec<(String, String)>> {
         match list {
             Some(list) => {
                 for item in list.split(',') {
-                    let (key, title) = item.split_once('=').map_or((item, None), |(key, title)| (key, Some(title)));
-                    let known = title_of(key)
-                        .ok_or_else(|| Error::new(Kind::InvalidArgument, format!("ps: unknown column {key:?}")))?;
+                    let (key, title) =
+                        item.split_once('=').map_or((item, None), |(key, title)| (key, Some(title)));
+                    let known = title_of(key).ok_or_else(|| {
+                        Error::new(Kind::InvalidArgument, format!("ps: unknown column {key:?}"))
+                    })?;
                     chosen.push((key.to_owned(), title.unwrap_or(known).to_owned()));
                 }
             }
@@ -107,20 +115,44 @@ fn columns(ps_args: &str) -> Result<Vec<(String, String)>> {
     let flags = form.trim_start_matches('-');
     Ok(if !form.starts_with('-') && flags.contains('u') {
         named(&[
-            ("user", "USER"), ("pid", "PID"), ("%cpu", "%CPU"), ("%mem", "%MEM"), ("vsz", "VSZ"), ("rss", "RSS"),
-            ("tty", "TTY"), ("stat", "STAT"), ("start", "START"), ("time0", "TIME"), ("args", "COMMAND"),
+            ("user", "USER"),
+            ("pid", "PID"),
+            ("%cpu", "%CPU"),
+            ("%mem", "%MEM"),
+            ("vsz", "VSZ"),
+            ("rss", "RSS"),
+            ("tty", "TTY"),
+            ("stat", "STAT"),
+            ("start", "START"),
+            ("time0", "TIME"),
+            ("args", "COMMAND"),
         ])
     } else if flags.contains('l') {
         named(&[
-            ("s", "S"), ("uid", "UID"), ("pid", "PID"), ("ppid", "PPID"), ("c", "C"), ("pri", "PRI"), ("ni", "NI"),
-            ("vsz", "SZ"), ("tty", "TTY"), ("time", "TIME"), ("args", "CMD"),
+            ("s", "S"),
+            ("uid", "UID"),
+            ("pid", "PID"),
+            ("ppid", "PPID"),
+            ("c", "C"),
+            ("pri", "PRI"),
+            ("ni", "NI"),
+            ("vsz", "SZ"),
+            ("tty", "TTY"),
+            ("time", "TIME"),
+            ("args", "CMD"),
         ])
     } else if !form.starts_with('-') && !flags.is_empty() {
         named(&[("pid", "PID"), ("tty", "TTY"), ("stat", "STAT"), ("time0", "TIME"), ("args", "COMMAND")])
     } else if flags.contains('f') {
         named(&[
-            ("user", "UID"), ("pid", "PID"), ("ppid", "PPID"), ("c", "C"), ("stime", "STIME"), ("tty", "TTY"),
-            ("time", "TIME"), ("args", "CMD"),
+            ("user", "UID"),
+            ("pid", "PID"),
+            ("ppid", "PPID"),
+            ("c", "C"),
+            ("stime", "STIME"),
+            ("tty", "TTY"),
+            ("time", "TIME"),
+            ("args", "CMD"),
         ])
     } else {
         named(&[("pid", "PID"), ("tty", "TTY"), ("time", "TIME"), ("comm", "CMD")])
@@ -162,7 +194,8 @@ fn title_of(key: &str) -> Option<&'static str> {
 /// own program (compared by file, since names can be chosen).
 fn is_our_init(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let first = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()) == Some("1");
+    let first =
+        status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()) == Some("1");
     let file = |path: String| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let program = file(format!("/proc/{pid}/exe"));
     first && program.is_some() && program == file("/proc/self/exe".to_owned())
@@ -187,8 +220,19 @@ impl Process {
         let mut command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.truncate(COMMAND_BYTES);
         let text = String::from_utf8_lossy(&command);
-        let text: String =
-            text.trim_end_matches('\0').chars().map(|c| if c == '\0' { ' ' } else if c.is_control() { '?' } else { c }).collect();
+        let text: String = text
+            .trim_end_matches('\0')
+            .chars()
+            .map(|c| {
+                if c == '\0' {
+                    ' '
+                } else if c.is_control() {
+                    '?'
+                } else {
+                    c
+                }
+            })
+            .collect();
         process.command = if text.is_empty() { format!("[{}]", process.name) } else { text };
         Some(process)
     }
@@ -235,7 +279,12 @@ impl Machine {
         }
         let uptime = read("/proc/uptime").split_whitespace().next().and_then(|text| text.parse().ok());
         let memory = crate::system::machine().memory;
-        Self { users: by_id, memory: memory.max(1), uptime: uptime.unwrap_or_default(), now: crate::now().seconds }
+        Self {
+            users: by_id,
+            memory: memory.max(1),
+            uptime: uptime.unwrap_or_default(),
+            now: crate::now().seconds,
+        }
     }
     fn cell(&self, process: &Process, key: &str) -> String {
         let age = (self.uptime - process.start_ticks as f64 / TICKS as f64).max(0.0);
@@ -255,7 +304,9 @@ impl Machine {
             "s" | "state" => process.state.clone(),
             "stat" => stat_flags(process),
             "tty" | "tt" | "tname" => tty(process.tty),
-            "time" | "cputime" => format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+            "time" | "cputime" => {
+                format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+            }
             "time0" => format!("{}:{:02}", seconds / 60, seconds % 60),
             "etime" => elapsed(age as u64),
             "stime" | "start_time" | "start" => self.started(age as i64),
@@ -305,7 +356,8 @@ fn tty(number: i64) -> String {
 }
 
 fn elapsed(seconds: u64) -> String {
-    let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let (days, hours, minutes, seconds) =
+        (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes:02}:{seconds:02}"),
         (0, hours) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
@@ -320,8 +372,13 @@ impl Engine {
     /// No such container, or the counters cannot be read.
     pub fn usage(&self, name: &str) -> Result<Reading> {
         let container = self.find(name)?;
-        let mut reading =
-            Reading { id: container.id().clone(), name: container.name().to_owned(), read: crate::now(), usage: None, interfaces: Vec::new() };
+        let mut reading = Reading {
+            id: container.id().clone(),
+            name: container.name().to_owned(),
+            read: crate::now(),
+            usage: None,
+            interfaces: Vec::new(),
+        };
         let Some(live) = container.live.as_ref().filter(|live| live.pid > 0) else { return Ok(reading) };
         match runtime::usage(&container.cgroup()) {
             Ok(usage) => reading.usage = Some(usage),
@@ -330,7 +387,9 @@ impl Engine {
             Err(error) => return Err(error),
         }
         if !matches!(container.spec.network, model::container::NetworkMode::Host) {
-            reading.interfaces = runtime::interface_counters(live.pid).context(|| format!("stats of {name}")).unwrap_or_default();
+            reading.interfaces = runtime::interface_counters(live.pid)
+                .context(|| format!("stats of {name}"))
+                .unwrap_or_default();
         }
         Ok(reading)
     }
@@ -357,7 +416,9 @@ mod tests {
 
     #[test]
     fn chooses_the_columns_of_ps() {
-        let titles = |args: &str| columns(args).unwrap().into_iter().map(|(_, title)| title).collect::<Vec<_>>().join(" ");
+        let titles = |args: &str| {
+            columns(args).unwrap().into_iter().map(|(_, title)| title).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(titles(""), "UID PID PPID C STIME TTY TIME CMD");
         assert_eq!(titles("-ef"), titles(""));
         assert_eq!(titles("aux"), "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
@@ -368,9 +429,14 @@ mod tests {
 
     #[test]
     fn a_name_may_contain_anything() {
-        let process = Process::parse("42 (a) b (x) S 1 42 42 34816 42 0 0 0 0 0 150 50 0 0 20 0 3 0 1000 4096000 25 0").unwrap();
+        let process =
+            Process::parse("42 (a) b (x) S 1 42 42 34816 42 0 0 0 0 0 150 50 0 0 20 0 3 0 1000 4096000 25 0")
+                .unwrap();
         assert_eq!((process.pid, process.name.as_str(), process.state.as_str()), (42, "a) b (x", "S"));
-        assert_eq!((process.ppid, process.cpu_ticks, process.threads, process.start_ticks), (1, 200, 3, 1000));
+        assert_eq!(
+            (process.ppid, process.cpu_ticks, process.threads, process.start_ticks),
+            (1, 200, 3, 1000)
+        );
         assert_eq!((process.vsize, tty(process.tty)), (4_096_000, "pts/0".to_owned()));
         assert!(Process::parse("").is_none());
         assert_eq!(stat_flags(&process), "Ssl");

@@ -31,7 +31,12 @@ impl Watch {
     /// The watch cannot be added.
     pub fn add(&self, dir: &Path) -> Result<bool> {
         use inotify::WatchFlags as Flags;
-        let flags = Flags::MODIFY | Flags::CREATE | Flags::MOVED_TO | Flags::DELETE | Flags::DELETE_SELF | Flags::ONLYDIR;
+        let flags = Flags::MODIFY
+            | Flags::CREATE
+            | Flags::MOVED_TO
+            | Flags::DELETE
+            | Flags::DELETE_SELF
+            | Flags::ONLYDIR;
         match inotify::add_watch(&self.inotify, dir, flags) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::NOENT) => Ok(false),

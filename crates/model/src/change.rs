@@ -26,8 +26,11 @@ pub fn apply(config: &mut RunConfig, line: &str) -> Result<()> {
             config.cmd = None;
         }
         "ENV" => {
-            let pairs: Vec<String> =
-                pairs(rest).ok_or_else(|| bad("want NAME=value"))?.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let pairs: Vec<String> = pairs(rest)
+                .ok_or_else(|| bad("want NAME=value"))?
+                .into_iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect();
             config.env = crate::launch::merge_env(std::mem::take(&mut config.env), &pairs);
         }
         "LABEL" => {
@@ -53,7 +56,10 @@ pub fn apply(config: &mut RunConfig, line: &str) -> Result<()> {
         }
         "STOPSIGNAL" => config.stop_signal = Some(rest.to_owned()),
         "ONBUILD" => config.on_build.get_or_insert_default().push(rest.to_owned()),
-        "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest).ok_or_else(|| bad("want NONE, or [OPTIONS] CMD command"))?),
+        "HEALTHCHECK" => {
+            config.healthcheck =
+                Some(healthcheck(rest).ok_or_else(|| bad("want NONE, or [OPTIONS] CMD command"))?)
+        }
         "SHELL" => config.shell = Some(json(rest).ok_or_else(|| bad("want a JSON array"))?),
         other => return Err(Error::invalid(format!("{other} is not a valid change command"))),
     }

@@ -20,7 +20,11 @@ pub fn parse(text: &str) -> Result<Vec<u8>> {
             (_, Some([letter @ b'a'..=b'z'])) => letter - b'a' + 1,
             (_, Some([sign @ (b'[' | b'\\' | b']' | b'^' | b'_')])) => sign - b'@',
             (_, Some(b"@")) => 0,
-            _ => return Err(Error::invalid(format!("invalid detach keys ({text}) provided: unknown key {key:?}"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid detach keys ({text}) provided: unknown key {key:?}"
+                )));
+            }
         };
         keys.push(byte);
     }

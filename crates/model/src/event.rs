@@ -113,7 +113,12 @@ mod tests {
 
     #[test]
     fn passes_docker_filters() {
-        let start = event("container", "start", "abcdef", &[("name", "web"), ("image", "nginx:1.27"), ("tier", "front")]);
+        let start = event(
+            "container",
+            "start",
+            "abcdef",
+            &[("name", "web"), ("image", "nginx:1.27"), ("tier", "front")],
+        );
         let exec = event("container", "exec_start: sh -c true", "abcdef", &[("name", "web")]);
         let connect = event("network", "connect", "n1", &[("name", "bridge"), ("container", "abcdef")]);
         let cases = [

@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn reads_both_shapes() {
         let list = Filters::parse(r#"{"label":["a=b","c"],"type":["container"]}"#).unwrap();
-        let set = Filters::parse(r#"{"label":{"a=b":true,"c":true,"d":false},"type":{"container":true}}"#).unwrap();
+        let set =
+            Filters::parse(r#"{"label":{"a=b":true,"c":true,"d":false},"type":{"container":true}}"#).unwrap();
         assert_eq!(list, set);
         assert!(Filters::parse("").unwrap().is_empty());
         assert!(Filters::parse("{}").unwrap().is_empty());
@@ -113,7 +114,8 @@ mod tests {
     #[test]
     fn matches_as_docker_does() {
         let filters = Filters::parse(r#"{"label":["a=b","c"],"id":["abc"],"dangling":["true"]}"#).unwrap();
-        let labels = |text: &[(&str, &str)]| text.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let labels =
+            |text: &[(&str, &str)]| text.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         assert!(filters.labels("label", &labels(&[("a", "b"), ("c", "x")])));
         assert!(!filters.labels("label", &labels(&[("a", "x"), ("c", "x")])));
         assert!(filters.prefix("id", "abcdef") && !filters.prefix("id", "ab"));

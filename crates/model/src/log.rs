@@ -93,7 +93,8 @@ impl Show {
             text = format!("{}.{:09}Z ", whole.trim_end_matches('Z'), entry.time.nanos);
         }
         if self.details {
-            let pairs: Vec<String> = entry.attrs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let pairs: Vec<String> =
+                entry.attrs.iter().map(|(key, value)| format!("{key}={value}")).collect();
             text.push_str(&pairs.join(","));
             text.push(' ');
         }
@@ -114,7 +115,8 @@ impl Show {
 mod tests {
     use super::*;
 
-    const LINE: &[u8] = br#"{"log":"hi\n","stream":"stderr","attrs":{"tier":"web"},"time":"2026-11-24T05:47:51.5Z"}"#;
+    const LINE: &[u8] =
+        br#"{"log":"hi\n","stream":"stderr","attrs":{"tier":"web"},"time":"2026-11-24T05:47:51.5Z"}"#;
 
     #[test]
     fn renders_frames_times_and_details() {
@@ -125,7 +127,8 @@ mod tests {
         Show { stderr: true, ..Show::default() }.render(&entry, &mut out);
         assert_eq!(out, b"\x02\0\0\0\0\0\0\x03hi\n");
         out.clear();
-        Show { stderr: true, timestamps: true, details: true, raw: true, ..Show::default() }.render(&entry, &mut out);
+        Show { stderr: true, timestamps: true, details: true, raw: true, ..Show::default() }
+            .render(&entry, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "2026-11-24T05:47:51.500000000Z tier=web hi\n");
     }
 
@@ -135,7 +138,8 @@ mod tests {
         let shown = |since: Option<&str>, until: Option<&str>| {
             let mut out = Vec::new();
             let time = |text: Option<&str>| text.map(|text| Timestamp::parse(text).unwrap());
-            Show { stderr: true, since: time(since), until: time(until), ..Show::default() }.render(&entry, &mut out);
+            Show { stderr: true, since: time(since), until: time(until), ..Show::default() }
+                .render(&entry, &mut out);
             !out.is_empty()
         };
         assert!(shown(Some("2026-11-24T05:47:51Z"), Some("2026-11-24T05:47:52Z")));
@@ -145,7 +149,13 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_is_skipped() {
-        for bad in ["", "{", "null", r#"{"log":"x"}"#, r#"{"log":"x","stream":"other","time":"2026-11-24T05:47:51Z"}"#] {
+        for bad in [
+            "",
+            "{",
+            "null",
+            r#"{"log":"x"}"#,
+            r#"{"log":"x","stream":"other","time":"2026-11-24T05:47:51Z"}"#,
+        ] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -16,7 +16,10 @@ pub fn with_private_mounts<T: Send>(work: impl FnOnce() -> T + Send) -> io::Resu
             // SAFETY: CLONE_NEWNS (which implies CLONE_FS) changes this new thread alone: its root, working directory and
             // mounts. Descriptors, memory and every other thread stay as they are.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-            rustix::mount::mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+            rustix::mount::mount_change(
+                c"/",
+                MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+            )?;
             Ok(work())
         })?;
         thread.join().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
@@ -49,7 +52,11 @@ pub fn copy_of(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
 /// # Errors
 /// Those of `mount(2)`.
 pub fn make_read_only(target: impl AsFd) -> io::Result<()> {
-    Ok(rustix::mount::mount_remount(crate::fs::proc_path(&target), MountFlags::BIND | MountFlags::RDONLY, c"")?)
+    Ok(rustix::mount::mount_remount(
+        crate::fs::proc_path(&target),
+        MountFlags::BIND | MountFlags::RDONLY,
+        c"",
+    )?)
 }
 
 #[cfg(test)]
