@@ -87,20 +87,23 @@ pub fn download(url: &str, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A directory for a context that came as a stream; gone when it is dropped.
-pub struct Unpacked(std::path::PathBuf);
+/// A directory for a context that came as a stream; gone when it is dropped, or with the next build.
+pub struct Unpacked {
+    files: std::path::PathBuf,
+    running: super::cache::Running,
+}
 
 impl Unpacked {
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.files
     }
 }
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        // Beside the running steps, where what a killed build left is looked for.
-        let _ = crate::container::reap::remove_tree(&self.0);
+        // What cannot be removed now, the next build looks for.
+        let _ = crate::container::reap::remove_tree(&self.running.dir);
     }
 }
 
@@ -110,14 +113,13 @@ impl crate::Engine {
     /// # Errors
     /// The directory cannot be made.
     pub fn new_context(&self) -> Result<Unpacked> {
-        use std::os::unix::fs::DirBuilderExt as _;
         let mut random = [0u8; 32];
         crate::container::names::fill_random(&mut random)?;
         let name = model::ContainerId::from_bytes(random);
-        let dir = self.store.layout.build_cache().join("contexts").join(name.short());
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.context(|| format!("create {}", dir.display()))?;
-        Ok(Unpacked(dir))
+        let running = self.begin(self.contexts().join(name.short()))?;
+        let files = running.dir.join("files");
+        std::fs::create_dir(&files).context(|| format!("create {}", files.display()))?;
+        Ok(Unpacked { files, running })
     }
 }
 

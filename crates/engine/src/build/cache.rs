@@ -127,24 +127,46 @@ impl Engine {
     }
     pub(super) fn begin_step(&self, random: [u8; 32]) -> Result<Running> {
         let id = ContainerId::from_bytes(random);
-        let dir = self.steps().join(id.as_str());
-        std::fs::create_dir_all(&dir).context(|| format!("create {}", dir.display()))?;
+        self.begin(self.steps().join(id.as_str()))
+    }
+    /// A directory that the next build removes where this one does not: made and locked before a sweep may see it.
+    pub(super) fn begin(&self, dir: PathBuf) -> Result<Running> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let _making =
+            Lock::shared(self.store.layout.lock("build-steps")).context(|| "lock the build steps")?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.context(|| format!("create {}", dir.display()))?;
         let lock = Lock::exclusive(dir.join("lock")).context(|| format!("lock {}", dir.display()))?;
         Ok(Running { dir, _lock: lock })
     }
     pub(super) fn end_step(&self, step: Running) -> Result<()> {
         remove_tree(&step.dir)
     }
+    /// Where contexts that came as streams are unpacked.
+    pub(super) fn contexts(&self) -> PathBuf {
+        self.store.layout.build_cache().join("contexts")
+    }
+    /// Where secrets and scripts of running steps lie: it dies with the boot.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.store.layout.run_root.join("build")
+    }
     /// Clears what builds that were killed left: their containers, networks and directories.
     pub(super) fn sweep_steps(&self) -> Result<()> {
-        for entry in std::fs::read_dir(self.steps()).into_iter().flatten().flatten() {
-            let Ok(id) = ContainerId::parse(&entry.file_name().to_string_lossy()) else { continue };
-            let lock = entry.path().join("lock");
-            if !lock.exists() || !matches!(Lock::try_exclusive(&lock), Ok(Some(_))) {
-                continue;
+        let making = Lock::try_exclusive(self.store.layout.lock("build-steps"));
+        let Some(_making) = making.context(|| "lock the build steps")? else { return Ok(()) };
+        for parent in [self.steps(), self.contexts(), self.scratch()] {
+            for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let lock = entry.path().join("lock");
+                if lock.exists() && !matches!(Lock::try_exclusive(&lock), Ok(Some(_))) {
+                    continue;
+                }
+                if parent == self.steps()
+                    && let Ok(id) = ContainerId::parse(&entry.file_name().to_string_lossy())
+                {
+                    self.release_step(&id)?;
+                }
+                remove_tree(&entry.path())?;
             }
-            self.release_step(&id)?;
-            remove_tree(&entry.path())?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ impl Builder<'_> {
         let script = effect::script(run, &state.config.config)?;
         let args = state.scope().run_args();
         let text = effect::run_text(&script.argv, &args);
-        let scratch = Scratch::new(&self.engine.store.layout.run_root)?;
+        let scratch = Scratch::new(self.engine)?;
         let mounts = self.mounts(index, state, run, &scratch.0)?;
         let key = self.run_key(state, run, &script, &args, &mounts);
         let config = state.config.clone();
@@ -223,28 +223,24 @@ impl Builder<'_> {
     }
 }
 
-/// A private directory below the run root, for secrets and scripts; gone when it is dropped.
-pub(super) struct Scratch(PathBuf);
+/// A private directory below the run root, for secrets and scripts; gone when it is dropped, or with the next build.
+pub(super) struct Scratch(PathBuf, super::cache::Running);
 
 impl Scratch {
-    fn new(run_root: &Path) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
+    fn new(engine: &crate::Engine) -> Result<Self> {
         let mut random = [0u8; 32];
         crate::container::names::fill_random(&mut random)?;
-        let dir = run_root.join("build").join(ContainerId::from_bytes(random).short());
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .context(|| format!("create {}", dir.display()))?;
-        Ok(Self(dir))
+        let running = engine.begin(engine.scratch().join(ContainerId::from_bytes(random).short()))?;
+        let files = running.dir.join("files");
+        std::fs::create_dir(&files).context(|| format!("create {}", files.display()))?;
+        Ok(Self(files, running))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed lies below the run root and dies with the boot.
-        let _ = crate::container::reap::remove_tree(&self.0);
+        // What cannot be removed now, the next build looks for.
+        let _ = crate::container::reap::remove_tree(&self.1.dir);
     }
 }
 
