@@ -50,7 +50,10 @@ pub struct ApiVersion(pub u32, pub u32);
 impl<S: Sync> axum::extract::FromRequestParts<S> for ApiVersion {
     type Rejection = std::convert::Infallible;
     /// Without a version in the path it is the newest.
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get().copied().unwrap_or(Self(u32::MAX, 0)))
     }
 }

@@ -38,6 +38,7 @@ const LICENCES: &[&str] = &[
     "Unicode-3.0",
     "Unlicense",
     "0BSD",
+    "bzip2-1.0.6",
     "CDLA-Permissive-2.0",
     "CC0-1.0",
     "BSL-1.0",

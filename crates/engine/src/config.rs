@@ -40,7 +40,11 @@ impl Default for Config {
     fn default() -> Self {
         let pool = |base: &str, size| Pool { base: Cidr::parse(base).expect("a constant"), size };
         Self {
-            default_address_pools: vec![pool("10.88.0.0/13", 16), pool("172.16.0.0/12", 16), pool("192.168.0.0/16", 20)],
+            default_address_pools: vec![
+                pool("10.88.0.0/13", 16),
+                pool("172.16.0.0/12", 16),
+                pool("192.168.0.0/16", 20),
+            ],
             log_opts: std::collections::BTreeMap::new(),
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
@@ -59,10 +63,15 @@ impl Config {
         let (path, named) = path.map_or((Path::new(PATH), false), |path| (path, true));
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Self::default()),
-            Err(error) => return Err(Error::invalid(format!("read configuration {}", path.display())).caused_by(error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(Error::invalid(format!("read configuration {}", path.display())).caused_by(error));
+            }
         };
-        toml::from_str(&text).map_err(|error| Error::invalid(format!("configuration {}", path.display())).caused_by(error))
+        toml::from_str(&text)
+            .map_err(|error| Error::invalid(format!("configuration {}", path.display())).caused_by(error))
     }
     /// The part that the networks need.
     pub(crate) fn networks(&self, layout: &store::layout::Layout) -> net::Config {

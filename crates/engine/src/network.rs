@@ -219,15 +219,28 @@ impl Engine {
             result => result,
         }
     }
-    /// Connects what was reserved, with events. Where another engine of this machine took the subnet in between, the
-    /// endpoints are reserved and the container's files written once more.
+    /// Connects what was reserved, with events.
     pub(crate) fn connect_endpoints(
+        &self,
+        container: &Container,
+        endpoints: Vec<Endpoint>,
+        netns: BorrowedFd<'_>,
+        ports: &[model::container::PortBinding],
+    ) -> Result<()> {
+        for endpoint in &self.connect_reserved(container, endpoints, netns, ports)? {
+            self.emit_network("connect", &self.networks.get(&endpoint.network)?, Some(container.id()));
+        }
+        Ok(())
+    }
+    /// Connects what was reserved. Where another engine of this machine took the subnet in between, the endpoints are
+    /// reserved and the container's files written once more. Returns what is connected.
+    pub(crate) fn connect_reserved(
         &self,
         container: &Container,
         mut endpoints: Vec<Endpoint>,
         netns: BorrowedFd<'_>,
         ports: &[model::container::PortBinding],
-    ) -> Result<()> {
+    ) -> Result<Vec<Endpoint>> {
         const TRIES: usize = 4;
         let id = container.id();
         for last in (0..TRIES).rev() {
@@ -245,10 +258,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        for endpoint in &endpoints {
-            self.emit_network("connect", &self.networks.get(&endpoint.network)?, Some(id));
-        }
-        Ok(())
+        Ok(endpoints)
     }
     /// Gives back what a container that does not run has, and tells the members of its networks.
     pub(crate) fn release_endpoints(&self, container: &Container) -> Result<()> {

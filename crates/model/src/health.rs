@@ -38,7 +38,9 @@ pub fn next_interval(health: &Health, check: &Healthcheck, since_start: i64) -> 
 pub fn command(check: &Healthcheck) -> Option<Vec<String>> {
     let test = check.test.as_deref()?;
     match test.split_first()? {
-        (kind, [script, ..]) if kind == "CMD-SHELL" => Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()]),
+        (kind, [script, ..]) if kind == "CMD-SHELL" => {
+            Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()])
+        }
         (kind, argv) if kind == "CMD" && !argv.is_empty() => Some(argv.to_vec()),
         _ => None,
     }
@@ -50,7 +52,13 @@ mod tests {
 
     #[test]
     fn streaks() {
-        let check = Healthcheck { retries: 2, start_period: 100, interval: 5_000_000, start_interval: 2_000_000, ..Healthcheck::default() };
+        let check = Healthcheck {
+            retries: 2,
+            start_period: 100,
+            interval: 5_000_000,
+            start_interval: 2_000_000,
+            ..Healthcheck::default()
+        };
         let mut health = Health { status: "starting".into(), ..Health::default() };
         let mut feed = |code, at| {
             let changed = record(&mut health, &check, Probe { exit_code: code, ..Probe::default() }, at);

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Name servers where the host's are all on its loopback: Google's, as in Docker.
-pub const FALLBACK_DNS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
+pub const FALLBACK_DNS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
 
 /// One line of a hosts file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,8 @@ fn render(host: &str, servers: &[String], dns: Dns<'_>) -> String {
         });
         last.unwrap_or_default()
     };
-    let search: Vec<String> = pick(dns.search, &["search", "domain"]).into_iter().filter(|name| name != ".").collect();
+    let search: Vec<String> =
+        pick(dns.search, &["search", "domain"]).into_iter().filter(|name| name != ".").collect();
     let options = pick(dns.options, &["options"]);
     let mut text = String::new();
     for server in servers {
@@ -196,7 +198,9 @@ mod tests {
         ];
         let text = hosts(&entries);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"));
-        assert!(text.ends_with("ff02::2\tip6-allrouters\n10.0.0.9\tdb mysql\n172.17.0.3\tweb.example.org web\n"));
+        assert!(
+            text.ends_with("ff02::2\tip6-allrouters\n10.0.0.9\tdb mysql\n172.17.0.3\tweb.example.org web\n")
+        );
     }
 
     #[test]
@@ -208,11 +212,17 @@ mod tests {
 
     #[test]
     fn extra_hosts() {
-        assert_eq!(extra_host("db:10.0.0.1", None).expect("valid"), Entry::new(ip("10.0.0.1"), ["db".to_owned()]));
+        assert_eq!(
+            extra_host("db:10.0.0.1", None).expect("valid"),
+            Entry::new(ip("10.0.0.1"), ["db".to_owned()])
+        );
         assert_eq!(extra_host("six:::1", None).expect("valid").address, ip("::1"));
         assert_eq!(extra_host("six=[2001:db8::1]", None).expect("valid").address, ip("2001:db8::1"));
         let gateway = Some(ip("172.17.0.1"));
-        assert_eq!(extra_host("host.docker.internal:host-gateway", gateway).expect("valid").address, ip("172.17.0.1"));
+        assert_eq!(
+            extra_host("host.docker.internal:host-gateway", gateway).expect("valid").address,
+            ip("172.17.0.1")
+        );
         for bad in ["db", ":1.2.3.4", "db:", "db:1.2.3", "a b:1.2.3.4", "db\n:1.2.3.4"] {
             assert!(extra_host(bad, gateway).is_err(), "{bad:?}");
         }

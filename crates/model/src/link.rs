@@ -26,7 +26,8 @@ pub struct Linked<'a> {
 pub fn environment(link: &Linked<'_>) -> Vec<String> {
     let alias = link.alias.to_uppercase().replace('-', "_");
     let url = |port: &Port| format!("{}://{}:{}", port.protocol.as_str(), link.address, port.number);
-    let prefix = |port: &Port| format!("{alias}_PORT_{}_{}", port.number, port.protocol.as_str().to_uppercase());
+    let prefix =
+        |port: &Port| format!("{alias}_PORT_{}_{}", port.number, port.protocol.as_str().to_uppercase());
     let mut ports = link.ports.to_vec();
     ports.sort_by_key(|port| (rank(port.protocol), port.number));
     ports.dedup();

@@ -26,7 +26,9 @@ pub fn decide(
     }
     let again = match policy {
         RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-        RestartPolicy::OnFailure { max_retries } => exit_code != 0 && (*max_retries == 0 || restarts < *max_retries),
+        RestartPolicy::OnFailure { max_retries } => {
+            exit_code != 0 && (*max_retries == 0 || restarts < *max_retries)
+        }
     };
     again.then(|| if ran >= SETTLED || last_wait.is_zero() { FIRST } else { (last_wait * 2).min(LONGEST) })
 }
@@ -54,7 +56,11 @@ mod tests {
             (&failure(0), 1, false, 300, 1, 400, Some(ms(800))),
             (&Lifecycle::Restart(RestartPolicy::UnlessStopped), 0, true, 0, 1, 0, None),
         ] {
-            assert_eq!(decide(lifecycle, code, stopped, restarts, ms(ran), ms(last)), want, "{lifecycle:?} {code} {restarts}");
+            assert_eq!(
+                decide(lifecycle, code, stopped, restarts, ms(ran), ms(last)),
+                want,
+                "{lifecycle:?} {code} {restarts}"
+            );
         }
     }
 }

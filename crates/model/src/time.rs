@@ -151,11 +151,17 @@ mod tests {
 
     #[test]
     fn parses_query_times() {
-        assert_eq!(Timestamp::parse_query("1136073600.000000001"), Some(Timestamp { seconds: 1_136_073_600, nanos: 1 }));
+        assert_eq!(
+            Timestamp::parse_query("1136073600.000000001"),
+            Some(Timestamp { seconds: 1_136_073_600, nanos: 1 })
+        );
         assert_eq!(Timestamp::parse_query("5.25"), Some(Timestamp { seconds: 5, nanos: 250_000_000 }));
         assert_eq!(Timestamp::parse_query("5"), Some(Timestamp { seconds: 5, nanos: 0 }));
         assert_eq!(Timestamp::parse_query("1970-01-01T00:00:05Z"), Some(Timestamp { seconds: 5, nanos: 0 }));
-        assert_eq!(Timestamp::parse_query("1970-01-01T00:00:05.5Z"), Some(Timestamp { seconds: 5, nanos: 500_000_000 }));
+        assert_eq!(
+            Timestamp::parse_query("1970-01-01T00:00:05.5Z"),
+            Some(Timestamp { seconds: 5, nanos: 500_000_000 })
+        );
         assert_eq!(Timestamp::parse_query("yesterday"), None);
     }
 

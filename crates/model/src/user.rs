@@ -48,7 +48,9 @@ fn group_id(name: &str, group: &str) -> Result<u32> {
         .find(|(known, gid, _)| *known == name || number == Some(*gid))
         .map(|(_, gid, _)| gid)
         .or(number)
-        .ok_or_else(|| Error::invalid(format!("unable to find group {name}: no matching entries in group file")))
+        .ok_or_else(|| {
+            Error::invalid(format!("unable to find group {name}: no matching entries in group file"))
+        })
 }
 
 /// Resolves `user` (empty is root) and the names or numbers of `additional` groups.
@@ -66,13 +68,17 @@ pub fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> 
         }
         (None, Some(uid)) => Identity { uid, ..Identity::default() },
         (None, None) => {
-            return Err(Error::invalid(format!("unable to find user {name}: no matching entries in passwd file")));
+            return Err(Error::invalid(format!(
+                "unable to find user {name}: no matching entries in passwd file"
+            )));
         }
     };
     if wanted_group.is_empty() {
         if let Some(account) = &account {
             let member = |members: &str| members.split(',').any(|member| member == account.name);
-            identity.groups.extend(groups(group).filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
+            identity
+                .groups
+                .extend(groups(group).filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
         }
     } else {
         identity.gid = group_id(wanted_group, group)?;
@@ -103,7 +109,9 @@ mod tests {
     fn as_docker() {
         let who = |user: &str, add: &[&str]| {
             let add: Vec<String> = add.iter().map(|name| (*name).to_owned()).collect();
-            resolve(user, &add, PASSWD, GROUP).map(|id| (id.uid, id.gid, id.groups, id.home)).map_err(|error| error.to_string())
+            resolve(user, &add, PASSWD, GROUP)
+                .map(|id| (id.uid, id.gid, id.groups, id.home))
+                .map_err(|error| error.to_string())
         };
         assert_eq!(who("", &[]), Ok((0, 0, vec![0, 10], "/root".into())));
         assert_eq!(who("app", &[]), Ok((1000, 100, vec![100, 29], "/home/app".into())));
@@ -112,7 +120,10 @@ mod tests {
         assert_eq!(who("4242:4343", &[]), Ok((4242, 4343, vec![4343], "/".into())));
         assert_eq!(who("4242", &[]), Ok((4242, 0, vec![0], "/".into())));
         assert_eq!(who("no", &[]), Err("unable to find user no: no matching entries in passwd file".into()));
-        assert_eq!(who("0:no", &[]), Err("unable to find group no: no matching entries in group file".into()));
+        assert_eq!(
+            who("0:no", &[]),
+            Err("unable to find group no: no matching entries in group file".into())
+        );
         assert!(who("-1", &[]).is_err() && who("4294967295", &[]).is_err());
     }
 }

@@ -107,6 +107,7 @@ impl Engine {
     /// A record or a directory cannot be removed.
     pub fn prune_build_cache(&self) -> Result<Pruned> {
         let mut pruned = Pruned::default();
+        self.sweep_steps()?;
         for (path, _) in self.all_records()? {
             std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
             pruned.deleted.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));

@@ -172,7 +172,7 @@ impl Builder<'_> {
             .context(|| "duplicate the network namespace")?;
         let prepared = runtime::prepare(&bundle, netns)?;
         if let (Some(netns), false) = (&mine, endpoints.is_empty()) {
-            engine.networks.connect(id, &endpoints, netns.as_fd(), &[])?;
+            engine.connect_reserved(container, endpoints, netns.as_fd(), &[])?;
         }
         let started = prepared.start();
         let code = match started {

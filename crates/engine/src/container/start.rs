@@ -64,7 +64,6 @@ impl Engine {
                 return Err(error);
             }
         }
-        self.container_event(&container, "start", &[]);
         let networks: Vec<String> =
             container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
         self.refresh_neighbours(&container, &networks)

@@ -157,6 +157,8 @@ impl Monitor {
         }
         match prepared.and_then(|()| self.go(&mut starting)) {
             Ok(()) => {
+                // Before anybody can see its end.
+                record::event(&self.bundle, "start", &[]);
                 tell(&control, &FromMonitor::Started(self.live.clone()));
                 self.adopt(starting);
                 true
