@@ -241,7 +241,7 @@ impl Engine {
         netns: BorrowedFd<'_>,
         ports: &[model::container::PortBinding],
     ) -> Result<Vec<Endpoint>> {
-        const TRIES: usize = 4;
+        const TRIES: usize = 8;
         let id = container.id();
         for last in (0..TRIES).rev() {
             match self.networks.connect(id, &endpoints, netns, ports) {
