@@ -64,7 +64,9 @@ impl Reference {
             return Err(bad("its registry host is malformed"));
         }
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(bad("repository name must be lowercase"));
+            return Err(Error::invalid(format!(
+                "invalid reference format: repository name ({path}) must be lowercase"
+            )));
         }
         if path.is_empty() || !path.split('/').all(valid_component) {
             return Err(bad("its repository name is malformed"));

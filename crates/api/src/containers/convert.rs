@@ -127,6 +127,11 @@ fn process(body: &ContainerCreateBody, host: &HostConfig) -> Result<ProcessSpec>
     {
         return Err(Error::invalid(format!("invalid environment variable: {bad}")));
     }
+    if let Some(bad) =
+        [&body.cmd, &body.entrypoint].into_iter().flatten().flatten().find(|argument| argument.contains('\0'))
+    {
+        return Err(Error::invalid(format!("an argument contains a NUL byte: {bad:?}")));
+    }
     let size = host.console_size.as_deref().unwrap_or_default();
     let console_size = match size {
         [rows, columns] if *rows > 0 && *columns > 0 => {

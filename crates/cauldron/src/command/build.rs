@@ -240,7 +240,8 @@ async fn in_place(
         "tags": given.texts("tag"), "build_args": build_args(&given.texts("build-arg")),
         "target": given.text("target").unwrap_or_default(), "labels": files::labels(&[], &given.texts("label"))?,
         "no_cache": given.on("no-cache"), "pull": given.on("pull"), "network": given.text("network").unwrap_or_default(),
-        "platform": given.text("platform").unwrap_or_default(), "quiet": given.on("quiet"),
+        "platform": given.text("platform").unwrap_or_default(), // The output is kept and shown where the build fails.
+        "quiet": false,
         "extra_hosts": given.texts("add-host"), "secrets": secrets(&given.texts("secret"))?,
     });
     for (name, key) in [("memory", "memory"), ("shm-size", "shm_bytes")] {

@@ -64,7 +64,13 @@ impl Engine {
         }
         // Until the specification names the image's layers, nobody may collect them.
         let _lease = self.store.lease()?;
-        let image = self.store.image(&request.spec.image_name)?;
+        let image = self.store.image(&request.spec.image_name).map_err(|error| {
+            // What cannot be a name is not worth a pull.
+            let malformed = model::Reference::parse(&request.spec.image_name).err();
+            malformed
+                .filter(|_| error.kind() == model::Kind::NotFound && !is_id(&request.spec.image_name))
+                .unwrap_or(error)
+        })?;
         let spec = &mut request.spec;
         spec.id = Self::new_container_id()?;
         spec.created = crate::now();
@@ -132,4 +138,10 @@ impl Engine {
         write_json(&dir.join("request.json"), &request.host_config, false)?;
         write_json(&dir.join("spec.json"), &request.spec, durable)
     }
+}
+
+/// Whether this may be an image's id rather than a name.
+fn is_id(name: &str) -> bool {
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    hex.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -68,7 +68,8 @@ fn terminal_keys() {
                 bundle.reaper = reaper;
             })
         };
-        let container = tty("trap 'echo int; exit 9' INT; echo ready; while :; do sleep 1000; done");
+        // A shell that waits for a command runs its trap only when that one ends: it must not fork.
+        let container = tty("trap 'echo int; exit 9' INT; echo ready; while :; do :; done");
         let runtime::Attached::WhenStarted(listener) = container.attach(WITH_STDIN) else {
             panic!("it runs already")
         };
