@@ -62,7 +62,13 @@ fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Va
         body.insert("Volumes".to_owned(), Value::Array(list));
     }
     if wants("build-cache") {
-        body.insert("BuildCache".to_owned(), json!([]));
+        let cache = engine.build_cache()?.into_iter().map(|step| {
+            json!({
+                "ID": step.key, "Type": "regular", "Description": step.text, "InUse": false, "Shared": step.shared,
+                "Size": step.bytes, "CreatedAt": step.created, "LastUsedAt": null, "UsageCount": 0,
+            })
+        });
+        body.insert("BuildCache".to_owned(), cache.collect());
     }
     Ok(Value::Object(body))
 }

@@ -215,7 +215,7 @@ const DIGESTS: Listing = Listing {
     table: "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
     headers: HEADERS,
 };
-const HEADERS: &[(&str, &str)] = &[
+pub const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("CreatedSince", "CREATED"),
     ("CreatedAt", "CREATED AT"),
@@ -253,7 +253,7 @@ async fn images(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// One row a tag; `<none>` for what has none.
-fn image_rows(image: &Value, now: i64, full: bool, digests: bool) -> Vec<Value> {
+pub fn image_rows(image: &Value, now: i64, full: bool, digests: bool) -> Vec<Value> {
     let list = |name: &str| -> Vec<String> {
         image[name]
             .as_array()

@@ -3,6 +3,7 @@
 mod build;
 mod container;
 mod cp;
+mod df;
 mod exec;
 mod filters;
 mod image;

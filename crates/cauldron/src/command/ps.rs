@@ -33,7 +33,7 @@ pub const VERBS: &[Verb] = &[Verb {
     ..VERB
 }];
 
-const HEADERS: &[(&str, &str)] = &[
+pub const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("RunningFor", "CREATED"),
     ("Platform", "PLATFORM"),
@@ -72,7 +72,7 @@ async fn ps(session: Session, given: ArgMatches) -> Outcome {
     Ok(0)
 }
 
-fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
+pub fn row(container: &Value, now: i64, full: bool, sized: bool) -> Value {
     let text = |name: &str| container[name].as_str().unwrap_or_default().to_owned();
     let id = text("Id");
     let created = container["Created"].as_i64().unwrap_or(0);

@@ -260,6 +260,10 @@ const DF: Listing = Listing {
 
 async fn df(session: Session, given: ArgMatches) -> Outcome {
     let found = session.client()?.get("/system/df").await?;
+    if given.on("verbose") {
+        session.out(&super::df::detailed(&found)?)?;
+        return Ok(0);
+    }
     let list = |name: &str| found[name].as_array().cloned().unwrap_or_default();
     let sum = |items: &[Value], field: &dyn Fn(&Value) -> i64| items.iter().map(field).sum::<i64>();
     let (images, containers, volumes, cache) =
@@ -275,7 +279,11 @@ async fn df(session: Session, given: ArgMatches) -> Outcome {
     let rw = |container: &Value| container["SizeRw"].as_i64().unwrap_or(0);
     let volume_size = |volume: &Value| volume["UsageData"]["Size"].as_i64().unwrap_or(0).max(0);
     let volume_used = |volume: &Value| volume["UsageData"]["RefCount"].as_i64().unwrap_or(0) > 0;
-    let cache_size = |item: &Value| item["Size"].as_i64().unwrap_or(0);
+    // What an image has too is counted there.
+    let cache_size = |item: &Value| match item["Shared"].as_bool() {
+        Some(true) => 0,
+        _ => item["Size"].as_i64().unwrap_or(0),
+    };
     let cache_used = |item: &Value| item["InUse"].as_bool().unwrap_or(false);
     let row = |kind: &str, total: usize, active: usize, bytes: i64, free: i64| {
         let percent =

@@ -43,7 +43,51 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// A cached step, for people.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    /// Its key.
+    pub key: String,
+    /// What the step does.
+    pub text: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Bytes of its layer.
+    pub bytes: u64,
+    /// An image has the layer too.
+    pub shared: bool,
+}
+
 impl Engine {
+    /// The cached steps, oldest first.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn build_cache(&self) -> Result<Vec<Cached>> {
+        let mut of_images = std::collections::HashSet::new();
+        for image in self.store.images()? {
+            let mut chain = None;
+            for diff_id in &image.config.rootfs.diff_ids {
+                let this = chain_id(chain.as_ref(), diff_id);
+                of_images.insert(this.clone());
+                chain = Some(this);
+            }
+        }
+        let mut cached = Vec::new();
+        for (path, record) in self.all_records()? {
+            let chain = record.chain();
+            let bytes = self.store.layer(&chain)?.map_or(0, |layer| layer.size);
+            cached.push(Cached {
+                key: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+                text: record.text,
+                created: record.created,
+                bytes,
+                shared: of_images.contains(&chain),
+            });
+        }
+        cached.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
+        Ok(cached)
+    }
     fn records(&self) -> PathBuf {
         self.store.layout.build_cache().join("records")
     }

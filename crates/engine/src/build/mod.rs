@@ -25,7 +25,7 @@ use model::{Digest, Error, Reference, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use cache::Pruned;
+pub use cache::{Cached, Pruned};
 
 use crate::Engine;
 use crate::transfer::Progress;
