@@ -1,16 +1,22 @@
 //! Waiting for a container to stop running, to exit once more, or to be gone.
+//!
+//! A wait is an attached client that wants no stream: the monitor ends it when the exit code is written. Not inotify: closing
+//! its last watch waits for the kernel's next grace period (`fsnotify_wait_marks_destroyed`, 6 to 14 ms), and so does the exit
+//! of a process that did not close it.
 
 use model::container::Lifecycle;
+use model::error::Context as _;
 use model::filter::Filters;
 use model::state::State;
 use model::time::Timestamp;
 use model::{ContainerId, Error, Kind, Result};
-use std::path::PathBuf;
-use std::time::Duration;
+use runtime::{Attached, Streams};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use super::lookup::{Container, read_json};
 use crate::Engine;
-use crate::watch::Watch;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,18 +53,65 @@ pub struct Waiter {
     before: State,
     /// When it was registered.
     since: Timestamp,
-    watch: Watch,
+    /// Ends when the container's process does; `None` where nobody would tell.
+    line: Mutex<Option<Attached>>,
     dir: PathBuf,
+    run_dir: PathBuf,
 }
 
+/// How long a wait sleeps before it looks by itself: a monitor that was killed tells nobody, and neither does the removal of a
+/// container that never ran.
+const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 impl Waiter {
-    /// Whether there was an exit since, or the container is gone.
-    fn state_changed(&self) -> Result<bool> {
-        let state: Option<State> = read_json(&self.dir.join("state.json"))?;
-        Ok(match state {
-            Some(state) => state.finished_at != self.before.finished_at,
-            None => !self.dir.exists(),
-        })
+    /// Sleeps until the monitor says something, or it is time to look.
+    fn sleep(&self) -> Result<()> {
+        let mut line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let told = match line.as_ref() {
+            Some(Attached::Now(stream)) => readable(stream)?,
+            Some(Attached::WhenStarted(listener)) => readable(listener)?,
+            None => {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                false
+            }
+        };
+        match line.take() {
+            // Started: from here on the stream tells.
+            Some(Attached::WhenStarted(listener)) if told => {
+                let (stream, _) = listener.accept().context(|| "hear from the container's monitor")?;
+                *line = Some(Attached::Now(stream));
+            }
+            // Over: the caller looks, and comes back only if the container goes on.
+            Some(Attached::Now(_)) if told => {}
+            same => *line = same.or_else(|| register(&self.dir, &self.run_dir)),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        // A socket that waits for a start has a name; the monitor would find nobody behind it.
+        if let Ok(Some(Attached::WhenStarted(listener))) = self.line.get_mut().map(Option::take)
+            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
+            && let Some(name) = path.file_name()
+        {
+            let _ = std::fs::remove_file(self.run_dir.join("attach").join(name));
+        }
+    }
+}
+
+/// Registers with the monitor that is there, or with the one that will be.
+fn register(dir: &Path, run_dir: &Path) -> Option<Attached> {
+    dir.exists().then(|| runtime::attach(run_dir, Streams::default()).ok()).flatten()
+}
+
+fn readable(socket: &impl std::os::fd::AsFd) -> Result<bool> {
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    match poll(&mut fds, Some(&LOOK)) {
+        Ok(count) => Ok(count > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(Error::internal("wait for the container's monitor").caused_by(error)),
     }
 }
 
@@ -70,12 +123,18 @@ impl Engine {
     pub fn waiter(&self, name: &str, condition: Condition) -> Result<Waiter> {
         let container = self.find(name)?;
         let since = crate::now();
-        let watch = Watch::new()?;
-        watch.add(&container.dir)?;
-        watch.add(&self.store.layout.trash())?;
-        // Looked at again, now that every change is reported.
+        let line = Mutex::new(register(&container.dir, &container.run_dir));
+        // Looked at again, now that an exit is told.
         let before = self.load(container.id()).map_or(container.state, |now| now.state);
-        Ok(Waiter { id: container.spec.id, condition, before, since, watch, dir: container.dir })
+        Ok(Waiter {
+            id: container.spec.id,
+            condition,
+            before,
+            since,
+            line,
+            dir: container.dir,
+            run_dir: container.run_dir,
+        })
     }
     /// Waits to the end: the exit code, and why the container could not be started where that is so.
     ///
@@ -86,14 +145,7 @@ impl Engine {
             if let Some(done) = self.poll(waiter)? {
                 return Ok(done);
             }
-            // Every line of the log wakes the watch: only the state's file says whether to look at everything. A
-            // monitor that was killed writes nothing at all.
-            while waiter.watch.wait(Some(Duration::from_secs(1)))? {
-                waiter.watch.clear();
-                if waiter.state_changed()? {
-                    break;
-                }
-            }
+            waiter.sleep()?;
         }
     }
     /// One look.
@@ -101,7 +153,6 @@ impl Engine {
     /// # Errors
     /// A record cannot be read.
     pub fn poll(&self, waiter: &Waiter) -> Result<Option<(i32, String)>> {
-        waiter.watch.clear();
         let container = match self.find(waiter.id.as_str()) {
             Ok(container) => container,
             Err(error) if error.kind() == Kind::NotFound => return self.last_words(waiter).map(Some),

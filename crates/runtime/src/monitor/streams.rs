@@ -60,7 +60,7 @@ impl Monitor {
                 Purpose::Attached(of, streams) => {
                     of == index
                         && !client.closing
-                        && (raw || if stream == 0 { streams.stdout } else { streams.stderr })
+                        && (if raw { streams.stdout || streams.stderr } else if stream == 0 { streams.stdout } else { streams.stderr })
                 }
                 _ => false,
             };
