@@ -288,7 +288,7 @@ fn truncated_and_damaged_archives_leave_nothing() {
     let gzip = gzip.finish().unwrap();
     assert!(unpack(&store, &gzip[..gzip.len() / 2]).is_err());
     assert!(unpack(&store, &gzip).is_ok());
-    assert!(unpack(&store, b"\xfd7zXZ\0rest").unwrap_err().to_string().contains("xz"));
+    assert!(unpack(&store, b"\xfd7zXZ\0rest").is_err());
     assert_eq!(std::fs::read_dir(store.layout.layers()).unwrap().count(), 1);
 }
 
