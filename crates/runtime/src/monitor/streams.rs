@@ -60,7 +60,13 @@ impl Monitor {
                 Purpose::Attached(of, streams) => {
                     of == index
                         && !client.closing
-                        && (if raw { streams.stdout || streams.stderr } else if stream == 0 { streams.stdout } else { streams.stderr })
+                        && (if raw {
+                            streams.stdout || streams.stderr
+                        } else if stream == 0 {
+                            streams.stdout
+                        } else {
+                            streams.stderr
+                        })
                 }
                 _ => false,
             };
