@@ -133,6 +133,16 @@ impl Client {
         self.bytes(Method::POST, path, None).await.map(|_| ())
     }
 
+    /// `POST` without a body; what the engine did differently from what was asked, for the user to know.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn post_warned(&self, path: &str) -> Result<Vec<String>> {
+        let response = self.call(Method::POST, path, None).await?;
+        let warnings = response.headers().get_all("cauldron-warning").iter();
+        Ok(warnings.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect())
+    }
+
     /// A call whose answer is a stream of JSON objects.
     ///
     /// # Errors

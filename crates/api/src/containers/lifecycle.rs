@@ -2,7 +2,7 @@
 
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing};
 use bollard_stubs::models::ContainerUpdateBody;
@@ -58,8 +58,23 @@ async fn done(
     call(engine, work).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-async fn start(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
-    done(&engine, move |engine| engine.start_container(&id)).await
+/// 204, with what was done differently from what was asked in headers.
+async fn started(
+    engine: &Shared,
+    work: impl FnOnce(&engine::Engine) -> engine::model::Result<Vec<String>> + Send + 'static,
+) -> Result<Response, Failure> {
+    let warnings = call(engine, work).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    for warning in warnings {
+        if let Ok(value) = HeaderValue::from_str(&warning) {
+            response.headers_mut().append("cauldron-warning", value);
+        }
+    }
+    Ok(response)
+}
+
+async fn start(State(engine): State<Shared>, Path(id): Path<String>) -> Result<Response, Failure> {
+    started(&engine, move |engine| engine.start_container(&id)).await
 }
 
 async fn stop(
@@ -75,9 +90,9 @@ async fn restart(
     State(engine): State<Shared>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<StatusCode, Failure> {
+) -> Result<Response, Failure> {
     let seconds = params.number("t")?;
-    done(&engine, move |engine| engine.restart_container(&id, seconds, Some(params.text("signal")))).await
+    started(&engine, move |engine| engine.restart_container(&id, seconds, Some(params.text("signal")))).await
 }
 
 async fn kill(

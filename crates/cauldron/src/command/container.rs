@@ -193,10 +193,15 @@ async fn signalled(session: Session, given: ArgMatches, verb: &'static str) -> O
             ("t", given.text("timeout").unwrap_or_default().to_owned()),
         ],
     );
-    let suffix = suffix.as_str();
+    let (suffix, said) = (suffix.as_str(), &session);
     session
         .together(&given.texts("containers"), |name| async move {
-            Ok(client.post(&format!("/containers/{}/{verb}{suffix}", encode(&name))).await?)
+            for warning in
+                client.post_warned(&format!("/containers/{}/{verb}{suffix}", encode(&name))).await?
+            {
+                said.say(&format!("WARNING: {warning}"));
+            }
+            Ok(())
         })
         .await
 }

@@ -125,7 +125,15 @@ async fn download(
     let place = match std::fs::metadata(local) {
         Ok(found) if found.is_dir() => Place { dir: local.to_owned(), name: None, content: content_only },
         Ok(_) if is_dir => return Err(Failure::new(format!("cannot copy directory to file: {target}"))),
-        Ok(_) => Place::named(local)?,
+        // Unpacking replaces what has the name: a link keeps its own, and a device or a pipe is nothing to replace.
+        Ok(found) if found.is_file() => {
+            Place::named(&std::fs::canonicalize(local).map_err(file("resolve", local))?)?
+        }
+        Ok(_) => {
+            return Err(Failure::new(format!(
+                "destination \"{target}\" must be a directory or a regular file"
+            )));
+        }
         Err(_) if !is_dir && target.ends_with('/') => {
             return Err(Failure::new(format!("no such directory: {target}")));
         }

@@ -195,30 +195,39 @@ async fn run(session: Session, given: ArgMatches) -> Outcome {
     let id = create(&session, &given, &request).await?;
     let client = session.client()?;
     if detach {
-        client.post(&format!("/containers/{id}/start")).await.map_err(not_started)?;
+        begin(&session, client, &id).await.map_err(not_started)?;
         session.line(&id)?;
         return Ok(0);
     }
     let proxy = given.switch("sig-proxy").unwrap_or(true);
-    foreground(client, &id, ends, keys, proxy, given.on("rm")).await
+    foreground(&session, &id, ends, keys, proxy, given.on("rm")).await
+}
+
+/// Starts a container, and says what was done differently from what was asked.
+async fn begin(session: &Session, client: &Client, id: &str) -> Result<(), client::Error> {
+    for warning in client.post_warned(&format!("/containers/{}/start", encode(id))).await? {
+        session.say(&format!("WARNING: {warning}"));
+    }
+    Ok(())
 }
 
 /// Attach, wait, start, stream.
 async fn foreground(
-    client: &Client,
+    session: &Session,
     id: &str,
     ends: Ends,
     keys: DetachKeys,
     proxy: bool,
     removed: bool,
 ) -> Outcome {
+    let client = session.client()?;
     let attached = client.hijack(&attach_path(id, ends), None).await?;
     let condition = if removed { "removed" } else { "next-exit" };
     // The engine answers with its headers as soon as it waits, so the exit cannot be missed.
     let wait =
         client.call(Method::POST, &format!("/containers/{id}/wait?condition={condition}"), None).await?;
     let signals = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
-    if let Err(error) = client.post(&format!("/containers/{id}/start")).await {
+    if let Err(error) = begin(session, client, id).await {
         return Err(not_started(error));
     }
     let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await;
@@ -313,8 +322,9 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("containers");
     if !given.on("attach") && !given.on("interactive") {
         return session
-            .each(&names, |name| async move {
-                Ok(client.post(&format!("/containers/{}/start", encode(&name))).await?)
+            .each(&names, |name| {
+                let session = &session;
+                async move { Ok(begin(session, client, &name).await?) }
             })
             .await;
     }
@@ -332,7 +342,7 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
         // Nothing to start: what is left is to attach.
         return to_running(client, id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await;
     }
-    foreground(client, id, ends, keys, given.switch("sig-proxy").unwrap_or(true), removed).await
+    foreground(&session, id, ends, keys, given.switch("sig-proxy").unwrap_or(true), removed).await
 }
 
 async fn attach(session: Session, given: ArgMatches) -> Outcome {

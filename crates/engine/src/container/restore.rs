@@ -31,7 +31,7 @@ impl Engine {
                 };
             if wanted {
                 let id = container.spec.id.clone();
-                let outcome = self.start_container(id.as_str());
+                let outcome = self.start_container(id.as_str()).map(drop);
                 started.push((id, outcome));
             }
         }

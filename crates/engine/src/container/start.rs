@@ -19,7 +19,7 @@ impl Engine {
     /// # Errors
     /// [`Kind::NotModified`] for one that runs. [`Kind::CommandNotFound`] and [`Kind::CannotExecute`] where the process
     /// could not be executed; its state then says so.
-    pub fn start_container(&self, name: &str) -> Result<()> {
+    pub fn start_container(&self, name: &str) -> Result<Vec<String>> {
         let (container, lock) = self.find_locked(name)?;
         match container.status() {
             Status::Paused => {
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
     /// Starts a container that does not run, under its lock.
-    pub(crate) fn start_found(&self, mut container: Container) -> Result<()> {
+    pub(crate) fn start_found(&self, mut container: Container) -> Result<Vec<String>> {
         // What the last run left is given back first; its own `reap` then finds nothing to do.
         if container.run_dir.join("bundle.json").exists() {
             self.settle(&container)?;
@@ -56,19 +56,23 @@ impl Engine {
             self.write_state(&container)?;
         }
         let mut undo = Undo::new();
-        match self.launch(&container, &mut undo) {
-            Ok(()) => undo.keep(),
+        let warnings = match self.launch(&container, &mut undo) {
+            Ok(warnings) => {
+                undo.keep();
+                warnings
+            }
             Err(error) => {
                 let error = undo.roll_back(error);
                 self.note_failure(&mut container, &error)?;
                 return Err(error);
             }
-        }
+        };
         let networks: Vec<String> =
             container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
-        self.refresh_neighbours(&container, &networks)
+        self.refresh_neighbours(&container, &networks)?;
+        Ok(warnings)
     }
-    fn launch<'a>(&'a self, container: &Container, undo: &mut Undo<'a>) -> Result<()> {
+    fn launch<'a>(&'a self, container: &Container, undo: &mut Undo<'a>) -> Result<Vec<String>> {
         let id = container.id().clone();
         let mut endpoints: Vec<Endpoint> = Vec::new();
         if let NetworkMode::Attached(_) = container.spec.network {
@@ -95,7 +99,8 @@ impl Engine {
         if let (Some(netns), NetworkMode::Attached(attachment)) = (&mine, &container.spec.network) {
             self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container, attachment))?;
         }
-        prepared.start().map(drop)
+        prepared.start()?;
+        Ok(runtime::warnings(&container.run_dir))
     }
     /// A start that failed leaves its reason and an exit code, as Docker does.
     fn note_failure(&self, container: &mut Container, error: &Error) -> Result<()> {
