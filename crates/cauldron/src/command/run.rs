@@ -373,11 +373,13 @@ async fn to_running(client: &Client, id: &str, ends: Ends, keys: DetachKeys, pro
     let attached = client.hijack(&attach_path(id, ends), None).await?;
     let proxy = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
     let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
+    // The engine may end the stream before the container is over (our stdin is at its end): signals still belong to it.
+    let outcome = match end {
+        End::Detached => Ok(0),
+        End::Closed => exit_code(wait).await,
+    };
     if let Some(proxy) = proxy {
         proxy.abort();
     }
-    match end {
-        End::Detached => Ok(0),
-        End::Closed => exit_code(wait).await,
-    }
+    outcome
 }

@@ -10,7 +10,12 @@ impl Engine {
     ///
     /// # Errors
     /// Those of stop and start.
-    pub fn restart_container(&self, name: &str, seconds: Option<i64>, signal: Option<&str>) -> Result<Vec<String>> {
+    pub fn restart_container(
+        &self,
+        name: &str,
+        seconds: Option<i64>,
+        signal: Option<&str>,
+    ) -> Result<Vec<String>> {
         let id = self.container_id(name)?;
         let signal = signal.filter(|text| !text.is_empty()).map(model::signal::parse).transpose()?;
         let container = self.find(id.as_str())?;
