@@ -5,7 +5,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod device;
 pub mod fs;
-mod heap;
+pub mod heap;
 pub mod mount;
 pub mod netlink;
 pub mod overlay;

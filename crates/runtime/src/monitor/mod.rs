@@ -36,6 +36,8 @@ use start::Starting;
 
 /// The container's own process among the sessions.
 const MAIN: usize = 0;
+/// So long after a start or an exec the pages that it needed are given back.
+const REST: Duration = Duration::from_secs(1);
 
 /// Everything that the monitor knows.
 pub struct Monitor {
@@ -53,6 +55,8 @@ pub struct Monitor {
     /// When the next run starts, while restarting, and the wait before it.
     restart: Option<Instant>,
     last_wait: Duration,
+    /// When pages are given back.
+    rest: Option<Instant>,
     next_probe: Option<Instant>,
 }
 
@@ -133,6 +137,7 @@ impl Monitor {
             started: Instant::now(),
             restart: None,
             last_wait: Duration::ZERO,
+            rest: None,
             next_probe: None,
             bundle,
         })
@@ -240,6 +245,7 @@ impl Monitor {
         }
         self.watch(MAIN, session);
         self.schedule_probe();
+        self.rest = Some(Instant::now() + REST);
     }
     /// Puts a session into its place and watches it.
     fn watch(&mut self, index: usize, session: Session) {
@@ -261,7 +267,10 @@ impl Monitor {
                     Token::Stdin(index) => self.stdin_ready(index),
                     Token::Channel(index) => self.channel_ready(index),
                     Token::Process(MAIN) => self.main_ended(),
-                    Token::Process(index) => self.exec_ended(index),
+                    Token::Process(index) => {
+                        self.exec_ended(index);
+                        self.rest = Some(Instant::now() + REST);
+                    }
                 }
             }
             self.on_time();
@@ -279,7 +288,7 @@ impl Monitor {
             .flatten()
             .filter_map(|client| client.stalled)
             .map(|since| since + client::STALLED);
-        let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).min()?;
+        let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).chain(self.rest).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
     fn on_time(&mut self) {
@@ -294,6 +303,11 @@ impl Monitor {
             }
         }
         self.health_on_time(now);
+        if self.rest.is_some_and(|at| now >= at) {
+            self.rest = None;
+            // Only memory is at stake.
+            let _ = sys::heap::release_clean_pages();
+        }
         if self.restart.is_some_and(|at| now >= at) {
             self.start_again();
         }

@@ -21,8 +21,14 @@ pub fn now() -> Timestamp {
 /// # Errors
 /// /proc cannot be read.
 pub fn boot_id() -> Result<String> {
+    // No process outlives its boot.
+    static READ: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    if let Some(id) = READ.get() {
+        return Ok(id.clone());
+    }
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(std::fs::read_to_string(path).context(|| format!("read {path}"))?.trim().to_owned())
+    let id = std::fs::read_to_string(path).context(|| format!("read {path}"))?.trim().to_owned();
+    Ok(READ.get_or_init(|| id).clone())
 }
 
 /// The state as it was left; the default where there is none.
