@@ -72,6 +72,13 @@ pub const VERBS: &[Verb] = &[
         ..SYSTEM
     },
     Verb {
+        names: &["restore"],
+        about: "Start what its restart policy promises, after a reboot",
+        more: "Prints the id of each container that was started. Run it once at boot, for example from a systemd unit.",
+        run: |session, _| Box::pin(restore(session)),
+        ..SYSTEM
+    },
+    Verb {
         names: &["reap"],
         usage: "CONTAINER",
         about: "Release what a container that is over still holds",
@@ -376,6 +383,22 @@ async fn reap(session: Session, given: ArgMatches) -> Outcome {
         format!("/cauldron/v1/containers/{}/reap", encode(given.text("container").unwrap_or_default()));
     session.client()?.post(&path).await.map_err(only_here)?;
     Ok(0)
+}
+
+async fn restore(session: Session) -> Outcome {
+    let told = session.client()?.json(Method::POST, "/cauldron/v1/restore", None).await.map_err(only_here)?;
+    let mut code = 0;
+    for one in told.as_array().into_iter().flatten() {
+        let id = one["Id"].as_str().unwrap_or_default();
+        match one["Error"].as_str() {
+            None => session.line(id)?,
+            Some(error) => {
+                code = 1;
+                session.say(&format!("{id}: {error}"));
+            }
+        }
+    }
+    Ok(code)
 }
 
 async fn dial_stdio(session: Session) -> Outcome {
