@@ -33,7 +33,7 @@ impl Plan {
     /// Resolves stages by name and number. `file` and `text` are for errors.
     ///
     /// # Errors
-    /// A base name is empty after expansion, or there is no such target.
+    /// A base name is empty after expansion, there is no such target, or `--from` is the number of no earlier stage.
     pub fn new(
         dockerfile: &Dockerfile,
         global: &Global,
@@ -60,6 +60,7 @@ impl Plan {
                 earlier(dockerfile, &base, index, false)
             });
         }
+        refuse_later_numbers(dockerfile, Source { file, text })?;
         let target = find_target(dockerfile, target)?;
         let mut plan = Self { bases, target, order: Vec::new() };
         plan.visit(dockerfile, target);
@@ -103,6 +104,25 @@ fn earlier(dockerfile: &Dockerfile, name: &str, index: usize, numbers: bool) -> 
         None if name == "scratch" => Origin::Scratch,
         None => Origin::Named(name.to_owned()),
     }
+}
+
+/// A number in `--from` is a stage's, never the beginning of some image's id.
+fn refuse_later_numbers(dockerfile: &Dockerfile, source: Source<'_>) -> Result<()> {
+    for (index, stage) in dockerfile.stages.iter().enumerate() {
+        for step in &stage.steps {
+            for name in origins(&step.instruction) {
+                let unknown = matches!(earlier(dockerfile, &name, index, true), Origin::Named(_));
+                if let (true, Ok(number)) = (unknown, name.parse::<usize>()) {
+                    let known = match index {
+                        0 => "no stage stands before this one".to_owned(),
+                        _ => format!("the stages before this one are 0 to {}", index - 1),
+                    };
+                    return Err(source.error(step.lines, format!("invalid stage index {number}: {known}")));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The names in `COPY --from` and `RUN --mount=from`.

@@ -277,3 +277,23 @@ fn buildkits_cases() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+#[test]
+fn a_number_in_from_is_a_stage_that_stands_before() {
+    for (text, line, wanted) in [
+        ("FROM a\nCOPY --from=5 x y", 2, "invalid stage index 5: no stage stands before this one"),
+        (
+            "FROM a\nFROM b\nCOPY --from=1 x y",
+            3,
+            "invalid stage index 1: the stages before this one are 0 to 0",
+        ),
+        ("FROM a\nRUN --mount=type=bind,from=7 b", 2, "invalid stage index 7"),
+    ] {
+        let file = parse("D", text).unwrap();
+        let error = Plan::new(&file, &global(&[], &[]), "", "D", text).unwrap_err();
+        assert!(error.message().contains(wanted), "{error}");
+        assert!(error.message().contains(&format!("line {line}")), "{error}");
+    }
+    let named = "FROM a AS five\nFROM b\nCOPY --from=five x y\nCOPY --from=0 x y\nCOPY --from=image x y";
+    assert!(Plan::new(&parse("D", named).unwrap(), &global(&[], &[]), "", "D", named).is_ok());
+}
