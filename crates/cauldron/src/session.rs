@@ -147,7 +147,7 @@ impl Session {
             Ok(()) => self.line(name).map(|()| 0),
             Err(failure) => {
                 self.complain(&failure);
-                Ok(1)
+                Ok(failure.code.unwrap_or(1))
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Builds as a person starts them: real steps on an image of Debian's static busybox, each test on a root of its own.
 //! Needs root, as the engine does.
 
+mod busybox;
+
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,32 +19,11 @@ impl Build {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("cauldron-build-{}-{serial}", std::process::id()));
-        let root = dir.join("rootfs");
-        for path in ["bin", "etc", "tmp"] {
-            std::fs::create_dir_all(root.join(path)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's busybox-static");
-        let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
-        for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        std::fs::set_permissions(root.join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777))
-            .unwrap();
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
-            .unwrap();
-        std::fs::write(root.join("etc/group"), "root:x:0:\nbob:x:66:\ngrp:x:77:\n").unwrap();
-        let tar = dir.join("busybox.tar");
-        assert!(
-            Command::new("tar")
-                .arg("-C")
-                .arg(&root)
-                .arg("-cf")
-                .arg(&tar)
-                .arg(".")
-                .status()
-                .unwrap()
-                .success()
-        );
+        let tar = busybox::archive(&dir, |root| {
+            std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
+                .unwrap();
+            std::fs::write(root.join("etc/group"), "root:x:0:\nbob:x:66:\ngrp:x:77:\n").unwrap();
+        });
         let build = Self { context: dir.join("context"), dir };
         std::fs::create_dir(&build.context).unwrap();
         build.ok(&["import", tar.to_str().unwrap(), "busybox"]);

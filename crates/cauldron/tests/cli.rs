@@ -1,6 +1,8 @@
 //! The command line as a person drives it: real containers on a root of their own, of Debian's static busybox. With
 //! `CAULDRON_TEST_HOST` the same tests run against another engine, so they test Docker's behaviour and not ours.
 
+mod busybox;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -15,25 +17,8 @@ impl Engine {
     fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("cauldron-cli-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(dir.join("rootfs/bin")).unwrap();
-        for inner in ["etc", "tmp", "proc", "sys", "dev"] {
-            std::fs::create_dir(dir.join("rootfs").join(inner)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", dir.join("rootfs/bin/busybox"))
-            .expect("Debian's busybox-static is installed");
-        for applet in ["sh", "cat", "echo", "true", "false", "sleep", "ls", "touch", "env", "mkdir"] {
-            std::os::unix::fs::symlink("busybox", dir.join("rootfs/bin").join(applet)).unwrap();
-        }
+        let tar = busybox::archive(&dir, |_| ());
         let engine = Self { dir, host: std::env::var("CAULDRON_TEST_HOST").ok() };
-        let tar = engine.dir.join("rootfs.tar");
-        let status = Command::new("tar")
-            .arg("-C")
-            .arg(engine.dir.join("rootfs"))
-            .arg("-cf")
-            .arg(&tar)
-            .arg(".")
-            .status();
-        assert!(status.unwrap().success());
         engine.ok(&["import", tar.to_str().unwrap(), "busybox"]);
         engine
     }

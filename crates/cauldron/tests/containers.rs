@@ -1,8 +1,9 @@
 //! Containers as a person drives them: real ones, in a root of each test's own, on an image made of Debian's static
 //! busybox. Needs root, as the engine does.
 
+mod busybox;
+
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,32 +29,17 @@ impl Home {
     }
     /// `busybox:latest`: every applet as a link, a passwd and a mode-1777 /tmp.
     fn import(&self) {
-        let root = self.0.join("rootfs");
-        for dir in ["bin", "etc", "tmp", "data", "home/app"] {
-            fs::create_dir_all(root.join(dir)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's busybox-static");
-        let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
-        for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+        let tar = busybox::archive(&self.0, |root| {
+            fs::create_dir_all(root.join("data")).unwrap();
+            fs::create_dir_all(root.join("home/app")).unwrap();
+            fs::write(
+                root.join("etc/passwd"),
+                "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+            )
             .unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
-        fs::write(root.join("data/seed"), "from the image\n").unwrap();
-        let tar = self.0.join("busybox.tar");
-        assert!(
-            Command::new("tar")
-                .arg("-C")
-                .arg(&root)
-                .arg("-cf")
-                .arg(&tar)
-                .arg(".")
-                .status()
-                .unwrap()
-                .success()
-        );
-        fs::remove_dir_all(&root).unwrap();
+            fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
+            fs::write(root.join("data/seed"), "from the image\n").unwrap();
+        });
         self.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
     }
     fn command(&self, args: &[&str]) -> Command {
@@ -558,4 +544,18 @@ fn links_ports_and_networks() {
     assert_eq!(home.ok(&["run", "--rm", "--network", "mine", "busybox", "sh", "-c", script]), "reached");
     home.ok(&["rm", "-f", "srv", "db"]);
     home.ok(&["network", "rm", "mine"]);
+}
+
+#[test]
+fn force_forgives_a_network_that_is_gone_and_nothing_else() {
+    let home = Home::new();
+    home.ok(&["network", "create", "used"]);
+    home.ok(&["run", "-d", "--name", "member", "--network", "used", "busybox", "sleep", "600"]);
+    let run = home.run(&["network", "rm", "-f", "used"]);
+    assert!(run.code == 1 && run.err.contains("has active endpoints"), "{} {}", run.code, run.err);
+    let run = home.run(&["network", "rm", "-f", "missing"]);
+    assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""));
+    home.ok(&["rm", "-f", "member"]);
+    home.ok(&["network", "rm", "used"]);
+    assert_eq!(home.run(&["network", "rm", "used"]).code, 1);
 }

@@ -1,8 +1,9 @@
 //! The real docker command line against `cauldron serve`: each test on a root and a socket of its own, without a network.
 //! Needs root, Debian's busybox-static, and a `docker` in PATH (Debian's docker.io or docker-cli has one).
 
+mod busybox;
+
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,30 +20,10 @@ impl Served {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("cauldron-docker-{}-{serial}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let root = dir.join("rootfs");
-        for path in ["bin", "etc", "tmp", "root"] {
-            std::fs::create_dir_all(root.join(path)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's busybox-static");
-        for applet in
-            ["sh", "cat", "echo", "sleep", "id", "pwd", "touch", "ln", "ls", "rm", "tty", "true", "env"]
-        {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
-            .unwrap();
-        let tar = dir.join("busybox.tar");
-        assert!(
-            Command::new("tar")
-                .arg("-C")
-                .arg(&root)
-                .arg("-cf")
-                .arg(&tar)
-                .arg(".")
-                .status()
-                .unwrap()
-                .success()
-        );
+        let tar = busybox::archive(&dir, |root| {
+            std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
+                .unwrap();
+        });
         let mut server = Command::new(env!("CARGO_BIN_EXE_cauldron"))
             .args(["serve", "-H", &format!("unix://{}", dir.join("docker.sock").display())])
             .env("CAULDRON_ROOT", dir.join("root"))

@@ -167,12 +167,12 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
     session
         .each(&given.texts("networks"), |name| async move {
             match client.bytes(Method::DELETE, &format!("/networks/{}", encode(&name)), None).await {
+                // Asked to be gone, and it is; only that is forgiven.
                 Err(error) if force && error.status() == Some(404) => Err(Failure::silent(0)),
                 other => Ok(other.map(|_| ())?),
             }
         })
         .await
-        .map(|code| if force { 0 } else { code })
 }
 
 async fn connect(session: Session, given: ArgMatches) -> Outcome {

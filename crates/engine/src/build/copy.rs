@@ -3,6 +3,7 @@
 //! A directory's contents are copied, not itself; a target with a trailing slash, or several sources, is a directory;
 //! what comes from the context belongs to root unless `--chown` says otherwise, what comes from a stage keeps its owner.
 
+use model::container::HostPath;
 use model::dockerfile::effect;
 use model::dockerfile::instruction::Copy;
 use model::dockerfile::plan::{CacheKey, Origin};
@@ -102,18 +103,18 @@ impl Builder<'_> {
         if let Some(dir) = self.options.contexts.get(name) {
             return Ok(From::Root(sys::fs::open_root(dir).context(|| format!("build context {name}"))?));
         }
-        let store = &self.engine.store;
-        let layers = match dockerfile_origin(self, name, index) {
+        let lower = self.lower_of(index, name)?;
+        Ok(From::Root(self.engine.store.mount_detached(&lower, None)?))
+    }
+    /// The directories of the stage or image that `--from` or `from=` names in an instruction of the stage `index`.
+    pub(super) fn lower_of(&self, index: usize, name: &str) -> Result<Vec<HostPath>> {
+        let layers = match model::dockerfile::plan::origin(&self.dockerfile, name, index) {
             Origin::Scratch => Vec::new(),
             Origin::Stage(stage) => self.finished(stage)?.config.rootfs.diff_ids.clone(),
             Origin::Named(image) => self.image(&image)?.config.rootfs.diff_ids,
         };
-        Ok(From::Root(store.mount_detached(&store.lower(&layers)?, None)?))
+        self.engine.store.lower(&layers)
     }
-}
-
-pub(super) fn dockerfile_origin(builder: &Builder<'_>, name: &str, index: usize) -> Origin {
-    model::dockerfile::plan::origin(&builder.dockerfile, name, index)
 }
 
 fn is_url(text: &str) -> bool {

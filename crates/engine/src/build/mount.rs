@@ -4,7 +4,7 @@ use model::bundle::{MountOp, MountOpSource};
 use model::container::{ContainerPath, HostPath, Propagation};
 use model::dockerfile::effect;
 use model::dockerfile::instruction::Run;
-use model::dockerfile::plan::{CacheKey, Origin};
+use model::dockerfile::plan::CacheKey;
 use model::error::Context as _;
 use model::ignore::Ignore;
 use model::{Digest, Error, Result};
@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use sys::fs::Lock;
 
 use super::archive::shared_path;
-use super::copy::dockerfile_origin;
 use super::source::{Tree, cleaned};
 use super::stage::State;
 use super::{Builder, Built};
@@ -169,14 +168,7 @@ impl Builder<'_> {
             None => (vec![HostPath(self.options.context.clone())], &self.context.ignore),
             Some(name) => match self.options.contexts.get(name) {
                 Some(path) => (vec![HostPath(path.clone())], &nothing),
-                None => {
-                    let layers = match dockerfile_origin(self, name, index) {
-                        Origin::Scratch => Vec::new(),
-                        Origin::Stage(stage) => self.finished(stage)?.config.rootfs.diff_ids.clone(),
-                        Origin::Named(image) => self.image(&image)?.config.rootfs.diff_ids,
-                    };
-                    (store.lower(&layers)?, &nothing)
-                }
+                None => (self.lower_of(index, name)?, &nothing),
             },
         };
         let root = if writable {
