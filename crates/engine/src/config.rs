@@ -24,6 +24,9 @@ pub struct Config {
     pub default_ulimits: std::collections::BTreeMap<String, String>,
     /// Host address that ports are published on unless `-p` says otherwise.
     pub ip: Option<std::net::IpAddr>,
+    /// Whether published ports may be open to other machines: `anywhere`, `announce` (and the command says so) or
+    /// `loopback`.
+    pub publish: net::PublishPolicy,
 }
 
 /// An address pool.
@@ -50,6 +53,7 @@ impl Default for Config {
             insecure_registries: Vec::new(),
             default_ulimits: std::collections::BTreeMap::new(),
             ip: None,
+            publish: net::PublishPolicy::default(),
         }
     }
 }
@@ -81,6 +85,7 @@ impl Config {
             instance: instance(&layout.root),
             pools: self.default_address_pools.iter().map(|pool| (pool.base, pool.size)).collect(),
             publish_address: self.ip,
+            publish: self.publish,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 pub use net::NetworkRequest;
 
 use crate::Engine;
-use crate::container::Container;
+use crate::container::{Container, start};
 
 /// Names that cannot be removed, pruned or made.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
@@ -159,7 +159,13 @@ impl Engine {
         if container.is_running() {
             let netns = namespace(&container)?;
             let endpoint = self.reserve_endpoint(container.id(), &wanted)?;
-            if let Err(error) = self.networks.connect(container.id(), &[endpoint], netns.as_fd(), &[]) {
+            // Its ports are closed while no network of it leads out.
+            let open = !self.networks.ports(container.id())?.is_empty();
+            let ports = if open { Vec::new() } else { start::ports(&container) };
+            let name_of = |id: &str| self.name_of(id);
+            let publish = net::Publish { ports: &ports, name: container.name(), name_of: &name_of };
+            let connected = self.networks.connect(container.id(), &[endpoint], netns.as_fd(), &publish);
+            if let Err(error) = connected.and_then(|_| self.hold_ports(&container)) {
                 let undone = self.networks.disconnect(container.id(), &network.name, None);
                 return Err(error.with_undo_failures(undone.err()));
             }
@@ -196,6 +202,7 @@ impl Engine {
         if container.is_running() {
             let netns = namespace(&container)?;
             self.networks.disconnect(container.id(), &network.name, Some(netns.as_fd()))?;
+            self.hold_ports(&container)?;
         }
         let mut wishes = container.endpoint_specs().to_vec();
         wishes.remove(place);
@@ -227,10 +234,19 @@ impl Engine {
         netns: BorrowedFd<'_>,
         ports: &[model::container::PortBinding],
     ) -> Result<()> {
-        for endpoint in &self.connect_reserved(container, endpoints, netns, ports)? {
+        let connected = self.connect_reserved(container, endpoints, netns, ports)?;
+        self.hold_ports(container)?;
+        for endpoint in &connected {
             self.emit_network("connect", &self.networks.get(&endpoint.network)?, Some(container.id()));
         }
         Ok(())
+    }
+    fn name_of(&self, id: &str) -> Option<String> {
+        Some(self.load(&ContainerId::parse(id).ok()?).ok()?.name().to_owned())
+    }
+    /// Has the container's monitor hold the ports that are open now.
+    fn hold_ports(&self, container: &Container) -> Result<()> {
+        runtime::set_ports(&container.run_dir, &self.networks.held_by(container.id())?)
     }
     /// Connects what was reserved. Where another engine of this machine took the subnet in between, the endpoints are
     /// reserved and the container's files written once more. Returns what is connected.
@@ -243,9 +259,16 @@ impl Engine {
     ) -> Result<Vec<Endpoint>> {
         const TRIES: usize = 8;
         let id = container.id();
+        let name_of = |id: &str| self.name_of(id);
+        let publish = net::Publish { ports, name: container.name(), name_of: &name_of };
+        let mut reclaimed = false;
         for last in (0..TRIES).rev() {
-            match self.networks.connect(id, &endpoints, netns, ports) {
+            match self.networks.connect(id, &endpoints, netns, &publish) {
                 Ok(_) => break,
+                // A port may be recorded for a container that ended unseen.
+                Err(_) if !ports.is_empty() && !reclaimed && last > 0 && self.reclaim_leases()? => {
+                    reclaimed = true;
+                }
                 Err(error) if error.kind() == Kind::Unavailable && last > 0 => {
                     self.networks.release(id)?;
                     endpoints = container

@@ -3,11 +3,12 @@
 //! it is written to the run directory as `bundle.json` and dies with the boot.
 
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::ContainerId;
 use crate::container::{
-    ContainerPath, Healthcheck, HostPath, Lifecycle, Propagation, Resources, Seccomp, Ulimit,
+    ContainerPath, Healthcheck, HostPath, Lifecycle, Propagation, Protocol, Resources, Seccomp, Ulimit,
 };
 
 /// A container that is ready to be started.
@@ -68,6 +69,19 @@ pub struct Bundle {
     pub on_exit: Vec<String>,
     /// The environment of `on_exit`.
     pub on_exit_env: Vec<(String, String)>,
+}
+
+/// A host port that a container's monitor holds while the container lives, so that nobody else takes it; `ports.json`
+/// in the run directory is a list of them. The kernel's address translation takes packets before they reach the
+/// socket; those that it cannot translate are carried to `to` by a relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// On the host.
+    pub host: SocketAddr,
+    /// Of the container.
+    pub to: SocketAddr,
 }
 
 /// The root file system of a container.

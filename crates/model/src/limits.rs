@@ -43,3 +43,8 @@ pub const LOG_FILE_BYTES: u64 = 10 << 20;
 pub const LOG_FILES: u32 = 5;
 /// Bytes of a container name.
 pub const NAME_BYTES: usize = 255;
+/// Host ports that a monitor holds a socket for. Beyond it (`-p 1000-9000:1000-9000`) ports are open, but nothing keeps
+/// another process of the host from binding them; a monitor has some 1,024 descriptors.
+pub const HELD_PORTS: usize = 256;
+/// Connections that a relay carries at once, and senders of datagrams that it knows.
+pub const RELAY_CONNECTIONS: usize = 1024;

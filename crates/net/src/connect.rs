@@ -3,16 +3,16 @@
 //! The bridge of a network goes with its last endpoint, the firewall table with the last bridge: nothing is left on a
 //! machine where nothing runs. Deleting takes the kernel tens of milliseconds (RCU), so callers release in the background.
 
-use model::container::PortBinding;
 use model::error::Context as _;
 use model::network::NetworkSpec;
 use model::{ContainerId, Error, Result};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use crate::firewall::{Firewall, Forward, Segment};
+use crate::ports::leads_out;
 use crate::record::names;
-use crate::{Endpoint, Networks, PublishedPort, kernel};
+use crate::{Endpoint, Networks, Publish, PublishedPort, kernel};
 
 impl Networks {
     /// Joins a namespace to the reserved endpoints, in order, and publishes ports on the first that can.
@@ -25,16 +25,14 @@ impl Networks {
         container: &ContainerId,
         endpoints: &[Endpoint],
         netns: BorrowedFd<'_>,
-        ports: &[PortBinding],
+        publish: &Publish<'_>,
     ) -> Result<Vec<PublishedPort>> {
         let _lock = self.kernel_lock()?;
         let mut firewall = Firewall::open(&self.config().instance)?;
         let connected = self.join(endpoints, netns, &mut firewall).and_then(|()| {
-            let first =
-                endpoints.iter().find(|endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some());
-            match first {
-                Some(endpoint) if !ports.is_empty() => {
-                    self.publish(container, endpoint, ports, &mut firewall)
+            match endpoints.iter().find(|endpoint| leads_out(endpoint)) {
+                Some(endpoint) if !publish.ports.is_empty() => {
+                    self.publish(container, endpoint, publish, &mut firewall)
                 }
                 _ => Ok(Vec::new()),
             }
@@ -92,10 +90,10 @@ impl Networks {
         &self,
         container: &ContainerId,
         endpoint: &Endpoint,
-        ports: &[PortBinding],
+        publish: &Publish<'_>,
         firewall: &mut Firewall,
     ) -> Result<Vec<PublishedPort>> {
-        let published = self.take_ports(container, ports, endpoint.ipv6.is_some(), firewall)?;
+        let published = self.take_ports(container, endpoint, publish, firewall)?;
         let opened = kernel::allow_hairpin(endpoint)
             .and_then(|()| firewall.publish(&forwards_to(endpoint, &published)));
         match opened {
@@ -130,7 +128,7 @@ impl Networks {
         let mut failures = Vec::new();
         let mut firewall = Firewall::open(&self.config().instance)?;
         let ports = self.ports(container)?;
-        let publishes = |endpoint: &&Endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some();
+        let publishes = |endpoint: &&Endpoint| leads_out(endpoint);
         let first =
             mine.iter().chain(&others).filter(publishes).min_by_key(|endpoint| endpoint.interface.clone());
         let leads_here = first.is_some_and(|first| first.id == endpoint.id) && !ports.is_empty();
@@ -255,16 +253,16 @@ impl Networks {
                 continue;
             }
             let endpoints = self.endpoints(&container)?;
-            let first =
-                endpoints.iter().find(|endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some());
+            let first = endpoints.iter().find(|endpoint| leads_out(endpoint));
             all.extend(first.map(|endpoint| forwards_to(endpoint, &ports)).unwrap_or_default());
         }
         Ok(all)
     }
 }
 
+/// What the kernel can translate: never between the families, and not `::1`. The rest is the relay's.
 fn forwards_to(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Forward> {
-    let forwards = ports.iter().filter_map(|port| {
+    let forwards = ports.iter().filter(|port| port.host_ip != Ipv6Addr::LOCALHOST).filter_map(|port| {
         let to = if port.host_ip.is_ipv4() {
             endpoint.ipv4.map(IpAddr::V4)
         } else {

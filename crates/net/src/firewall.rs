@@ -25,6 +25,10 @@ use crate::PublishedPort;
 const FOREIGN: [(&str, &str, bool); 2] = [("filter", "DOCKER-USER", false), ("filter", "FORWARD", true)];
 const ESTABLISHED_RELATED: u32 = 0b110;
 const DESTINATION_CHANGED: u32 = 1 << 5;
+const TCP: u8 = 6;
+/// The flag in the byte of TCP's flags, as a register has it.
+const SYN: u32 = u32::from_ne_bytes([2, 0, 0, 0]);
+const LOOPBACK6: [u8; 16] = std::net::Ipv6Addr::LOCALHOST.octets();
 const TYPE_LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 
 /// A bridge and what the rules must know of it.
@@ -105,22 +109,24 @@ impl Firewall {
         }
         forgive_missing(self.commit(batch))
     }
-    /// Opens ports.
+    /// Opens ports. An element that a crash has left is replaced.
     pub(crate) fn publish(&mut self, forwards: &[Forward]) -> Result<()> {
-        let mut batch = Batch::new();
-        for forward in forwards {
-            let (map, element) = forward_element(forward);
-            batch.add(INET, &self.table, map, &[element]);
+        match self.commit(elements(&self.table, forwards, true)) {
+            Err(_) if !forwards.is_empty() => {
+                self.unpublish(forwards)?;
+                self.commit(elements(&self.table, forwards, true))
+            }
+            result => result,
         }
-        self.commit(batch)
     }
-    /// Closes ports, each by itself: one that is not there does not keep the others open.
+    /// Closes ports: one that is not there does not keep the others open.
     pub(crate) fn unpublish(&mut self, forwards: &[Forward]) -> Result<()> {
+        match self.commit(elements(&self.table, forwards, false)) {
+            Err(error) if error.kind() == model::Kind::NotFound => {}
+            result => return result,
+        }
         for forward in forwards {
-            let (map, element) = forward_element(forward);
-            let mut batch = Batch::new();
-            batch.remove(INET, &self.table, map, &[element]);
-            forgive_missing(self.commit(batch))?;
+            forgive_missing(self.commit(elements(&self.table, std::slice::from_ref(forward), false)))?;
         }
         Ok(())
     }
@@ -130,14 +136,18 @@ impl Firewall {
         batch.delete_table(INET, &self.table);
         forgive_missing(self.commit(batch))
     }
-    /// Which other engine of this machine publishes this port, if one does: its table's name.
-    pub(crate) fn published_elsewhere(&mut self, port: &PublishedPort) -> Result<Option<String>> {
-        let tables = self.socket.tables(INET).context(|| "list firewall tables")?;
-        let others = tables.into_iter().filter(|name| name.starts_with("cauldron") && *name != self.table);
+    /// The tables of other engines of this machine.
+    pub(crate) fn others(&mut self) -> Result<Vec<String>> {
+        let mut tables = self.socket.tables(INET).context(|| "list firewall tables")?;
+        tables.retain(|name| name.starts_with("cauldron") && *name != self.table);
+        Ok(tables)
+    }
+    /// Which of these engines publishes this port, if one does: its table's name.
+    pub(crate) fn published_by(&mut self, others: &[String], port: &PublishedPort) -> Result<Option<String>> {
+        let (map, key) = forward_key(port);
         for table in others {
-            let (map, key) = forward_key(port);
-            if self.socket.has_element(INET, &table, map, &key).unwrap_or(false) {
-                return Ok(Some(table));
+            if self.socket.has_element(INET, table, map, &key).unwrap_or(false) {
+                return Ok(Some(table.clone()));
             }
         }
         Ok(None)
@@ -180,6 +190,19 @@ impl Firewall {
         }
         Ok(())
     }
+}
+
+fn elements(table: &str, forwards: &[Forward], add: bool) -> Batch {
+    let mut batch = Batch::new();
+    for forward in forwards {
+        let (map, element) = forward_element(forward);
+        if add {
+            batch.add(INET, table, map, &[element]);
+        } else {
+            batch.remove(INET, table, map, &[element]);
+        }
+    }
+    batch
 }
 
 fn comment(bridge: &str) -> String {
@@ -254,12 +277,29 @@ fn rules(batch: &mut Batch, table: &str) {
             ],
         );
     }
+    // Only what opens a connection is led: one that was under way while the rules were gone is the relay's.
+    rule(
+        "publish",
+        &[
+            Is::Meta(nft::META_PROTOCOL, 1),
+            Is::Compare(1, true, &[TCP]),
+            Is::Payload(2, 13, 1, 1),
+            Is::Mask(1, SYN),
+            Is::Compare(1, true, &[0; 4]),
+            Is::Verdict(Verdict::Return),
+        ],
+    );
     // Registers: an IPv4 address takes 8, protocol and port the next two; an IPv6 address takes 8 to 11.
     for (family, byte, offset, width, one, any) in
         [(nft::IPV4, &v4, 16, 4, "ports4", "anywhere4"), (nft::IPV6, &v6, 24, 16, "ports6", "anywhere6")]
     {
         let after = 8 + width / 4;
         let of_family = [Is::Meta(nft::META_FAMILY, 1), Is::Compare(1, true, byte)];
+        if family == nft::IPV6 {
+            // What is for ::1 stays on this host: its answers could not be translated. The relay carries it.
+            let here = [Is::Payload(1, offset, width, 1), Is::Compare(1, true, &LOOPBACK6)];
+            rule("publish", &[of_family[0], of_family[1], here[0], here[1], Is::Verdict(Verdict::Return)]);
+        }
         rule(
             "publish",
             &[
@@ -384,7 +424,7 @@ fn segment_elements(segment: &Segment) -> Vec<(&'static str, Vec<Element>)> {
 
 fn protocol(protocol: Protocol) -> u8 {
     match protocol {
-        Protocol::Tcp => 6,
+        Protocol::Tcp => TCP,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     }

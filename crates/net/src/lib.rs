@@ -22,6 +22,7 @@
 mod choose;
 mod connect;
 mod firewall;
+mod holder;
 mod kernel;
 mod lease;
 mod ports;
@@ -49,6 +50,36 @@ pub struct Config {
     pub pools: Vec<(Cidr, u8)>,
     /// The host address that a port is published on where none is given.
     pub publish_address: Option<IpAddr>,
+    /// Whether ports may be open to other machines.
+    pub publish: PublishPolicy,
+}
+
+/// Whether published ports may be open to other machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublishPolicy {
+    /// They may (Docker's way).
+    #[default]
+    Anywhere,
+    /// They may, and whoever starts the container is told.
+    Announce,
+    /// They may not: without an address they are published on loopback, any other address is refused.
+    Loopback,
+}
+
+/// What a container publishes, and what it is called in errors.
+pub struct Publish<'a> {
+    /// `-p`.
+    pub ports: &'a [model::container::PortBinding],
+    /// The container's name.
+    pub name: &'a str,
+    /// The name of another container, by its id.
+    pub name_of: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Publish<'_> {
+    /// Nothing.
+    pub const NOTHING: Publish<'static> = Publish { ports: &[], name: "", name_of: &|_| None };
 }
 
 /// A container's place in a network; `<run>/net/endpoints/<container>/<network>.json`.

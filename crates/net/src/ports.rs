@@ -1,17 +1,23 @@
 //! Host ports: which are free, who has them. Under the lock on files.
+//!
+//! A port is recorded here, led to its container by the firewall, and held by the container's monitor, which has a
+//! socket on it for as long as the container lives.
 
+use model::bundle::HeldPort;
 use model::container::{PortBinding, Protocol};
 use model::error::Context as _;
-use model::{ContainerId, Error, Kind, Result};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use model::{ContainerId, Error, Kind, Result, limits};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use sys::socket::Transport;
 
 use crate::firewall::Firewall;
 use crate::lease::{PORTS, remove};
 use crate::record::{names, read_json, write_json};
-use crate::{Networks, PublishedPort};
+use crate::{Endpoint, Networks, Publish, PublishPolicy, PublishedPort, holder};
 
+/// The network option that says where its ports are published.
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 /// Where free ports are chosen from, unless the kernel says otherwise: its own range for local ports.
 const EPHEMERAL: (u16, u16) = (32768, 60999);
 
@@ -23,19 +29,54 @@ impl Networks {
     pub fn ports(&self, container: &ContainerId) -> Result<Vec<PublishedPort>> {
         Ok(read_json(&self.endpoint_dir(container).join(PORTS))?.unwrap_or_default())
     }
+    /// What the monitor shall hold for a container: its open ports, each with the address that it leads to.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn held_by(&self, container: &ContainerId) -> Result<Vec<HeldPort>> {
+        let ports = self.ports(container)?;
+        if ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let endpoints = self.endpoints(container)?;
+        let Some(endpoint) = endpoints.iter().find(|endpoint| leads_out(endpoint)) else {
+            return Ok(Vec::new());
+        };
+        let held = ports.iter().filter_map(|port| {
+            let (v4, v6) = (endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6));
+            let to = if port.host_ip.is_ipv4() { v4.or(v6) } else { v6.or(v4) }?;
+            Some(HeldPort {
+                protocol: port.container.protocol,
+                host: SocketAddr::new(port.host_ip, port.host_port),
+                to: SocketAddr::new(to, port.container.number),
+            })
+        });
+        Ok(held.take(limits::HELD_PORTS).collect())
+    }
     /// Chooses and records host ports for these bindings. What was taken is given back where one fails.
     pub(crate) fn take_ports(
         &self,
         container: &ContainerId,
-        bindings: &[PortBinding],
-        ipv6: bool,
+        endpoint: &Endpoint,
+        publish: &Publish<'_>,
         firewall: &mut Firewall,
     ) -> Result<Vec<PublishedPort>> {
+        let defaults = self.default_addresses(endpoint)?;
+        let others = firewall.others()?;
         let _lock = self.files_lock()?;
         let mut taken = self.held_ports()?;
         let mut mine: Vec<PublishedPort> = Vec::new();
-        for binding in bindings {
-            match self.take_one(container, binding, ipv6, &taken, firewall) {
+        for binding in publish.ports {
+            let mut addresses = binding.host_ip.map_or_else(|| defaults.clone(), |ip| vec![ip]);
+            if binding.host_ip.is_none() && binding.container.protocol == Protocol::Sctp {
+                // No relay carries SCTP.
+                addresses.retain(|ip| ip.is_ipv4() || endpoint.ipv6.is_some());
+            }
+            let mut check = |port: &PublishedPort| {
+                let endpoint = (endpoint, publish.name);
+                self.check(endpoint, port, (&taken, &others), firewall, publish.name_of)
+            };
+            match self.take_one(container, binding, &addresses, &mut check) {
                 Ok(ports) => {
                     taken.extend(ports.iter().map(|port| (Held::of(port), container.as_str().to_owned())));
                     mine.extend(ports);
@@ -51,19 +92,35 @@ impl Networks {
         write_json(&self.endpoint_dir(container).join(PORTS), &all, false)?;
         Ok(mine)
     }
+    /// Where a port is published that names no address: every address, IPv6 ones too where this machine has IPv6.
+    fn default_addresses(&self, endpoint: &Endpoint) -> Result<Vec<IpAddr>> {
+        let network = self.get(&endpoint.network)?;
+        let option = network.options.get(HOST_BINDING).filter(|text| !text.is_empty());
+        let option: Option<IpAddr> = option
+            .map(|text| {
+                text.parse().map_err(|_| Error::invalid(format!("{HOST_BINDING}={text}: want an address")))
+            })
+            .transpose()?;
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let mut addresses = match option.filter(|ip| *ip != any).or(self.config().publish_address) {
+            Some(ip) if ip != any => return Ok(vec![ip]),
+            _ if self.config().publish == PublishPolicy::Loopback => {
+                vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+            }
+            _ => vec![any, IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        };
+        if !has_ipv6() {
+            addresses.pop();
+        }
+        Ok(addresses)
+    }
     fn take_one(
         &self,
         container: &ContainerId,
         binding: &PortBinding,
-        ipv6: bool,
-        taken: &[(Held, String)],
-        firewall: &mut Firewall,
+        addresses: &[IpAddr],
+        check: &mut dyn FnMut(&PublishedPort) -> Result<()>,
     ) -> Result<Vec<PublishedPort>> {
-        let addresses = match binding.host_ip.or(self.config().publish_address) {
-            Some(ip) => vec![ip],
-            None if ipv6 => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
-            None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
-        };
         let (first, last) = binding.host_ports.unwrap_or_else(ephemeral_range);
         let mut refused = None;
         for host_port in first..=last {
@@ -71,7 +128,7 @@ impl Networks {
                 .iter()
                 .map(|ip| PublishedPort { container: binding.container, host_ip: *ip, host_port })
                 .collect();
-            match ports.iter().try_for_each(|port| check(container, port, taken, firewall)) {
+            match ports.iter().try_for_each(&mut *check) {
                 Ok(()) => {
                     for port in &ports {
                         let path = self.port_path(port);
@@ -80,7 +137,9 @@ impl Networks {
                     }
                     return Ok(ports);
                 }
-                Err(error) => refused = Some(error),
+                Err(error) if matches!(error.kind(), Kind::Internal) => refused = Some(error),
+                // No other port would be better.
+                Err(error) => return Err(error),
             }
         }
         let error = refused.unwrap_or_else(|| Error::invalid(format!("invalid port range {first}-{last}")));
@@ -89,6 +148,57 @@ impl Networks {
         } else {
             Error::new(Kind::ResourceExhausted, "all ports are allocated").caused_by(error)
         })
+    }
+    /// Whether a port is free, and allowed.
+    fn check(
+        &self,
+        (endpoint, name): (&Endpoint, &str),
+        port: &PublishedPort,
+        (taken, others): (&[(Held, String)], &[String]),
+        firewall: &mut Firewall,
+        name_of: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        let wanted = Held::of(port);
+        let address = SocketAddr::new(port.host_ip, port.host_port);
+        if self.config().publish == PublishPolicy::Loopback && !port.host_ip.is_loopback() {
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!(
+                    "publishing {} on {address} would open it to other machines, which the configuration forbids (publish = \"loopback\")",
+                    port.container
+                ),
+            )
+            .hint("publish on 127.0.0.1, or leave the address out"));
+        }
+        let refused = |why: &str| {
+            Error::internal(format!(
+                "driver failed programming external connectivity on endpoint {name} ({}): Bind for {address} failed: {why}",
+                endpoint.id
+            ))
+        };
+        if let Some((_, owner)) = taken.iter().find(|(held, _)| held.conflicts(&wanted)) {
+            let who = name_of(owner).unwrap_or_else(|| owner.get(..12).unwrap_or(owner).to_owned());
+            return Err(refused("port is already allocated").hint(format!("container {who} publishes it")));
+        }
+        if let Some(table) = firewall.published_by(others, port)? {
+            return Err(refused("port is already allocated")
+                .hint(format!("another engine of this machine publishes it (firewall table inet {table})")));
+        }
+        match sys::socket::hold_port(transport(wanted.protocol), address) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let hint = match holder::process(wanted.protocol, port.host_port) {
+                    Some((pid, program)) => format!("process {pid} ({program}) of this host has it"),
+                    None => format!("\"ss -lpn 'sport = :{}'\" shows which process has it", port.host_port),
+                };
+                Err(refused("port is already allocated: address already in use").hint(hint))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                Err(refused("cannot assign requested address")
+                    .hint(format!("no interface of this machine has the address {}", port.host_ip)))
+            }
+            Err(error) => Err(refused("cannot be bound").caused_by(error)),
+        }
     }
     fn held_ports(&self) -> Result<Vec<(Held, String)>> {
         let dir = self.config().run_dir.join("ports");
@@ -149,62 +259,23 @@ impl std::fmt::Display for Held {
     }
 }
 
-fn check(
-    container: &ContainerId,
-    port: &PublishedPort,
-    taken: &[(Held, String)],
-    firewall: &mut Firewall,
-) -> Result<()> {
-    let wanted = Held::of(port);
-    let address = SocketAddr::new(port.host_ip, port.host_port);
-    let refused = |why: &str| {
-        Error::internal(format!(
-            "driver failed programming external connectivity on endpoint {}: Bind for {address} failed: {why}",
-            container.short()
-        ))
-    };
-    if let Some((_, owner)) = taken.iter().find(|(held, _)| held.conflicts(&wanted)) {
-        return Err(refused("port is already allocated")
-            .hint(format!("container {} publishes it", owner.get(..12).unwrap_or(owner))));
-    }
-    if let Some(table) = firewall.published_elsewhere(port)? {
-        return Err(refused("port is already allocated")
-            .hint(format!("another engine of this machine publishes it (firewall table inet {table})")));
-    }
-    match probe(wanted.protocol, address) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(refused("port is already allocated: address already in use").hint(format!(
-                "a process of this host has it; \"ss -lpn 'sport = :{}'\" shows which",
-                port.host_port
-            )))
-        }
-        Err(error) => Err(refused("cannot be bound").caused_by(error)),
+fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+        Protocol::Sctp => Transport::Sctp,
     }
 }
 
-/// Whether the port could be bound now: nobody on the host listens there.
-fn probe(protocol: Protocol, address: SocketAddr) -> std::io::Result<()> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let (kind, transport) = match protocol {
-        Protocol::Tcp => (SocketType::STREAM, None),
-        Protocol::Udp => (SocketType::DGRAM, None),
-        Protocol::Sctp => (SocketType::STREAM, Some(rustix::net::ipproto::SCTP)),
-    };
-    let socket = match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, transport) {
-        Ok(socket) => socket,
-        // A kernel without SCTP or IPv6 has nobody listening there.
-        Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::AFNOSUPPORT) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if protocol == Protocol::Tcp {
-        // Old connections in TIME_WAIT are no obstacle, listeners are.
-        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    if address.is_ipv6() {
-        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    Ok(rustix::net::bind(&socket, &address)?)
+/// Whether this machine has IPv6 at all (Docker asks the same question).
+fn has_ipv6() -> bool {
+    let loopback = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+    matches!(sys::socket::hold_port(Transport::Udp, loopback), Ok(Some(_)))
+}
+
+/// Whether ports may lead to this endpoint: an internal network has no gateway.
+pub(crate) fn leads_out(endpoint: &Endpoint) -> bool {
+    endpoint.gateway.is_some() || endpoint.gateway6.is_some()
 }
 
 fn ephemeral_range() -> (u16, u16) {

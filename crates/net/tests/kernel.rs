@@ -37,6 +37,7 @@ fn config(root: &Path, instance: &str) -> Config {
         instance: instance.to_owned(),
         pools: vec![(Cidr::parse("10.88.0.0/13").expect("a pool"), 16)],
         publish_address: None,
+        publish: Default::default(),
     }
 }
 
@@ -77,7 +78,8 @@ fn run(networks: &Networks, names: &[&str], ports: &[PortBinding]) -> model::Res
     let ends: Vec<Endpoint> =
         names.iter().map(|name| networks.reserve(&id, &on(name))).collect::<Result<_, _>>()?;
     let netns = Networks::new_namespace()?;
-    let ports = networks.connect(&id, &ends, netns.as_fd(), ports)?;
+    let publish = net::Publish { ports, name: "test", name_of: &|_| None };
+    let ports = networks.connect(&id, &ends, netns.as_fd(), &publish)?;
     Ok(Running { id, netns, ends, ports })
 }
 
@@ -379,7 +381,7 @@ fn a_running_container_is_connected_and_disconnected() {
         web.serve(80);
         let end = networks.reserve(&web.id, &on("back")).expect("reserve");
         assert_eq!(end.interface, "eth1");
-        networks.connect(&web.id, &[end], web.netns.as_fd(), &[]).expect("connect");
+        networks.connect(&web.id, &[end], web.netns.as_fd(), &net::Publish::NOTHING).expect("connect");
         assert!(web.inside(|| ask(at(db.ip(), 3306))).is_ok());
         networks.disconnect(&web.id, "bridge", Some(web.netns.as_fd())).expect("disconnect");
         assert!(ask(at(Ipv4Addr::LOCALHOST, 8080)).is_ok(), "the port follows to the network that is left");

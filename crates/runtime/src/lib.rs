@@ -6,7 +6,7 @@
 //! container never touches it; killing its monitor kills the container, so that none lives unseen.
 //!
 //! Run directory (`/run/cauldron/<id>`): `bundle.json`, `live.json` (written by the monitor before `start`
-//! returns, removed after `state.json` has the exit code), `monitor.sock`, `execs/<id>.json`,
+//! returns, removed after `state.json` has the exit code), `monitor.sock`, `ports.json`, `execs/<id>.json`,
 //! `attach/<n>.sock` (waiting clients, see [`attach`]).
 //!
 //! This crate never imports `store` or `net`: mounts come as paths, the network as a descriptor.
@@ -15,10 +15,11 @@ mod cgroup;
 mod init;
 mod launch;
 mod monitor;
+mod relay;
 mod seccomp;
 mod wire;
 
-use model::bundle::{Bundle, Process};
+use model::bundle::{Bundle, HeldPort, Process};
 use model::container::{Lifecycle, Resources};
 use model::error::Context as _;
 use model::state::Live;
@@ -39,11 +40,12 @@ pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
     launch::prepare(bundle, netns)
 }
 
-/// The monitor's role: `main` calls this, before any thread exists, when the binary was re-executed as one.
-/// Returns `None` where `args` (argv) are not a monitor's.
+/// The roles of monitor and relay: `main` calls this, before any thread exists, when the binary was re-executed as one.
+/// Returns `None` where `args` (argv) are neither's.
 pub fn role(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
     match args {
         [name, run_dir] if name == launch::MONITOR => Some(monitor::main(Path::new(run_dir))),
+        [name, doors @ ..] if name == relay::RELAY => Some(relay::main(doors)),
         _ => None,
     }
 }
@@ -242,6 +244,24 @@ pub fn update(run_dir: &Path, cgroup: &str, resources: &Resources) -> Result<()>
 /// The monitor cannot be reached.
 pub fn change(run_dir: &Path, name: Option<String>, lifecycle: Option<Lifecycle>) -> Result<()> {
     wire::call(monitor_socket(run_dir)?, &Request::Change { name, lifecycle }).map(drop)
+}
+
+/// Writes down which host ports the monitor shall hold, and tells it where the container runs. Before
+/// [`Prepared::start`] the file is enough: start fails where a port cannot be held.
+///
+/// # Errors
+/// A port is taken, or the file cannot be written.
+pub fn set_ports(run_dir: &Path, ports: &[HeldPort]) -> Result<()> {
+    let path = run_dir.join(monitor::PORTS);
+    if ports.is_empty() && !path.exists() {
+        return Ok(());
+    }
+    sys::fs::replace_file(&path, &wire::encode(&ports), 0o600, false)
+        .context(|| format!("write {}", path.display()))?;
+    match live(run_dir)? {
+        Some(_) => wire::call(monitor_socket(run_dir)?, &Request::Ports).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// What an exec became; kept in `execs/<id>.json`, written before its stream ends.

@@ -125,6 +125,8 @@ pub enum Request {
         /// The new policy.
         lifecycle: Option<Lifecycle>,
     },
+    /// `ports.json` has changed.
+    Ports,
     /// Answered when the run of this process is over.
     Wait {
         /// Of init.

@@ -1,5 +1,5 @@
 //! Unix sockets: message pairs that carry descriptors, and sockets whose path would be too long (`sun_path` has 108
-//! bytes) reached through a directory descriptor.
+//! bytes) reached through a directory descriptor; and sockets that hold a port.
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -7,6 +7,7 @@ use rustix::net::{
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -111,3 +112,54 @@ pub fn set_send_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
         other => Ok(other?),
     }
 }
+
+/// A transport whose ports can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Takes a port for oneself: a socket that listens (UDP: is bound), not blocking, for the address's family alone. A
+/// socket that is bound and does not listen would not do: with `SO_REUSEADDR` others may bind beside it. `None`: the
+/// kernel lacks the protocol or the family, so nobody can have the port.
+///
+/// # Errors
+/// `EADDRINUSE`: somebody has it. `EADDRNOTAVAIL`: the address is not this machine's.
+pub fn hold_port(transport: Transport, address: SocketAddr) -> io::Result<Option<OwnedFd>> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (SocketType::STREAM, None),
+        Transport::Udp => (SocketType::DGRAM, None),
+        Transport::Sctp => (SocketType::STREAM, Some(rustix::net::ipproto::SCTP)),
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = match rustix::net::socket_with(family, kind, flags, protocol) {
+        Ok(socket) => socket,
+        Err(
+            rustix::io::Errno::PROTONOSUPPORT
+            | rustix::io::Errno::SOCKTNOSUPPORT
+            | rustix::io::Errno::AFNOSUPPORT,
+        ) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if transport == Transport::Tcp {
+        // Old connections in TIME_WAIT are no obstacle, listeners are.
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    if transport != Transport::Udp {
+        rustix::net::listen(&socket, BACKLOG)?;
+    }
+    Ok(Some(socket))
+}
+
+/// Connections that wait to be accepted on a held port.
+const BACKLOG: i32 = 128;

@@ -23,7 +23,7 @@ mod remove;
 mod rename;
 mod restart;
 mod restore;
-mod start;
+pub(crate) mod start;
 mod stop;
 mod update;
 mod wait;

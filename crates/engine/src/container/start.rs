@@ -2,7 +2,7 @@
 //! then the process runs. Every step has its undo.
 
 use model::bundle::Bundle;
-use model::container::{Attachment, Lifecycle, NetworkMode, PortBinding};
+use model::container::{Lifecycle, NetworkMode, PortBinding};
 use model::error::Context as _;
 use model::state::Status;
 use model::{Error, Kind, Result, launch};
@@ -96,8 +96,8 @@ impl Engine {
             NetworkMode::None | NetworkMode::Host | NetworkMode::Join(_) => (None, None),
         };
         let prepared = runtime::prepare(&bundle, netns)?;
-        if let (Some(netns), NetworkMode::Attached(attachment)) = (&mine, &container.spec.network) {
-            self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container, attachment))?;
+        if let Some(netns) = &mine {
+            self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container))?;
         }
         prepared.start()?;
         Ok(runtime::warnings(&container.run_dir))
@@ -121,7 +121,8 @@ impl Engine {
 }
 
 /// The ports to publish: `-p`, and with `-P` every exposed one that `-p` does not name.
-fn ports(container: &Container, attachment: &Attachment) -> Vec<PortBinding> {
+pub(crate) fn ports(container: &Container) -> Vec<PortBinding> {
+    let NetworkMode::Attached(attachment) = &container.spec.network else { return Vec::new() };
     let mut ports = attachment.ports.clone();
     if attachment.publish_all {
         for port in &container.spec.exposed_ports {

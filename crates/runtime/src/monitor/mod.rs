@@ -1,7 +1,7 @@
 //! The monitor: one a container, the engine's binary re-executed, single-threaded, in its own session.
 //!
 //! It owns, from launch to exit: the process (it is its parent), `state.json`, `live.json`, `monitor.sock`, the log, the
-//! cgroups. It never changes `spec.json` and takes no lock. Killing it kills the container (parent death signal; the kernel
+//! cgroups, the host's sockets of published ports. It never changes `spec.json` and takes no lock. Killing it kills the container (parent death signal; the kernel
 //! then kills the rest of the pid namespace). It was started with: stdin, the launcher's control socket; stdout, the network
 //! namespace or nothing; argv, the run directory.
 
@@ -10,6 +10,7 @@ mod exec;
 mod health;
 mod log;
 mod poll;
+mod ports;
 pub mod record;
 mod requests;
 mod session;
@@ -31,6 +32,8 @@ use crate::wire::{self, FromMonitor, GO};
 use client::{Client, Purpose};
 use log::Log;
 use poll::{Poll, Token};
+pub use ports::PORTS;
+use ports::Ports;
 use session::Session;
 use start::Starting;
 
@@ -58,6 +61,7 @@ pub struct Monitor {
     /// When pages are given back.
     rest: Option<Instant>,
     next_probe: Option<Instant>,
+    ports: Ports,
 }
 
 /// The monitor's `main`.
@@ -139,6 +143,7 @@ impl Monitor {
             last_wait: Duration::ZERO,
             rest: None,
             next_probe: None,
+            ports: Ports::default(),
             bundle,
         })
     }
@@ -160,7 +165,7 @@ impl Monitor {
             record::remove_live(&self.bundle);
             return false;
         }
-        match prepared.and_then(|()| self.go(&mut starting)) {
+        match prepared.and_then(|()| self.hold_ports()).and_then(|()| self.go(&mut starting)) {
             Ok(()) => {
                 // Before anybody can see its end.
                 record::event(&self.bundle, "start", &[]);
@@ -186,6 +191,7 @@ impl Monitor {
         self.state.exit_code = record::start_code(error);
         self.state.error = error.to_string();
         let _ = record::write_state(&self.bundle, &self.state);
+        self.ports = Ports::default();
         record::remove_live(&self.bundle);
     }
     fn open_socket(&mut self) -> Result<()> {
@@ -266,6 +272,8 @@ impl Monitor {
                     Token::Output(index, stream) => self.output_ready(index, stream),
                     Token::Stdin(index) => self.stdin_ready(index),
                     Token::Channel(index) => self.channel_ready(index),
+                    Token::Port => self.port_ready(),
+                    Token::Relay => self.relay_ended(),
                     Token::Process(MAIN) => self.main_ended(),
                     Token::Process(index) => {
                         self.exec_ended(index);
@@ -288,7 +296,8 @@ impl Monitor {
             .flatten()
             .filter_map(|client| client.stalled)
             .map(|since| since + client::STALLED);
-        let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).chain(self.rest).min()?;
+        let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).chain(self.rest);
+        let next = next.chain(self.ports.again()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
     fn on_time(&mut self) {
@@ -308,6 +317,7 @@ impl Monitor {
             // Only memory is at stake.
             let _ = sys::heap::release_clean_pages();
         }
+        self.ports_on_time(now);
         if self.restart.is_some_and(|at| now >= at) {
             self.start_again();
         }
@@ -364,6 +374,8 @@ impl Monitor {
         }
         record::event(&self.bundle, "die", &attributes);
         if wait.is_none() {
+            // Whoever sees that it is over may want its ports.
+            self.ports = Ports::default();
             record::remove_live(&self.bundle);
         }
         self.release_clients();
@@ -396,6 +408,7 @@ impl Monitor {
         self.state.stopped_by_user = true;
         record::write_state(&self.bundle, &self.state)?;
         if self.restart.take().is_some() {
+            self.ports = Ports::default();
             record::remove_live(&self.bundle);
             return Ok(());
         }

@@ -27,6 +27,10 @@ pub enum Token {
     Stdin(usize),
     /// A session's set-up channel.
     Channel(usize),
+    /// The socket of a published port.
+    Port,
+    /// The relay's pidfd.
+    Relay,
 }
 
 impl Token {
@@ -38,6 +42,8 @@ impl Token {
             Self::Output(index, stream) => (3 + stream as u64, index),
             Self::Stdin(index) => (5, index),
             Self::Channel(index) => (6, index),
+            Self::Port => (7, 0),
+            Self::Relay => (8, 0),
         };
         kind << 32 | index as u64
     }
@@ -50,6 +56,8 @@ impl Token {
             4 => Self::Output(index, 1),
             5 => Self::Stdin(index),
             6 => Self::Channel(index),
+            7 => Self::Port,
+            8 => Self::Relay,
             _ => Self::Listener,
         }
     }

@@ -47,6 +47,7 @@ impl Monitor {
                 }
                 Ok(())
             }
+            Request::Ports => self.hold_ports(),
             Request::Wait { pid, start_time } => {
                 if self.live.pid == pid && self.live.start_time == start_time {
                     return self.purpose(at, Purpose::Waiting);
