@@ -15,12 +15,13 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("engine", &["model", "sys", "store", "net", "runtime"]),
     ("api", &["engine"]),
     ("client", &["api"]),
-    ("cauldron", &["client", "api", "runtime"]),
+    ("compose", &["client"]),
+    ("cauldron", &["client", "compose", "api", "runtime"]),
 ];
 
 /// Crates that only the named ones may use.
 const RESERVED: &[(&str, &[&str])] = &[
-    ("tokio", &["api", "client", "cauldron"]),
+    ("tokio", &["api", "client", "compose", "cauldron"]),
     ("hyper", &["api", "client", "cauldron"]),
     ("axum", &["api", "client"]),
     ("bollard", &["client", "cauldron"]),

@@ -1,0 +1,19 @@
+//! Compose files to running projects, over the Docker Engine API alone.
+//!
+//! Three steps, the first two pure: files become a [`Project`] (`load`), a project and what is there become a plan (`plan`), the plan is
+//! carried out (`apply`). Names and labels are Docker Compose's, so that either tool can take the other's project over.
+
+mod dotenv;
+mod error;
+mod interpolate;
+mod load;
+mod merge;
+mod node;
+pub mod project;
+pub mod schema;
+mod yaml;
+
+pub use error::{Error, Result};
+pub use load::{Environment, FILES, OVERRIDES, Read, Request, load, tree};
+pub use node::{Entry, Map, Node, Place, Tag, Value};
+pub use project::{Project, Service};
