@@ -1,7 +1,7 @@
 //! Networks: made, listed with who is on them, connected to containers that run or do not, removed when nobody is left.
 //!
 //! A container's wishes are in its specification and, once changed, in `changes.json`; what is in force while it runs is
-//! the network crate's. Names are told to the members of user-defined networks through their hosts files.
+//! the network crate's, names too: the resolvers of the members read them there.
 
 use model::container::{EndpointSpec, NetworkMode};
 use model::error::Context as _;
@@ -158,7 +158,7 @@ impl Engine {
         wanted.network.clone_from(&network.name);
         if container.is_running() {
             let netns = namespace(&container)?;
-            let endpoint = self.reserve_endpoint(container.id(), &wanted)?;
+            let endpoint = self.reserve_endpoint(&container, &wanted)?;
             // Its ports are closed while no network of it leads out.
             let open = !self.networks.ports(container.id())?.is_empty();
             let ports = if open { Vec::new() } else { start::ports(&container) };
@@ -175,8 +175,7 @@ impl Engine {
         self.keep_wishes(&mut container, wishes)?;
         if container.is_running() {
             self.emit_network("connect", &network, Some(container.id()));
-            self.refresh_hosts(&container)?;
-            self.refresh_neighbours(&container, &[network.name])?;
+            self.refresh_names(&container)?;
         }
         Ok(())
     }
@@ -209,19 +208,19 @@ impl Engine {
         self.keep_wishes(&mut container, wishes)?;
         if container.is_running() {
             self.emit_network("disconnect", &network, Some(container.id()));
-            self.refresh_hosts(&container)?;
-            self.refresh_neighbours(&container, &[network.name])?;
+            self.refresh_names(&container)?;
         }
         Ok(())
     }
     /// Leases one endpoint. Where addresses are taken, the leases of containers that do not live are reclaimed first.
-    pub(crate) fn reserve_endpoint(&self, id: &ContainerId, wanted: &EndpointSpec) -> Result<Endpoint> {
-        match self.networks.reserve(id, wanted) {
+    pub(crate) fn reserve_endpoint(&self, container: &Container, wanted: &EndpointSpec) -> Result<Endpoint> {
+        let reserve = || self.networks.reserve(container.id(), wanted, &container.dns_names(wanted));
+        match reserve() {
             Err(error)
                 if matches!(error.kind(), Kind::ResourceExhausted | Kind::PermissionDenied)
                     && self.reclaim_leases()? =>
             {
-                self.networks.reserve(id, wanted)
+                reserve()
             }
             result => result,
         }
@@ -274,7 +273,7 @@ impl Engine {
                     endpoints = container
                         .endpoint_specs()
                         .iter()
-                        .map(|wanted| self.networks.reserve(id, wanted))
+                        .map(|wanted| self.reserve_endpoint(container, wanted))
                         .collect::<Result<_>>()?;
                     self.write_etc(container, &endpoints)?;
                 }
@@ -283,17 +282,16 @@ impl Engine {
         }
         Ok(endpoints)
     }
-    /// Gives back what a container that does not run has, and tells the members of its networks.
+    /// Gives back what a container that does not run has.
     pub(crate) fn release_endpoints(&self, container: &Container) -> Result<()> {
         let endpoints = self.networks.endpoints(container.id())?;
         self.networks.release(container.id())?;
-        let names: Vec<String> = endpoints.into_iter().map(|endpoint| endpoint.network).collect();
-        for name in &names {
-            if let Ok(network) = self.networks.get(name) {
+        for endpoint in &endpoints {
+            if let Ok(network) = self.networks.get(&endpoint.network) {
                 self.emit_network("disconnect", &network, Some(container.id()));
             }
         }
-        self.refresh_neighbours(container, &names)
+        Ok(())
     }
     /// Releases whatever containers that are gone, or ended unseen, still hold. True: there was something.
     pub(crate) fn reclaim_leases(&self) -> Result<bool> {

@@ -1,8 +1,8 @@
 //! The content of a container's `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, as Docker writes them.
 
-use crate::{Error, Result};
+use crate::{Error, Result, dns};
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Name servers where the host's are all on its loopback: Google's, as in Docker.
 pub const FALLBACK_DNS: [IpAddr; 2] =
@@ -118,6 +118,35 @@ pub fn resolv_conf(host: &str, dns: Dns<'_>, ipv6: bool) -> String {
         dns.servers.to_vec()
     };
     render(host, &servers, dns)
+}
+
+/// The same for a container that asks the resolver at [`dns::ADDRESS`]. Its names have no dots: each is tried as it is first
+/// (`ndots:0`), unless somebody wants otherwise.
+pub fn resolv_conf_embedded(host: &str, given: Dns<'_>) -> String {
+    let text = render(host, &[dns::ADDRESS.to_string()], given);
+    let (line, kept): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("options "));
+    let mut options: Vec<&str> = line.iter().flat_map(|line| line.split(' ').skip(1)).collect();
+    options.extend((!options.iter().any(|option| option.starts_with("ndots:"))).then_some("ndots:0"));
+    kept.iter().map(|line| format!("{line}\n")).chain([format!("options {}\n", options.join(" "))]).collect()
+}
+
+/// The name servers that the resolver at [`dns::ADDRESS`] asks: those given, which on loopback are the container's own, or the host's,
+/// which on loopback (systemd-resolved) are the host's.
+pub fn name_servers(host: &str, given: Dns<'_>) -> Vec<dns::Server> {
+    let server = |ip: IpAddr, inside| dns::Server { address: SocketAddr::new(ip, 53), inside };
+    let ips = |texts: &mut dyn Iterator<Item = &str>| -> Vec<IpAddr> {
+        texts.filter_map(|text| text.parse().ok()).collect()
+    };
+    if !given.servers.is_empty() {
+        // Itself it would ask for ever.
+        let others = ips(&mut given.servers.iter().map(String::as_str)).into_iter();
+        return others.filter(|ip| *ip != dns::ADDRESS).map(|ip| server(ip, ip.is_loopback())).collect();
+    }
+    let mut found = ips(&mut values(host, "nameserver"));
+    if found.is_empty() {
+        found.extend(FALLBACK_DNS);
+    }
+    found.into_iter().map(|ip| server(ip, false)).collect()
 }
 
 /// The same for a container in the host's network namespace, where loopback servers can be reached.
@@ -241,6 +270,29 @@ mod tests {
             resolv_conf(host, Dns::default(), true),
             "nameserver 10.0.0.2\nnameserver 2001:db8::53\nsearch example.org corp\noptions edns0 trust-ad\n"
         );
+    }
+
+    #[test]
+    fn resolv_conf_of_the_embedded_resolver() {
+        let host = "nameserver 127.0.0.53\nsearch example.org\noptions edns0 trust-ad\n";
+        assert_eq!(
+            resolv_conf_embedded(host, Dns::default()),
+            "nameserver 127.0.0.11\nsearch example.org\noptions edns0 trust-ad ndots:0\n"
+        );
+        let options = ["ndots:2".to_owned(), "timeout:1".to_owned()];
+        assert_eq!(
+            resolv_conf_embedded("", Dns { options: &options, ..Dns::default() }),
+            "nameserver 127.0.0.11\noptions ndots:2 timeout:1\n"
+        );
+        let servers = |host: &str, given: &[&str]| -> Vec<String> {
+            let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
+            let found = name_servers(host, Dns { servers: &given, ..Dns::default() });
+            found.iter().map(|server| format!("{} {}", server.address, server.inside)).collect()
+        };
+        assert_eq!(servers(host, &[]), ["127.0.0.53:53 false"]);
+        assert_eq!(servers("", &[]), ["8.8.8.8:53 false", "8.8.4.4:53 false"]);
+        assert_eq!(servers(host, &["192.0.2.1", "127.0.0.1"]), ["192.0.2.1:53 false", "127.0.0.1:53 true"]);
+        assert!(servers(host, &["127.0.0.11"]).is_empty());
     }
 
     #[test]

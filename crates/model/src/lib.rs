@@ -10,6 +10,7 @@ pub mod change;
 pub mod container;
 pub mod detach;
 pub mod digest;
+pub mod dns;
 pub mod dockerfile;
 pub mod error;
 pub mod event;

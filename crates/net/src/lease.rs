@@ -12,11 +12,16 @@ use crate::record::{names, private_dir, random, read_json, write_json};
 use crate::{Endpoint, Networks, choose};
 
 impl Networks {
-    /// Leases addresses for one endpoint: files only, no kernel work.
+    /// Leases addresses for one endpoint, which answers to these names: files only, no kernel work.
     ///
     /// # Errors
     /// No such network, an address out of the subnet or taken (by whom), an exhausted subnet.
-    pub fn reserve(&self, container: &ContainerId, wanted: &EndpointSpec) -> Result<Endpoint> {
+    pub fn reserve(
+        &self,
+        container: &ContainerId,
+        wanted: &EndpointSpec,
+        names_of_it: &[String],
+    ) -> Result<Endpoint> {
         let _lock = self.files_lock()?;
         let mut network = self.get(&wanted.network)?;
         if !matches!(network.driver.as_str(), "bridge" | "macvlan") {
@@ -44,8 +49,12 @@ impl Networks {
         private_dir(&leases)?;
         private_dir(&dir)?;
         let mut held = Vec::new();
-        let made = self.fill(container, &network, wanted, &mut held).and_then(|endpoint| {
+        let leased = self.fill(container, &network, wanted, &mut held);
+        let made = leased.and_then(|mut endpoint| {
+            endpoint.names = names_of_it.to_vec();
+            held.push(record.clone());
             write_json(&record, &endpoint, false)?;
+            self.announce(container, &endpoint)?;
             Ok(endpoint)
         });
         made.map_err(|error| {
@@ -96,7 +105,7 @@ impl Networks {
             gateway6: gateway(v6).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
             mac: choose::mac_text(mac),
             interface: self.free_interface(container)?,
-            aliases: wanted.aliases.clone(),
+            names: Vec::new(),
             spec: wanted.clone(),
         })
     }
@@ -196,6 +205,7 @@ impl Networks {
                 remove(&path)?;
             }
         }
+        self.withdraw(container, endpoint)?;
         remove(&self.endpoint_dir(container).join(format!("{}.json", endpoint.network)))
     }
     /// Leases of a container that no record names: it died in between.

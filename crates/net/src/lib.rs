@@ -10,6 +10,7 @@
 //! run/net/boot                            the boot that the rest of run/net belongs to
 //! run/net/leases/<network id>/<address>   a symbolic link (made atomically) whose target is the container's id
 //! run/net/endpoints/<container>/<network>.json, ports.json
+//! run/net/zones/<network id>              who answers to which name (`model::dns::zone`): what resolvers in containers read
 //! run/net/ports/<protocol>-<port>-<address>   a symbolic link to the container's id
 //! run/net/files.lock   leases, records, choice of ports      run/net/kernel.lock   bridges, pairs, firewall table
 //! ```
@@ -27,6 +28,7 @@ mod kernel;
 mod lease;
 mod ports;
 mod record;
+mod zone;
 
 use model::container::EndpointSpec;
 use model::error::Context as _;
@@ -107,8 +109,9 @@ pub struct Endpoint {
     pub mac: String,
     /// Name inside: `eth0`.
     pub interface: String,
-    /// Names that it answers to in this network, beside the container's own.
-    pub aliases: Vec<String>,
+    /// Names that it answers to in this network, the container's own first.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// What was asked.
     pub spec: EndpointSpec,
 }

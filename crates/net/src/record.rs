@@ -150,7 +150,7 @@ impl Networks {
         }
         let _lock = self.files_lock()?;
         if std::fs::read_to_string(run.join("boot")).ok().as_deref() != Some(&boot) {
-            for dir in ["leases", "endpoints", "ports"] {
+            for dir in ["leases", "endpoints", "ports", "zones"] {
                 // Missing on first use.
                 let _ = std::fs::remove_dir_all(run.join(dir));
                 private_dir(&run.join(dir))?;

@@ -76,7 +76,7 @@ fn publish(port: &str, host_ip: Option<&str>, host: Option<u16>) -> PortBinding 
 fn run(networks: &Networks, names: &[&str], ports: &[PortBinding]) -> model::Result<Running> {
     let id = id();
     let ends: Vec<Endpoint> =
-        names.iter().map(|name| networks.reserve(&id, &on(name))).collect::<Result<_, _>>()?;
+        names.iter().map(|name| networks.reserve(&id, &on(name), &[])).collect::<Result<_, _>>()?;
     let netns = Networks::new_namespace()?;
     let publish = net::Publish { ports, name: "test", name_of: &|_| None };
     let ports = networks.connect(&id, &ends, netns.as_fd(), &publish)?;
@@ -351,19 +351,19 @@ fn addresses_are_given_once_and_subnets_are_checked() {
         );
         let five: Vec<ContainerId> = (0..5).map(|_| id()).collect();
         for (number, container) in five.iter().enumerate() {
-            let end = networks.reserve(container, &on("tiny")).expect("an address");
+            let end = networks.reserve(container, &on("tiny"), &[]).expect("an address");
             assert_eq!(end.ipv4, Some(Ipv4Addr::new(10, 9, 0, 2 + number as u8)));
         }
         assert_eq!(
-            networks.reserve(&id(), &on("tiny")).expect_err("exhausted").kind(),
+            networks.reserve(&id(), &on("tiny"), &[]).expect_err("exhausted").kind(),
             Kind::ResourceExhausted
         );
         let fixed = EndpointSpec { ipv4: Some(Ipv4Addr::new(10, 9, 0, 3)), ..on("tiny") };
-        let error = networks.reserve(&id(), &fixed).expect_err("taken");
+        let error = networks.reserve(&id(), &fixed, &[]).expect_err("taken");
         assert!(error.hint_text().is_some_and(|hint| hint.contains(five[1].short())), "{error}");
         assert!(networks.remove("tiny").expect_err("in use").message().contains("has active endpoints"));
         networks.release(&five[1]).expect("release");
-        assert_eq!(networks.reserve(&id(), &fixed).expect("free again").ipv4, fixed.ipv4);
+        assert_eq!(networks.reserve(&id(), &fixed, &[]).expect("free again").ipv4, fixed.ipv4);
         assert!(networks.remove("bridge").is_err());
     });
 }
@@ -379,7 +379,7 @@ fn a_running_container_is_connected_and_disconnected() {
         let db = run(&networks, &["back"], &[]).expect("db");
         db.serve(3306);
         web.serve(80);
-        let end = networks.reserve(&web.id, &on("back")).expect("reserve");
+        let end = networks.reserve(&web.id, &on("back"), &[]).expect("reserve");
         assert_eq!(end.interface, "eth1");
         networks.connect(&web.id, &[end], web.netns.as_fd(), &net::Publish::NOTHING).expect("connect");
         assert!(web.inside(|| ask(at(db.ip(), 3306))).is_ok());

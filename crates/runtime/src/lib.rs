@@ -264,6 +264,20 @@ pub fn set_ports(run_dir: &Path, ports: &[HeldPort]) -> Result<()> {
     }
 }
 
+/// Where a container's resolver finds its configuration ([`model::dns::Config`]). Written before the start by whoever wants
+/// names to be resolved, replaced whole whenever they change: the monitor looks by itself.
+pub fn resolver_path(run_dir: &Path) -> std::path::PathBuf {
+    run_dir.join("resolver.json")
+}
+
+/// Tells the monitor of a running container that its resolver's configuration is there, which was not at its start.
+///
+/// # Errors
+/// The monitor cannot be reached, or cannot make the resolver's sockets.
+pub fn resolve(run_dir: &Path) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Resolve).map(drop)
+}
+
 /// What an exec became; kept in `execs/<id>.json`, written before its stream ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ExecState {

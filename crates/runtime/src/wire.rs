@@ -127,6 +127,8 @@ pub enum Request {
     },
     /// `ports.json` has changed.
     Ports,
+    /// `resolver.json` has come: names are resolved from now on.
+    Resolve,
     /// Answered when the run of this process is over.
     Wait {
         /// Of init.

@@ -266,10 +266,6 @@ fn endpoint(
         }
     };
     let user_defined = !["bridge", "host", "none"].contains(&spec.network.as_str());
-    let mut names = vec![container.name().to_owned()];
-    names.extend(spec.aliases.iter().cloned());
-    names.push(container.id().short().to_owned());
-    names.dedup();
     let network_id =
         live.map_or_else(|| engine.network_id(&spec.network), |end| end.network_id.as_str().to_owned());
     json!({
@@ -287,6 +283,6 @@ fn endpoint(
         "IPv6Gateway": text(live.and_then(|end| end.gateway6).map(|ip| ip.to_string())),
         "GlobalIPv6Address": text(live.and_then(|end| end.ipv6).map(|ip| ip.to_string())),
         "GlobalIPv6PrefixLen": live.filter(|end| end.ipv6.is_some()).map_or(0, |end| end.ipv6_prefix),
-        "DNSNames": if user_defined { json!(names) } else { Value::Null },
+        "DNSNames": if user_defined { json!(container.dns_names(spec)) } else { Value::Null },
     })
 }

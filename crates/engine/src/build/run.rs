@@ -139,10 +139,9 @@ impl Builder<'_> {
     /// Runs the container to its end and returns its exit code.
     fn execute(&self, container: &Container, mounts: &Mounts, writable: &Writable) -> Result<i32> {
         let engine = self.engine;
-        let id = container.id();
         let mut endpoints = Vec::new();
         for wanted in container.endpoint_specs() {
-            endpoints.push(engine.networks.reserve(id, wanted)?);
+            endpoints.push(engine.reserve_endpoint(container, wanted)?);
         }
         let etc = engine.write_etc(container, &endpoints)?;
         std::fs::create_dir_all(&container.run_dir)

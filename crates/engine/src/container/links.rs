@@ -1,7 +1,7 @@
 //! `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf` and the variables of links: written into the container's directory
 //! before each start, mounted from there. A file is rewritten in place: a running container has the inode mounted.
 
-use model::container::{ContainerPath, HostPath, Link, NamespaceMode, NetworkMode};
+use model::container::{ContainerPath, EndpointSpec, HostPath, Link, NamespaceMode, NetworkMode};
 use model::error::Context as _;
 use model::hosts::{self, Dns, Entry};
 use model::link::{self, Linked};
@@ -12,6 +12,8 @@ use std::path::Path;
 
 use super::lookup::Container;
 use crate::Engine;
+
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What a start knows of names.
 #[derive(Clone, Debug, Default)]
@@ -47,12 +49,12 @@ impl Engine {
         };
         write_in_place(&container.dir.join("hosts"), &text)?;
         write_in_place(&container.dir.join("hostname"), &format!("{hostname}\n"))?;
-        let resolver = &container.spec.resolver;
-        let dns = Dns { servers: &resolver.servers, search: &resolver.search, options: &resolver.options };
-        let host = read_or_empty("/etc/resolv.conf");
+        let (host, dns) = (read_or_empty(HOST_RESOLV_CONF), dns(container));
         let ipv6 = endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
         let text = if on_host {
             hosts::resolv_conf_on_host(&host, dns)
+        } else if self.write_resolver(container, endpoints)? {
+            hosts::resolv_conf_embedded(&host, dns)
         } else {
             hosts::resolv_conf(&host, dns, ipv6)
         };
@@ -73,33 +75,13 @@ impl Engine {
         }
         if let NetworkMode::Attached(attachment) = &spec.network {
             for wanted in &attachment.links {
-                self.add_link(container, wanted, &mut entries, Some(link_env))?;
+                self.add_link(container, wanted, &mut entries, link_env)?;
             }
         }
         for endpoint in endpoints {
-            for wanted in &endpoint.spec.links {
-                self.add_link(container, wanted, &mut entries, None)?;
-            }
             let names = hosts::own_names(&container.hostname(), &spec.domainname);
             entries.extend(endpoint.ipv4.map(|ip| Entry::new(ip.into(), names.clone())));
             entries.extend(endpoint.ipv6.map(|ip| Entry::new(ip.into(), names)));
-            if endpoint.network != "bridge" {
-                entries.extend(self.neighbours(container, &endpoint.network)?);
-            }
-        }
-        Ok(entries)
-    }
-    /// The other containers of a user-defined network, by name and alias.
-    fn neighbours(&self, container: &Container, network: &str) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for (id, endpoint) in self.networks.members(network)? {
-            if id == *container.id() {
-                continue;
-            }
-            let Ok(other) = self.load(&id) else { continue };
-            let mut names = vec![other.name().to_owned(), id.short().to_owned()];
-            names.extend(endpoint.aliases.iter().cloned());
-            entries.extend(endpoint.ipv4.map(|ip| Entry::new(ip.into(), names)));
         }
         Ok(entries)
     }
@@ -108,7 +90,7 @@ impl Engine {
         container: &Container,
         wanted: &Link,
         entries: &mut Vec<Entry>,
-        env: Option<&mut Vec<String>>,
+        env: &mut Vec<String>,
     ) -> Result<()> {
         let other = self.find(&wanted.container)?;
         let alias = wanted.alias.as_str();
@@ -130,42 +112,83 @@ impl Engine {
             }
         };
         entries.push(Entry::new(address, link::host_names(alias, &other.hostname(), other.name())));
-        if let Some(env) = env {
-            let linked = Linked {
-                parent: container.name(),
-                alias,
-                address,
-                ports: &other.spec.exposed_ports,
-                env: &other.spec.process.env,
-            };
-            env.extend(link::environment(&linked));
+        let linked = Linked {
+            parent: container.name(),
+            alias,
+            address,
+            ports: &other.spec.exposed_ports,
+            env: &other.spec.process.env,
+        };
+        env.extend(link::environment(&linked));
+        Ok(())
+    }
+    /// Tells a running container's own files and its resolver of endpoints that came or went.
+    pub(crate) fn refresh_names(&self, container: &Container) -> Result<()> {
+        let endpoints = self.networks.endpoints(container.id())?;
+        let entries = self.host_entries(container, &endpoints, &mut Vec::new())?;
+        write_in_place(&container.dir.join("hosts"), &hosts::hosts(&entries))?;
+        let resolves = runtime::resolver_path(&container.run_dir).exists();
+        if self.write_resolver(container, &endpoints)? && !resolves {
+            let path = container.dir.join("resolv.conf");
+            write_in_place(
+                &path,
+                &hosts::resolv_conf_embedded(&read_or_empty(HOST_RESOLV_CONF), dns(container)),
+            )?;
+            runtime::resolve(&container.run_dir)?;
         }
         Ok(())
     }
-    /// Writes a running container's hosts file anew, in place.
-    pub(crate) fn refresh_hosts(&self, container: &Container) -> Result<()> {
-        let endpoints = self.networks.endpoints(container.id())?;
-        let entries = self.host_entries(container, &endpoints, &mut Vec::new())?;
-        write_in_place(&container.dir.join("hosts"), &hosts::hosts(&entries))
-    }
-    /// Tells the other containers of these networks of a container that came or went.
-    pub(crate) fn refresh_neighbours(&self, container: &Container, networks: &[String]) -> Result<()> {
-        for network in networks.iter().filter(|name| name.as_str() != "bridge") {
-            for (id, _) in self.networks.members(network)? {
-                if id == *container.id() {
-                    continue;
-                }
-                let Ok(other) = self.load(&id) else { continue };
-                if other.live.is_some() {
-                    self.refresh_hosts(&other)?;
+    /// Writes what the container's resolver is to know, where it has one: on a network of a user's, or once it was. True: it has.
+    fn write_resolver(&self, container: &Container, endpoints: &[Endpoint]) -> Result<bool> {
+        let path = runtime::resolver_path(&container.run_dir);
+        if endpoints.iter().all(|endpoint| endpoint.network == "bridge") && !path.exists() {
+            return Ok(false);
+        }
+        let mut config = model::dns::Config {
+            servers: hosts::name_servers(&read_or_empty(HOST_RESOLV_CONF), dns(container)),
+            ..Default::default()
+        };
+        for endpoint in endpoints {
+            let network = self.networks.get(&endpoint.network)?;
+            config.external |= !network.internal;
+            let zone = HostPath(self.networks.zone_path(&network.id));
+            config.networks.push(model::dns::Network { name: network.name.clone(), zone });
+            for link in &endpoint.spec.links {
+                // One that is not there has no address; others are found again, should they be renamed.
+                if let Ok(other) = self.find(&link.container) {
+                    config.links.push(model::dns::Link {
+                        alias: link.alias.clone(),
+                        network: network.name.clone(),
+                        container: other.id().clone(),
+                    });
                 }
             }
         }
-        Ok(())
+        let what = || format!("write {}", path.display());
+        std::fs::create_dir_all(&container.run_dir)
+            .context(|| format!("create {}", container.run_dir.display()))?;
+        let bytes = serde_json::to_vec(&config).map_err(|error| Error::internal(what()).caused_by(error))?;
+        sys::fs::replace_file(&path, &bytes, 0o600, false).context(what)?;
+        Ok(true)
     }
 }
 
 impl Container {
+    /// What it answers to in a network, in the order of `DNSNames`: its name, aliases, short id and the host name it was given.
+    pub fn dns_names(&self, endpoint: &EndpointSpec) -> Vec<String> {
+        let mut names = vec![self.name().to_owned()];
+        let more = endpoint
+            .aliases
+            .iter()
+            .cloned()
+            .chain([self.id().short().to_owned(), self.spec.hostname.clone()]);
+        for name in more.filter(|name| !name.is_empty()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
     /// The host name inside.
     pub fn hostname(&self) -> String {
         let host = self.spec.namespaces.uts == NamespaceMode::Host || self.spec.network == NetworkMode::Host;
@@ -175,6 +198,11 @@ impl Container {
             name => name.to_owned(),
         }
     }
+}
+
+fn dns(container: &Container) -> Dns<'_> {
+    let resolver = &container.spec.resolver;
+    Dns { servers: &resolver.servers, search: &resolver.search, options: &resolver.options }
 }
 
 fn files(dir: &Path) -> Vec<(ContainerPath, HostPath)> {

@@ -56,21 +56,17 @@ impl Engine {
             self.write_state(&container)?;
         }
         let mut undo = Undo::new();
-        let warnings = match self.launch(&container, &mut undo) {
+        match self.launch(&container, &mut undo) {
             Ok(warnings) => {
                 undo.keep();
-                warnings
+                Ok(warnings)
             }
             Err(error) => {
                 let error = undo.roll_back(error);
                 self.note_failure(&mut container, &error)?;
-                return Err(error);
+                Err(error)
             }
-        };
-        let networks: Vec<String> =
-            container.endpoint_specs().iter().map(|spec| spec.network.clone()).collect();
-        self.refresh_neighbours(&container, &networks)?;
-        Ok(warnings)
+        }
     }
     fn launch<'a>(&'a self, container: &Container, undo: &mut Undo<'a>) -> Result<Vec<String>> {
         let id = container.id().clone();
@@ -79,7 +75,7 @@ impl Engine {
             let owner = id.clone();
             undo.push(move || self.networks.release(&owner));
             for wanted in container.endpoint_specs() {
-                endpoints.push(self.reserve_endpoint(&id, wanted)?);
+                endpoints.push(self.reserve_endpoint(container, wanted)?);
             }
         }
         let etc = self.write_etc(container, &endpoints)?;

@@ -13,6 +13,7 @@ mod poll;
 mod ports;
 pub mod record;
 mod requests;
+mod resolver;
 mod session;
 mod start;
 mod streams;
@@ -34,6 +35,7 @@ use log::Log;
 use poll::{Poll, Token};
 pub use ports::PORTS;
 use ports::Ports;
+use resolver::Resolver;
 use session::Session;
 use start::Starting;
 
@@ -51,6 +53,7 @@ pub struct Monitor {
     listener: Option<UnixListener>,
     sessions: Vec<Option<Session>>,
     clients: Vec<Option<Client>>,
+    resolver: Option<Box<Resolver>>,
     log: Log,
     state: State,
     live: Live,
@@ -131,6 +134,7 @@ impl Monitor {
             listener: None,
             sessions: vec![None],
             clients: Vec::new(),
+            resolver: None,
             log: Log::open(&bundle.log)?,
             state: State {
                 finished_at: before.finished_at,
@@ -156,7 +160,8 @@ impl Monitor {
             Ok(starting) => starting,
             Err(error) => return self.give_up(&control, &error),
         };
-        let prepared = self.open_socket().and_then(|()| self.connect_waiting());
+        let prepared =
+            self.open_socket().and_then(|()| self.connect_waiting()).and_then(|()| self.open_resolver());
         // The launcher has gone, or thought better of it: end of file.
         let told = sys::socket::receive(&control).is_ok_and(|(message, _)| message == [GO]);
         if !told {
@@ -201,6 +206,16 @@ impl Monitor {
         listener.set_nonblocking(true).context(|| "set O_NONBLOCK")?;
         self.poll.add(&listener, Token::Listener, poll::IN).context(|| "watch monitor.sock")?;
         self.listener = Some(listener);
+        Ok(())
+    }
+    /// Makes the resolver's sockets where names are to be resolved, and they are not there.
+    fn open_resolver(&mut self) -> Result<()> {
+        let path = crate::resolver_path(&self.bundle.run_dir.0);
+        if let (None, Some(netns)) = (&self.resolver, &self.netns)
+            && path.exists()
+        {
+            self.resolver = Some(Box::new(Resolver::open(path, netns, &self.poll)?));
+        }
         Ok(())
     }
     /// Connects to everyone who attached before the start; a socket nobody listens on is a dead client's.
@@ -269,6 +284,11 @@ impl Monitor {
                 match token {
                     Token::Listener => self.accept(),
                     Token::Client(index) => self.client_ready(index, flags),
+                    Token::Resolver(part) => {
+                        if let Some(resolver) = &mut self.resolver {
+                            resolver.ready(&self.poll, part, flags);
+                        }
+                    }
                     Token::Output(index, stream) => self.output_ready(index, stream),
                     Token::Stdin(index) => self.stdin_ready(index),
                     Token::Channel(index) => self.channel_ready(index),
@@ -296,8 +316,9 @@ impl Monitor {
             .flatten()
             .filter_map(|client| client.stalled)
             .map(|since| since + client::STALLED);
+        let names = self.resolver.as_ref().and_then(|resolver| resolver.deadline());
         let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).chain(self.rest);
-        let next = next.chain(self.ports.again()).min()?;
+        let next = next.chain(self.ports.again()).chain(names).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
     fn on_time(&mut self) {
@@ -312,6 +333,9 @@ impl Monitor {
             }
         }
         self.health_on_time(now);
+        if let Some(resolver) = &mut self.resolver {
+            resolver.on_time(&self.poll, now);
+        }
         if self.rest.is_some_and(|at| now >= at) {
             self.rest = None;
             // Only memory is at stake.

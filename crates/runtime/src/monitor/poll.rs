@@ -31,6 +31,21 @@ pub enum Token {
     Port,
     /// The relay's pidfd.
     Relay,
+    /// A socket of the resolver's.
+    Resolver(Part),
+}
+
+/// A socket of the resolver's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Queries over UDP.
+    Datagrams,
+    /// Connections for queries over TCP.
+    Listener,
+    /// One of them.
+    Stream(usize),
+    /// A query that waits for a name server.
+    Forward(usize),
 }
 
 impl Token {
@@ -44,6 +59,10 @@ impl Token {
             Self::Channel(index) => (6, index),
             Self::Port => (7, 0),
             Self::Relay => (8, 0),
+            Self::Resolver(Part::Datagrams) => (9, 0),
+            Self::Resolver(Part::Listener) => (10, 0),
+            Self::Resolver(Part::Stream(index)) => (11, index),
+            Self::Resolver(Part::Forward(index)) => (12, index),
         };
         kind << 32 | index as u64
     }
@@ -58,6 +77,10 @@ impl Token {
             6 => Self::Channel(index),
             7 => Self::Port,
             8 => Self::Relay,
+            9 => Self::Resolver(Part::Datagrams),
+            10 => Self::Resolver(Part::Listener),
+            11 => Self::Resolver(Part::Stream(index)),
+            12 => Self::Resolver(Part::Forward(index)),
             _ => Self::Listener,
         }
     }

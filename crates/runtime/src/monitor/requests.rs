@@ -48,6 +48,7 @@ impl Monitor {
                 Ok(())
             }
             Request::Ports => self.hold_ports(),
+            Request::Resolve => self.open_resolver(),
             Request::Wait { pid, start_time } => {
                 if self.live.pid == pid && self.live.start_time == start_time {
                     return self.purpose(at, Purpose::Waiting);

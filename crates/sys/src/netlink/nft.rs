@@ -118,6 +118,8 @@ pub enum Expression<'a> {
     DestinationType(u32),
     /// Looks a register up in a set; of a map, the data goes to the second register.
     Lookup(&'a str, u32, Option<u32>),
+    /// Loads these bytes into a register.
+    Load(u32, &'a [u8]),
     /// Destination NAT: family, address register, port register.
     Dnat(u8, u32, u32),
     /// Source NAT to the address of the outgoing interface.
@@ -151,7 +153,7 @@ impl Expression<'_> {
             Self::Lookup(..) => "lookup",
             Self::Dnat(..) => "nat",
             Self::Masquerade => "masq",
-            Self::Verdict(_) => "immediate",
+            Self::Load(..) | Self::Verdict(_) => "immediate",
         }
     }
     fn fill(&self, to: &mut Message) {
@@ -185,6 +187,12 @@ impl Expression<'_> {
                 if let Some(register) = data {
                     to.put_be32(3, register);
                 }
+            }
+            Self::Load(register, bytes) => {
+                to.put_be32(1, register);
+                to.nest(2, |data| {
+                    data.put(1, bytes);
+                });
             }
             Self::Dnat(family, address, port) => {
                 to.put_be32(1, 1).put_be32(2, u32::from(family)).put_be32(3, address).put_be32(5, port);
