@@ -41,7 +41,7 @@ use start::Starting;
 
 /// The container's own process among the sessions.
 const MAIN: usize = 0;
-/// So long after a start or an exec the pages that it needed are given back.
+/// So long after a start, an exec or a look-up the pages that it needed are given back.
 const REST: Duration = Duration::from_secs(1);
 
 /// Everything that the monitor knows.
@@ -287,6 +287,7 @@ impl Monitor {
                     Token::Resolver(part) => {
                         if let Some(resolver) = &mut self.resolver {
                             resolver.ready(&self.poll, part, flags);
+                            self.rest = Some(Instant::now() + REST);
                         }
                     }
                     Token::Output(index, stream) => self.output_ready(index, stream),
