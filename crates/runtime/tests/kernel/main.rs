@@ -6,6 +6,7 @@
 mod cases;
 mod fixture;
 mod more;
+mod names;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.into_iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut all: Vec<(&str, fn())> = cases::ALL.to_vec();
     all.extend(more::ALL);
+    all.extend(names::ALL);
     let mut out = std::io::stdout();
     if args.iter().any(|arg| arg == "--list") {
         if !args.iter().any(|arg| arg == "--ignored") {

@@ -161,7 +161,6 @@ impl Resolver {
     }
     fn read_datagrams(&mut self, poll: &Poll) {
         let mut buffer = [0; dns::message::QUERY_BYTES];
-        self.refresh();
         for _ in 0..BURST {
             let Ok((length, from)) = self.datagrams.recv_from(&mut buffer) else { return };
             // A datagram that fills the buffer may have been cut.
@@ -185,6 +184,8 @@ impl Resolver {
     }
     fn ask(&mut self, poll: &Poll, bytes: &[u8], origin: Origin) {
         let Some(query) = Query::parse(bytes) else { return };
+        // For each: whoever was answered may know of a change that came after the one before.
+        self.refresh();
         let room = match origin {
             Origin::Datagram(_) => query.room(),
             Origin::Stream(..) => STREAM_BYTES,

@@ -93,7 +93,6 @@ impl Resolver {
             self.streams[at] = None;
             return;
         }
-        self.refresh();
         loop {
             // An answer may have ended the connection.
             let Some(stream) = self.streams[at].as_mut() else { return };
