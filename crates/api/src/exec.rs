@@ -108,7 +108,6 @@ async fn start(
         multiplexed: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
-        peer: None,
         at_end: Some(Box::new(move |detached| {
             if detached {
                 engine.exec_detached(&exec);

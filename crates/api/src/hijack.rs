@@ -9,12 +9,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use engine::log::Next;
 use engine::model::detach::Detach;
+use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net as std_net;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
 
 use crate::ApiVersion;
 
@@ -22,6 +24,9 @@ use crate::ApiVersion;
 pub(crate) const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
 /// Frames of stdout and stderr.
 pub(crate) const MULTIPLEXED_STREAM: &str = "application/vnd.docker.multiplexed-stream";
+
+/// Bytes on the way in one direction.
+pub(crate) const BUFFER: usize = 32 << 10;
 
 /// The container's end of the connection.
 pub(crate) enum Far {
@@ -56,8 +61,6 @@ pub(crate) struct Hijack {
     pub stdin: bool,
     /// Keys that end the connection and leave the process running.
     pub detach: Option<Detach>,
-    /// The client's connection, where it is a socket.
-    pub peer: Option<Peer>,
     /// Called before the client sees the end.
     pub at_end: Option<AtEnd>,
 }
@@ -67,12 +70,45 @@ pub(crate) struct Hijack {
 pub(crate) struct Peer(pub Arc<OwnedFd>);
 
 impl Peer {
-    /// The other end is closed altogether (a unix socket says so; TCP does not).
+    /// The other end is closed altogether, not only for sending. A unix socket says so at once; TCP once it was told that
+    /// nobody is there, by an answer to data or to a probe.
     fn is_gone(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
         poll(&mut fds, Some(&Timespec::default())).is_ok()
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
+/// How a client's going away shows while nothing is sent.
+pub(crate) enum Gone {
+    /// On its socket.
+    Peer(Peer),
+    /// By dropping the other end.
+    Dropped(oneshot::Receiver<()>),
+    /// When something is sent next.
+    Unknown,
+}
+
+impl Gone {
+    /// Ends when the client is gone.
+    async fn wait(self) {
+        match self {
+            Self::Peer(peer) => {
+                if let Ok(socket) = crate::poll::writable(peer.0.as_fd()) {
+                    // Each change of the socket wakes this up; most are room for more bytes.
+                    while let Ok(mut ready) = socket.writable().await {
+                        if peer.is_gone() {
+                            return;
+                        }
+                        ready.clear_ready();
+                    }
+                }
+                std::future::pending().await
+            }
+            Self::Dropped(receiver) => drop(receiver.await),
+            Self::Unknown => std::future::pending().await,
+        }
     }
 }
 
@@ -87,8 +123,8 @@ pub(crate) fn content_type(multiplexed: bool, version: ApiVersion) -> HeaderValu
 
 impl Hijack {
     /// Answers the request and goes on with the connection in the background.
-    pub(crate) fn answer(mut self, mut request: Request) -> Response {
-        self.peer = request.extensions().get::<Peer>().cloned();
+    pub(crate) fn answer(self, mut request: Request) -> Response {
+        let gone = request.extensions().get::<Peer>().cloned().map_or(Gone::Unknown, Gone::Peer);
         let version = request.extensions().get::<ApiVersion>().copied().unwrap_or(ApiVersion(u32::MAX, 0));
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(header::CONTENT_TYPE, content_type(self.multiplexed, version));
@@ -101,47 +137,54 @@ impl Hijack {
             tokio::spawn(async move {
                 // A client that is gone before the upgrade is complete leaves nothing to do.
                 if let Ok(upgraded) = upgrade.await {
-                    self.run(TokioIo::new(upgraded)).await;
+                    self.run(TokioIo::new(upgraded), gone).await;
                 }
             });
         } else {
-            let (near, far) = tokio::io::duplex(64 << 10);
+            let (near, far) = tokio::io::duplex(BUFFER);
             let (output, input) = tokio::io::split(near);
-            tokio::spawn(self.run(far));
+            let (alive, dropped) = oneshot::channel::<()>();
+            tokio::spawn(self.run(far, Gone::Dropped(dropped)));
             tokio::spawn(feed(request.into_body(), input));
-            *response.body_mut() = Body::from_stream(tokio_util::io::ReaderStream::new(output));
+            let output = tokio_util::io::ReaderStream::new(output);
+            *response.body_mut() = Body::from_stream(output.inspect(move |_| {
+                let _ = &alive;
+            }));
         }
         response
     }
 
     /// Copies both ways until the output ends, the client is gone or the detach keys came.
-    async fn run<C: AsyncRead + AsyncWrite + Unpin>(self, client: C) {
+    pub(crate) async fn run<C: AsyncRead + AsyncWrite + Unpin>(self, client: C, gone: Gone) {
+        let Self { far, first, stdin, detach, at_end, .. } = self;
         let (mut from_client, mut to_client) = tokio::io::split(client);
-        if send_first(self.first, &mut to_client).await.is_err() {
-            return;
-        }
-        let Some(mut far) = connect(self.far).await else {
-            let _ = to_client.shutdown().await;
-            return;
-        };
-        // Borrowed halves: an owned one shuts its direction down when it is dropped, which a terminal takes for Ctrl-D.
-        let (mut from_far, mut to_far) = far.split();
-        {
+        let copying = async {
+            send_first(first, &mut to_client).await.ok()?;
+            let mut far = connect(far).await?;
+            // Borrowed halves: an owned one shuts its direction down when it is dropped, which a terminal takes for
+            // Ctrl-D.
+            let (mut from_far, mut to_far) = far.split();
             let output = tokio::io::copy(&mut from_far, &mut to_client);
-            let input = input(&mut from_client, &mut to_far, self.stdin, self.detach, self.peer.as_ref());
+            let input = input(&mut from_client, &mut to_far, stdin, detach);
             tokio::pin!(output, input);
-            let mut detached = false;
             tokio::select! {
-                _ = &mut output => {}
+                _ = &mut output => Some(false),
                 end = &mut input => match end {
-                    End::OfInput => drop(output.await),
-                    End::Detached => detached = true,
-                    End::Broken => {}
+                    End::OfInput => {
+                        let _ = output.await;
+                        Some(false)
+                    }
+                    End::Detached => Some(true),
+                    End::Broken => Some(false),
                 }
             }
-            if let Some(tell) = self.at_end {
-                tell(detached);
-            }
+        };
+        let detached = tokio::select! {
+            detached = copying => detached,
+            () = gone.wait() => Some(false),
+        };
+        if let (Some(detached), Some(tell)) = (detached, at_end) {
+            tell(detached);
         }
         let _ = to_client.shutdown().await;
     }
@@ -168,19 +211,24 @@ async fn connect(far: Far) -> Option<UnixStream> {
         Far::Now(stream) => stream,
         Far::Nothing => return None,
         Far::Later(listener) => {
-            let path =
-                listener.local_addr().ok().and_then(|address| address.as_pathname().map(ToOwned::to_owned));
+            let path = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.to_owned()));
+            let _socket = path.map(Removed);
             listener.set_nonblocking(true).ok()?;
             let listener = UnixListener::from_std(listener).ok()?;
-            let accepted = listener.accept().await;
-            if let Some(path) = path {
-                let _ = std::fs::remove_file(path);
-            }
-            return accepted.ok().map(|(stream, _)| stream);
+            return listener.accept().await.ok().map(|(stream, _)| stream);
         }
     };
     stream.set_nonblocking(true).ok()?;
     UnixStream::from_std(stream).ok()
+}
+
+/// A socket's file, removed whether a container came or the client left before.
+struct Removed(std::path::PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Why the client's bytes ended.
@@ -194,18 +242,12 @@ enum End {
 }
 
 /// Passes the client's bytes on and closes the far side's input at their end.
-async fn input<R, W>(
-    from: &mut R,
-    to: &mut W,
-    stdin: bool,
-    mut detach: Option<Detach>,
-    peer: Option<&Peer>,
-) -> End
+async fn input<R, W>(from: &mut R, to: &mut W, stdin: bool, mut detach: Option<Detach>) -> End
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut buffer = vec![0; 32 << 10];
+    let mut buffer = vec![0; BUFFER];
     let mut out = Vec::new();
     loop {
         let count = match from.read(&mut buffer).await {
@@ -230,9 +272,6 @@ where
         if detached {
             return End::Detached;
         }
-    }
-    if peer.is_some_and(Peer::is_gone) {
-        return End::Broken;
     }
     if stdin {
         let _ = to.shutdown().await;
@@ -269,7 +308,6 @@ mod tests {
             multiplexed: false,
             stdin: true,
             detach,
-            peer: None,
             at_end: None,
         }
     }
@@ -279,7 +317,7 @@ mod tests {
         runtime().block_on(async {
             let (near, far) = std_net::UnixStream::pair().unwrap();
             let (client, server) = tokio::io::duplex(64);
-            let task = tokio::spawn(hijack(Far::Now(near), None).run(server));
+            let task = tokio::spawn(hijack(Far::Now(near), None).run(server, Gone::Unknown));
             far.set_nonblocking(true).unwrap();
             let mut process = UnixStream::from_std(far).unwrap();
             let (mut read, mut write) = tokio::io::split(client);
@@ -303,7 +341,7 @@ mod tests {
             let (near, far) = std_net::UnixStream::pair().unwrap();
             let (client, server) = tokio::io::duplex(64);
             let detach = Detach::new(detach::DEFAULT.to_vec());
-            let task = tokio::spawn(hijack(Far::Now(near), Some(detach)).run(server));
+            let task = tokio::spawn(hijack(Far::Now(near), Some(detach)).run(server, Gone::Unknown));
             far.set_nonblocking(true).unwrap();
             let mut process = UnixStream::from_std(far).unwrap();
             let (mut read, mut write) = tokio::io::split(client);
@@ -324,7 +362,7 @@ mod tests {
         let listener = std_net::UnixListener::bind(&path).unwrap();
         runtime().block_on(async {
             let (mut client, server) = tokio::io::duplex(64);
-            let task = tokio::spawn(hijack(Far::Later(listener), None).run(server));
+            let task = tokio::spawn(hijack(Far::Later(listener), None).run(server, Gone::Unknown));
             let mut process = UnixStream::connect(&path).await.unwrap();
             process.write_all(b"hello").await.unwrap();
             drop(process);

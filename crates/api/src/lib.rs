@@ -5,6 +5,7 @@
 //! One module an API section; each gives its own `routes()`. The engine is synchronous, so every call goes through
 //! [`call`], which runs it on tokio's blocking threads.
 
+mod access;
 mod archive;
 mod bridge;
 mod build;
@@ -27,13 +28,16 @@ mod system;
 mod test;
 mod usage;
 mod volumes;
+mod websocket;
 
 use axum::Router;
 use engine::Engine;
 use std::sync::Arc;
 
+pub use access::Access;
+pub use engine::config::Registries;
 pub use error::Failure;
-pub use serve::{Host, serve};
+pub use serve::{Host, Notice, Options, TlsFiles, serve};
 
 /// The engine, shared by every handler.
 pub type Shared = Arc<Engine>;
@@ -67,12 +71,46 @@ pub fn open(
     run_root: std::path::PathBuf,
     config: Option<std::path::PathBuf>,
 ) -> Result<Shared, Failure> {
-    Ok(Arc::new(Engine::open(engine::Roots { root, run_root, config })?))
+    open_with(root, run_root, config, Registries::default())
+}
+
+/// As [`open`], with further registries than the configuration file has.
+///
+/// # Errors
+/// As [`Engine::open`].
+pub fn open_with(
+    root: std::path::PathBuf,
+    run_root: std::path::PathBuf,
+    config: Option<std::path::PathBuf>,
+    registries: Registries,
+) -> Result<Shared, Failure> {
+    Ok(Arc::new(Engine::open(engine::Roots { root, run_root, config })?.with_registries(registries)))
 }
 
 /// The whole API of an engine. The version prefix is taken off before anything is routed.
 pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
-    let routes = Router::new()
+    finish(routes(), engine)
+}
+
+/// The API with what a listener's access leaves of it.
+pub(crate) fn listener_router(
+    engine: Shared,
+    access: &Access,
+) -> axum::routing::RouterIntoService<axum::body::Body> {
+    if access.is_full() {
+        return router(engine);
+    }
+    let enforce = axum::middleware::from_fn_with_state(Arc::new(access.clone()), access::enforce);
+    finish(routes().route_layer(enforce), engine)
+}
+
+fn finish(routes: Router<Shared>, engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
+    let routes = routes.fallback(error::no_such_page).with_state(engine);
+    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(door::enter)).into_service()
+}
+
+fn routes() -> Router<Shared> {
+    Router::new()
         .merge(system::routes())
         .merge(events::routes())
         .merge(containers::routes())
@@ -86,9 +124,6 @@ pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Bo
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(build::routes())
-        .fallback(error::no_such_page)
-        .with_state(engine);
-    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(door::enter)).into_service()
 }
 
 /// Runs a synchronous engine call without blocking the server.

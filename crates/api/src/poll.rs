@@ -7,6 +7,15 @@ use tokio::io::unix::AsyncFd;
 
 /// Registers a duplicate of a descriptor that becomes readable when there is something new.
 pub(crate) fn readable(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    register(descriptor, Interest::READABLE)
+}
+
+/// Registers a duplicate of a connection's socket, to hear of its end.
+pub(crate) fn writable(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    register(descriptor, Interest::WRITABLE)
+}
+
+fn register(descriptor: BorrowedFd<'_>, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
     let failure = |error| Error::internal("wait for changes").caused_by(error);
     let own = descriptor.try_clone_to_owned().map_err(failure)?;
     // Deprecated because a foreign `AsRawFd` may lie; an `OwnedFd` stays open and the same for as long as it is registered.
@@ -14,5 +23,5 @@ pub(crate) fn readable(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
         deprecated,
         reason = "the new name is an unsafe function, and sound for an OwnedFd in the same way"
     )]
-    AsyncFd::with_interest(own, Interest::READABLE).map_err(failure)
+    AsyncFd::with_interest(own, interest).map_err(failure)
 }

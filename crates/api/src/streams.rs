@@ -1,10 +1,10 @@
-//! `/containers/{id}/attach`, `logs` and `resize`: a container's streams.
+//! `/containers/{id}/attach`, `attach/ws`, `logs` and `resize`: a container's streams.
 
 use crate::hijack::{Far, First, Hijack, content_type};
-use crate::{ApiVersion, Failure, Shared, call, input::Params};
+use crate::{ApiVersion, Failure, Shared, call, input::Params, websocket};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request, State, WebSocketUpgrade};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 pub fn routes() -> Router<Shared> {
     Router::new()
         .route("/containers/{id}/attach", post(attach))
+        .route("/containers/{id}/attach/ws", get(attach_websocket))
         .route("/containers/{id}/logs", get(logs))
         .route("/containers/{id}/resize", post(resize))
 }
@@ -51,6 +52,21 @@ async fn attach(
     params: Params,
     request: Request,
 ) -> Result<Response, Failure> {
+    Ok(attachment(engine, id, &params).await?.answer(request))
+}
+
+/// `GET …/attach/ws`: the same over a websocket, without frames.
+async fn attach_websocket(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+    version: ApiVersion,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Failure> {
+    Ok(websocket::answer(attachment(engine, id, &params).await?, upgrade, version))
+}
+
+async fn attachment(engine: Shared, id: String, params: &Params) -> Result<Hijack, Failure> {
     let streams =
         Streams { stdin: params.flag("stdin"), stdout: params.flag("stdout"), stderr: params.flag("stderr") };
     let (stream, with_logs) = (params.flag("stream"), params.flag("logs"));
@@ -77,20 +93,18 @@ async fn attach(
     .await?;
     let tty = container.spec.process.tty;
     let stdin = streams.stdin && container.spec.process.open_stdin;
-    let hijack = Hijack {
+    Ok(Hijack {
         far,
         first,
         multiplexed: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
-        peer: None,
         at_end: Some(Box::new(move |detached| {
             if detached {
                 engine.detached(&container);
             }
         })),
-    };
-    Ok(hijack.answer(request))
+    })
 }
 
 async fn logs(

@@ -39,6 +39,15 @@ pub struct Pool {
     pub size: u8,
 }
 
+/// Registries beside those of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    /// Further mirrors for docker.io.
+    pub mirrors: Vec<String>,
+    /// Further registries that may speak plain HTTP.
+    pub insecure: Vec<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let pool = |base: &str, size| Pool { base: Cidr::parse(base).expect("a constant"), size };

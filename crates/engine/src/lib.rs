@@ -59,6 +59,13 @@ impl Engine {
         let networks = net::Networks::open(config.networks(&layout))?;
         Ok(Self { store: store::Store::open(layout)?, networks, config, roots })
     }
+    /// With further registries than the configuration file has.
+    #[must_use]
+    pub fn with_registries(mut self, more: config::Registries) -> Self {
+        self.config.registry_mirrors.extend(more.mirrors);
+        self.config.insecure_registries.extend(more.insecure);
+        self
+    }
     /// The configuration in force.
     pub fn config(&self) -> &config::Config {
         &self.config

@@ -1,6 +1,7 @@
 //! What the engine and its machine are: read from the kernel each time, never stored.
 
 use model::Result;
+use model::error::Context as _;
 use model::state::Status;
 use std::path::Path;
 
@@ -78,6 +79,14 @@ impl Engine {
     pub fn roots(&self) -> &crate::Roots {
         &self.roots
     }
+}
+
+/// A socket that a supervisor passed to this process (sd_listen_fds(3)), counted from 0.
+///
+/// # Errors
+/// There is none.
+pub fn passed_socket(index: usize) -> Result<std::os::fd::OwnedFd> {
+    sys::socket::passed(index).context(|| format!("take the passed descriptor {}", index + 3))
 }
 
 /// The machine alone.

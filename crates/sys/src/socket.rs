@@ -8,7 +8,7 @@ use rustix::net::{
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -163,3 +163,19 @@ pub fn hold_port(transport: Transport, address: SocketAddr) -> io::Result<Option
 
 /// Connections that wait to be accepted on a held port.
 const BACKLOG: i32 = 128;
+
+/// A descriptor that the process was started with, counted from 3 (sd_listen_fds(3)), as one of our own. The one that
+/// was passed is from then on closed by `execve`.
+///
+/// # Errors
+/// `EBADF`: there is none.
+pub fn passed(index: usize) -> io::Result<OwnedFd> {
+    let number = index.checked_add(3).and_then(|number| i32::try_from(number).ok());
+    let number = number.ok_or(rustix::io::Errno::BADF)?;
+    // SAFETY: the descriptor is only looked at within this function, by calls that answer EBADF where it is not open;
+    // nothing of ours is closed or taken over.
+    let passed = unsafe { BorrowedFd::borrow_raw(number) };
+    let own = rustix::io::fcntl_dupfd_cloexec(passed, 3)?;
+    rustix::io::fcntl_setfd(passed, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(own)
+}
