@@ -58,6 +58,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("volume", "Manage volumes"),
+    ("task", "Containers as binaries: run them for other containers, on schedules, with a history"),
     ("system", "Manage the engine"),
     ("builder", "Manage builds"),
     ("buildx", "Build, under the name that newer Docker versions use"),

@@ -47,6 +47,31 @@ impl Session {
         &self.inner.options
     }
 
+    /// The arguments that choose the same engine once more.
+    pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let options = self.options();
+        let mut arguments = Vec::new();
+        let mut add = |flag: &str, value: Option<std::ffi::OsString>| {
+            if let Some(value) = value {
+                arguments.extend([flag.into(), value]);
+            }
+        };
+        add("--host", options.host.clone().map(Into::into));
+        add("--context", options.context.clone().map(Into::into));
+        add("--root", Some(options.roots.root.clone().into()));
+        add("--run-root", Some(options.roots.run_root.clone().into()));
+        add("--config-file", options.roots.config.clone().map(Into::into));
+        add("--tlscacert", options.tls.ca.clone().map(Into::into));
+        add("--tlscert", options.tls.cert.clone().map(Into::into));
+        add("--tlskey", options.tls.key.clone().map(Into::into));
+        for (flag, on) in [("--tls", options.tls.enabled), ("--tlsverify", options.tls.verify)] {
+            if on {
+                arguments.push(flag.into());
+            }
+        }
+        arguments
+    }
+
     /// Where credentials are kept: `~/.docker`.
     pub fn docker_config(&self) -> &std::path::Path {
         &self.inner.docker_config

@@ -16,12 +16,13 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("api", &["engine"]),
     ("client", &["api"]),
     ("compose", &["client"]),
-    ("cauldron", &["client", "compose", "api", "runtime"]),
+    ("task", &["client", "compose"]),
+    ("cauldron", &["client", "compose", "task", "api", "runtime"]),
 ];
 
 /// Crates that only the named ones may use.
 const RESERVED: &[(&str, &[&str])] = &[
-    ("tokio", &["api", "client", "compose", "cauldron"]),
+    ("tokio", &["api", "client", "compose", "task", "cauldron"]),
     ("hyper", &["api", "client", "cauldron"]),
     ("axum", &["api", "client"]),
     ("bollard", &["client", "cauldron"]),

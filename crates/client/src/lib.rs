@@ -8,12 +8,14 @@
 //! One connection a request: attach, wait and start of one container must not queue behind each other.
 
 mod call;
+mod demultiplex;
 mod endpoint;
 mod error;
 mod tls;
 mod transport;
 
 pub use call::{Body, Chunks, Client, Lines, body_channel, encode, query};
+pub use demultiplex::Demultiplexer;
 pub use endpoint::{Endpoint, Roots, TlsFiles};
 pub use error::{Error, Result};
 pub use transport::Io;

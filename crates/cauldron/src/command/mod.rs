@@ -17,6 +17,7 @@ mod run;
 mod serve;
 mod stats;
 mod system;
+mod task;
 mod volume;
 
 use crate::cli::Verb;
@@ -39,4 +40,5 @@ pub const ALL: &[&[Verb]] = &[
     system::VERBS,
     login::VERBS,
     serve::VERBS,
+    task::VERBS,
 ];

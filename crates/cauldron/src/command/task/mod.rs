@@ -1,0 +1,163 @@
+//! `task`: containers as binaries, declared, scheduled and remembered.
+
+mod book;
+mod control;
+mod define;
+mod history;
+mod live;
+mod run;
+
+use crate::args::{any, flag, format, list, maybe, one, opt, quiet, some};
+use crate::cli::{VERB, Verb};
+use crate::fail::Failure;
+use crate::options::create;
+use crate::session::Session;
+use clap::Arg;
+use task::{History, Home};
+
+const TASK: Verb = Verb { group: "task", ..VERB };
+
+pub const VERBS: &[Verb] = &[
+    Verb {
+        names: &["run"],
+        usage: "NAME | --image IMAGE [-- COMMAND...]",
+        about: "Run a task now, on each of its targets, and wait",
+        more: "Without targets the container's own output and exit code are those of the command. With targets the result is a\ntable; the exit code is 0 if all succeeded, the one that all failures share, or else 1; 124 is a time limit.\n\nExamples:\n  cauldron task run backup\n  cauldron task run backup --target db-1 --format json\n  cauldron task run --image do_backups --each label=role=database --link-target database --parallel 8\n\nThe container knows TASK_NAME, TASK_RUN, TASK_ATTEMPT, TASK_SLOT and, of its target, TARGET_NAME, TARGET_ID, TARGET_IMAGE,\nTARGET_PROJECT, TARGET_SERVICE, TARGET_NETWORK and TARGET_ADDRESS; a link gives Docker's variables.",
+        args: || {
+            let mut args = define::args();
+            args.extend([
+                flag("detach", "d", "Run in the background and print the run's id"),
+                list("target", "", "name", "Only these of its targets"),
+                opt("image", "", "string", "Run a container of this image as a task that is not kept"),
+                format(),
+                quiet(),
+                opt("id", "", "string", "The run's id").hide(true),
+                opt("slot", "", "time", "The time that the schedule meant").hide(true),
+                opt("cause", "", "string", "Why it runs").hide(true),
+                maybe("name"),
+                any("command").last(true),
+            ]);
+            args
+        },
+        run: |session, given| Box::pin(run::run(session, given)),
+        failure: 125,
+        ..TASK
+    },
+    Verb {
+        names: &["create"],
+        usage: "NAME IMAGE [COMMAND] [ARG...]",
+        about: "Define a task: the flags of `run`, and when and for whom it runs",
+        more: "In a compose file the same is written under a service's `x-task` key, and `cauldron up` leaves such services alone.\n\nExamples:\n  cauldron task create backup --schedule '0 3 * * *' --timezone Europe/Berlin --each label=role=database --link-target database \\\n      -v /srv/backups:/backups do_backups\n  cauldron task create rotate --schedule '@every 4h' --volumes-from web logrotate",
+        args: || {
+            let mut args = vec![one("task")];
+            args.extend(create::args());
+            args.extend(define::args());
+            args.push(flag("replace", "", "Define a task of that name anew"));
+            args
+        },
+        run: |session, given| Box::pin(define::create(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["rm", "remove"],
+        usage: "NAME [NAME...]",
+        about: "Forget tasks of the command line, and their history",
+        args: || vec![some("names")],
+        run: |session, given| Box::pin(define::rm(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["ls", "list"],
+        about: "List tasks: their schedules, next and last runs",
+        args: || vec![format(), quiet()],
+        run: |session, given| Box::pin(history::ls(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["show"],
+        usage: "NAME",
+        about: "Show a task: its definition, its next slots, its last run",
+        args: || {
+            vec![
+                format(),
+                opt("next", "", "int", "How many slots to show (5)"),
+                opt("from", "", "time", "Slots after this time"),
+                one("name"),
+            ]
+        },
+        run: |session, given| Box::pin(history::show(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["history"],
+        usage: "[NAME]",
+        about: "Show what ran: each try with its target, image, times, exit code and error",
+        more: "Newest first. --format json prints one object a line: task, project, run, target, attempt, image, image_id, started,\nfinished, exit_code, error, status, cpu_seconds, memory_peak, output_bytes.",
+        args: || {
+            vec![format(), quiet(), opt("last", "n", "int", "How many tries at most (100)"), maybe("name")]
+        },
+        run: |session, given| Box::pin(history::history(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["logs"],
+        usage: "[NAME]",
+        about: "Print what a task's last run printed",
+        args: || {
+            vec![
+                opt("run", "", "id", "This run"),
+                list("target", "", "name", "Only these targets"),
+                opt("tail", "n", "int", "This many lines from the end, of each try"),
+                format(),
+                maybe("name"),
+            ]
+        },
+        run: |session, given| Box::pin(history::logs(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["pause"],
+        usage: "NAME [NAME...]",
+        about: "Suspend tasks' schedules",
+        args: || vec![some("names")],
+        run: |session, given| Box::pin(control::pause(session, given, true)),
+        ..TASK
+    },
+    Verb {
+        names: &["resume", "unpause"],
+        usage: "NAME [NAME...]",
+        about: "Resume tasks' schedules; what passed meanwhile is not caught up",
+        args: || vec![some("names")],
+        run: |session, given| Box::pin(control::pause(session, given, false)),
+        ..TASK
+    },
+    Verb {
+        names: &["stop"],
+        usage: "NAME [NAME...]",
+        about: "Stop tasks that run: their containers are stopped and their targets get back what was taken",
+        args: || vec![some("names")],
+        run: |session, given| Box::pin(control::stop(session, given)),
+        ..TASK
+    },
+];
+
+/// Where tasks are kept.
+fn home(session: &Session) -> Result<Home, Failure> {
+    Ok(Home::open(&session.options().roots.root)?)
+}
+
+/// What ran.
+fn open_history(home: &Home) -> Result<History, Failure> {
+    Ok(History::open(&home.history())?)
+}
+
+impl From<task::Error> for Failure {
+    fn from(error: task::Error) -> Self {
+        let mut failure = Self::new(error.to_string());
+        failure.from_engine = error.status().is_some();
+        failure
+    }
+}
+
+/// Arguments that a verb shares with others.
+type Args = Vec<Arg>;
