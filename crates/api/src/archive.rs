@@ -12,6 +12,7 @@ use base64::Engine as _;
 use engine::changes::Change;
 use engine::commit::CommitRequest;
 use engine::copy::{PathStat, PutOptions};
+use engine::model::image::RunConfig;
 use engine::model::{Error, Reference, Result};
 use serde_json::{Value, json};
 
@@ -117,9 +118,25 @@ async fn changes(State(engine): State<Shared>, Path(id): Path<String>) -> Result
     Ok(Json(if list.is_empty() { Value::Null } else { list.into() }))
 }
 
+/// The configuration in the body of `POST /commit`: what it names wins over the container's own.
+fn commit_config(body: &[u8]) -> Result<Option<RunConfig>> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let bad = |error| Error::invalid("invalid JSON in the request's body").caused_by(error);
+    let mut value: Value = serde_json::from_slice(body).map_err(bad)?;
+    let Some(fields) = value.as_object_mut() else { return Ok(None) };
+    fields.retain(|_, field| !field.is_null());
+    for key in ["Cmd", "Entrypoint"] {
+        if let Some(word @ Value::String(_)) = fields.get(key).cloned() {
+            fields.insert(key.to_owned(), Value::Array(vec![word]));
+        }
+    }
+    serde_json::from_value(value).map(Some).map_err(bad)
+}
+
 async fn commit(State(engine): State<Shared>, params: Params, body: Body) -> Result<Response, Failure> {
-    // The body is the container's configuration as the client would have it; Docker's own client sends none of it.
-    bytes(body).await?;
+    let config = commit_config(&bytes(body).await?)?;
     let container = params.text("container").to_owned();
     let (repo, tag) = (params.text("repo"), params.text("tag"));
     let reference = match (repo, tag) {
@@ -139,6 +156,7 @@ async fn commit(State(engine): State<Shared>, params: Params, body: Body) -> Res
         comment: params.text("comment").to_owned(),
         pause: params.flag_or("pause", true),
         changes,
+        config,
     };
     let id = call(&engine, move |engine| engine.commit(&container, request)).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id.to_string() }))).into_response())

@@ -64,7 +64,7 @@ impl Walk<'_> {
                 continue;
             }
             let below = format!("{path}/{}", name.to_string_lossy());
-            if self.is_ours(&below) {
+            if OURS.contains(&below.as_str()) {
                 ours = true;
             } else {
                 self.entry(&listing, name, &below, depth)?;
@@ -117,9 +117,6 @@ impl Walk<'_> {
             0,
         );
         rustix::fs::fstat(file.ok()?).ok()
-    }
-    fn is_ours(&self, path: &str) -> bool {
-        OURS.contains(&path) || self.container.spec.mounts.iter().any(|mount| mount.target.as_str() == path)
     }
 }
 

@@ -3,6 +3,7 @@
 use model::image::{Empty, History, RunConfig};
 use model::state::Status;
 use model::{Digest, Reference, Result};
+use std::collections::BTreeMap;
 use store::snapshot::Writable;
 
 use crate::Engine;
@@ -19,6 +20,8 @@ pub struct CommitRequest {
     pub comment: String,
     /// Freeze a running container meanwhile.
     pub pause: bool,
+    /// What replaces or is added to the container's configuration.
+    pub config: Option<RunConfig>,
     /// `--change`: Dockerfile instructions, one each.
     pub changes: Vec<String>,
 }
@@ -34,6 +37,9 @@ impl Engine {
         let container = self.find(name)?;
         let mut config = self.store.image_config(&container.spec.image)?;
         let mut own = config_of(&container, std::mem::take(&mut config.config));
+        if let Some(asked) = request.config {
+            own = over(asked, own);
+        }
         for change in &request.changes {
             model::change::apply(&mut own, change)?;
         }
@@ -84,12 +90,41 @@ impl Engine {
     }
 }
 
+/// What a request asks for, with the container's own where it says nothing (moby `daemon/commit.go`, `merge`).
+fn over(asked: RunConfig, own: RunConfig) -> RunConfig {
+    fn union<K: Ord, V>(
+        asked: Option<BTreeMap<K, V>>,
+        own: Option<BTreeMap<K, V>>,
+    ) -> Option<BTreeMap<K, V>> {
+        let mut all = own.unwrap_or_default();
+        all.extend(asked.unwrap_or_default());
+        Some(all).filter(|all| !all.is_empty())
+    }
+    let word = |asked: String, own: String| if asked.is_empty() { own } else { asked };
+    let list = |list: Option<Vec<String>>| list.filter(|list| !list.is_empty());
+    let (entrypoint, command) = (list(asked.entrypoint), list(asked.cmd));
+    RunConfig {
+        user: word(asked.user, own.user),
+        exposed_ports: union(asked.exposed_ports, own.exposed_ports),
+        env: model::launch::merge_env(own.env, &asked.env),
+        cmd: command.or(if entrypoint.is_none() { own.cmd } else { None }),
+        entrypoint: entrypoint.or(own.entrypoint),
+        volumes: union(asked.volumes, own.volumes),
+        working_dir: word(asked.working_dir, own.working_dir),
+        labels: union(asked.labels, own.labels),
+        stop_signal: asked.stop_signal.filter(|signal| !signal.is_empty()).or(own.stop_signal),
+        healthcheck: asked.healthcheck.or(own.healthcheck),
+        on_build: asked.on_build.or(own.on_build),
+        ..own
+    }
+}
+
 /// The container's configuration, with what only the image knows kept.
 fn config_of(container: &Container, image: RunConfig) -> RunConfig {
     let spec = &container.spec;
     let process = &spec.process;
     let some = |list: &Vec<String>| Some(list.clone()).filter(|list| !list.is_empty());
-    let ports: std::collections::BTreeMap<String, Empty> =
+    let ports: BTreeMap<String, Empty> =
         spec.exposed_ports.iter().map(|port| (port.to_string(), Empty {})).collect();
     RunConfig {
         user: process.user.clone(),

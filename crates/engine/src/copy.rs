@@ -140,15 +140,27 @@ impl Engine {
     /// Names the file that could not be read.
     pub fn export(&self, name: &str, archive: impl Write) -> Result<()> {
         let container = self.find(name)?;
-        let view = self.read_only_view(&container)?;
+        let view = self.plain_view(&container)?;
         let mut archive = BufWriter::with_capacity(128 << 10, archive);
         store::archive::write_tree(view.as_fd(), &mut archive)?;
         archive.flush().context(|| "write the archive")?;
         self.container_event(&container, "export", &[]);
         Ok(())
     }
-    /// A container's image and what it changed, without volumes.
-    pub(crate) fn read_only_view(&self, container: &Container) -> Result<OwnedFd> {
+    /// A container's image and what it changed, without what is mounted there. A running one's is its own overlay: a second
+    /// one over the same upper directory would show what the kernel leaves undefined.
+    fn plain_view(&self, container: &Container) -> Result<OwnedFd> {
+        let what = || format!("open the root of container {}", container.id());
+        if let Some(live) = container.live.as_ref().filter(|live| live.pid > 0)
+            && let Ok(mounts) = std::fs::File::open(format!("/proc/{}/ns/mnt", live.pid))
+            && let Some(root) = live_root(container)?
+        {
+            return sys::view::plain_copy_of(mounts, root).context(what);
+        }
+        let (container, _lock) = self.find_locked(container.id().as_str())?;
+        if container.live.is_some() {
+            return Err(Error::conflict(format!("container {} is being started", container.id())));
+        }
         let mut lower = vec![model::container::HostPath(container.rw_dir().join("upper"))];
         lower.extend(self.store.lower(&container.spec.layers)?);
         self.store.mount_detached(&lower, None)
@@ -160,15 +172,8 @@ impl Engine {
         write: bool,
         work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
     ) -> Result<T> {
-        if let Some(live) = container.live.as_ref().filter(|live| live.pid > 0) {
-            let path = format!("/proc/{}/root", live.pid);
-            let root = sys::fs::open_root(&path)
-                .context(|| format!("open the root of container {}", container.id()))?;
-            // The process may have ended, and its number have gone to another, before the root was opened.
-            let now = runtime::live(&container.run_dir)?;
-            if now.is_some_and(|now| (now.pid, now.start_time) == (live.pid, live.start_time)) {
-                return work(root.as_fd());
-            }
+        if let Some(root) = live_root(container)? {
+            return work(root.as_fd());
         }
         let (container, _lock) = self.find_locked(container.id().as_str())?;
         if container.live.is_some() {
@@ -220,6 +225,21 @@ impl Engine {
         }
         Ok(root)
     }
+}
+
+/// The root of a container that runs, with all that is mounted there.
+fn live_root(container: &Container) -> Result<Option<OwnedFd>> {
+    let Some(live) = container.live.as_ref().filter(|live| live.pid > 0) else { return Ok(None) };
+    let what = || format!("open the root of container {}", container.id());
+    let root = match sys::fs::open_root(format!("/proc/{}/root", live.pid)) {
+        Ok(root) => root,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(what),
+    };
+    // The process may have ended, and its number have gone to another, before the root was opened.
+    let now = runtime::live(&container.run_dir)?;
+    let same = now.is_some_and(|now| (now.pid, now.start_time) == (live.pid, live.start_time));
+    Ok(same.then_some(root))
 }
 
 fn stat_of(file: &OwnedFd) -> Result<Stat> {

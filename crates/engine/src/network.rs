@@ -47,18 +47,15 @@ impl Engine {
         }
         let dangling = filters.boolean("dangling")?;
         let used = if dangling.is_some() { self.used_networks()? } else { BTreeSet::new() };
-        let part = |key: &str, value: &str| {
-            let wanted = filters.get(key);
-            wanted.is_empty() || wanted.iter().any(|text| value.contains(text.as_str()))
-        };
+        let (ids, names) = (filters.patterns("id"), filters.patterns("name"));
         let mut all = self.networks.list()?;
         all.retain(|network| {
             let builtin = is_predefined(&network.name);
             filters.exact("driver", &network.driver)
                 && filters.exact("scope", "local")
                 && filters.exact("type", if builtin { "builtin" } else { "custom" })
-                && filters.prefix("id", network.id.as_str())
-                && part("name", &network.name)
+                && ids.hold(network.id.as_str())
+                && names.hold(&network.name)
                 && filters.labels("label", &network.labels)
                 && dangling.is_none_or(|wanted| wanted == (!builtin && !used.contains(network.id.as_str())))
         });

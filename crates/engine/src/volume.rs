@@ -83,11 +83,11 @@ impl Engine {
         filters.check(&["dangling", "driver", "label", "label!", "name"])?;
         let dangling = filters.boolean("dangling")?;
         let used = if dangling.is_some() { self.used_volumes()? } else { BTreeMap::new() };
-        let names = filters.get("name");
+        let names = filters.patterns("name");
         let mut volumes = self.store.volumes()?;
         volumes.retain(|volume| {
             dangling.is_none_or(|dangling| dangling != used.contains_key(&volume.name))
-                && (names.is_empty() || names.iter().any(|name| volume.name.contains(name.as_str())))
+                && names.hold(&volume.name)
                 && filters.exact("driver", "local")
                 && filters.labels("label", &volume.labels)
                 && filters.labels_absent("label!", &volume.labels)

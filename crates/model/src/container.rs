@@ -574,7 +574,7 @@ pub struct StopSpec {
 pub struct LogSpec {
     /// `json-file`, `local` (stored as json-file) or `none`.
     pub driver: String,
-    /// `--log-opt` as given, for inspect.
+    /// `--log-opt`, with those of the configuration.
     pub options: BTreeMap<String, String>,
     /// Bytes of one file.
     pub max_bytes: u64,
@@ -730,7 +730,12 @@ impl LogSpec {
     /// # Errors
     /// Docker's texts for a malformed size or number.
     pub fn apply_defaults(&mut self, defaults: &BTreeMap<String, String>) -> Result<()> {
-        let option = |name: &str| self.options.get(name).or_else(|| defaults.get(name));
+        if self.driver != "none" {
+            for (name, value) in defaults {
+                self.options.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let option = |name: &str| self.options.get(name);
         if let Some(text) = option("max-size")
             && text != "-1"
         {

@@ -129,7 +129,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
         if let Some(source) = &self.inner.source {
-            write!(f, ": {source}")?;
+            write!(f, ": {}", kernel_words(&source.to_string()))?;
         }
         for failure in &self.inner.undo {
             write!(f, "; undoing also failed: {failure}")?;
@@ -142,6 +142,39 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.inner.source.as_deref().map(|source| source as _)
     }
+}
+
+/// A text of the standard library that ends in `(os error N)`, in the words of Docker and strerror(3): small letter, no
+/// number, and glibc's wording where musl has its own.
+pub fn kernel_words(text: &str) -> String {
+    let Some((words, number)) = text
+        .strip_suffix(')')
+        .and_then(|text| text.rsplit_once(" (os error "))
+        .filter(|(words, _)| !words.is_empty())
+    else {
+        return text.to_owned();
+    };
+    // Another text may stand before it, as in `a: b: Not a directory (os error 20)`.
+    let (before, words) = words.rsplit_once(": ").map_or(("", words), |(before, words)| (before, words));
+    let words = match number {
+        "5" => "input/output error".to_owned(),
+        "7" => "argument list too long".to_owned(),
+        "16" => "device or resource busy".to_owned(),
+        "18" => "invalid cross-device link".to_owned(),
+        "24" => "too many open files".to_owned(),
+        "34" => "numerical result out of range".to_owned(),
+        "36" => "file name too long".to_owned(),
+        "40" => "too many levels of symbolic links".to_owned(),
+        "95" => "operation not supported".to_owned(),
+        "98" => "address already in use".to_owned(),
+        "99" => "cannot assign requested address".to_owned(),
+        "122" => "disk quota exceeded".to_owned(),
+        _ => {
+            let mut letters = words.chars();
+            letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+        }
+    };
+    if before.is_empty() { words } else { format!("{before}: {words}") }
 }
 
 /// Turns a foreign error into ours by naming the object it was about.
@@ -170,5 +203,25 @@ impl<T> Context<T> for std::io::Result<T> {
 impl<T> Context<T> for Result<T> {
     fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|error| error.within(what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_words() {
+        for (number, words) in [
+            (2, "no such file or directory"),
+            (13, "permission denied"),
+            (34, "numerical result out of range"),
+            (98, "address already in use"),
+        ] {
+            let error = Error::internal("open x").caused_by(std::io::Error::from_raw_os_error(number));
+            assert_eq!(error.to_string(), format!("open x: {words}"));
+        }
+        assert_eq!(kernel_words("a: B (os error 20)"), "a: b");
+        assert_eq!(kernel_words("no number)"), "no number)");
     }
 }

@@ -62,6 +62,13 @@ impl Filters {
         let values = self.get(key);
         values.is_empty() || values.iter().any(|wanted| wanted == value)
     }
+    /// The values of a key as regular expressions, found anywhere in a text; Docker reads `name` and `id` so. One that is
+    /// malformed matches nothing.
+    pub fn patterns(&self, key: &str) -> Patterns {
+        let values = self.get(key);
+        let read = |text: &String| regex_lite::RegexBuilder::new(text).size_limit(PATTERN_BYTES).build().ok();
+        Patterns { any: values.is_empty(), list: values.iter().filter_map(read).collect() }
+    }
     /// No filter of this key, or one of its values is a prefix of this.
     pub fn prefix(&self, key: &str, value: &str) -> bool {
         let values = self.get(key);
@@ -89,6 +96,27 @@ impl Filters {
     }
 }
 
+/// Bytes that one compiled pattern may take.
+const PATTERN_BYTES: usize = 256 << 10;
+
+/// What [`Filters::patterns`] gives: read once, held against many texts.
+#[derive(Debug)]
+pub struct Patterns {
+    any: bool,
+    list: Vec<regex_lite::Regex>,
+}
+
+impl Patterns {
+    /// No filter of this key, or one of its values is found in the text.
+    pub fn hold(&self, text: &str) -> bool {
+        self.any || self.list.iter().any(|pattern| pattern.is_match(text))
+    }
+    /// As [`Patterns::hold`] for a container's name, which people write with or without its slash.
+    pub fn hold_name(&self, name: &str) -> bool {
+        self.any || self.hold(name) || self.hold(&format!("/{name}"))
+    }
+}
+
 fn label_holds(wanted: &str, labels: &BTreeMap<String, String>) -> bool {
     match wanted.split_once('=') {
         Some((name, value)) => labels.get(name).is_some_and(|have| have == value),
@@ -109,6 +137,32 @@ mod tests {
         assert!(Filters::parse("").unwrap().is_empty());
         assert!(Filters::parse("{}").unwrap().is_empty());
         assert!(Filters::parse("[1]").is_err());
+    }
+
+    #[test]
+    fn names_are_regular_expressions() {
+        for (pattern, hit) in [
+            ("web", true),
+            ("^web$", false),
+            ("^/web-1$", true),
+            ("^web-1$", true),
+            ("eb-", true),
+            ("^eb", false),
+            ("1$", true),
+            ("/web", true),
+            ("/eb", false),
+            ("w(e|x)b-[0-9]+", true),
+            ("db|web", true),
+            ("w.b", true),
+            ("WEB", false),
+            ("(?i)WEB", true),
+            ("(", false),
+        ] {
+            let mut filters = Filters::default();
+            filters.add("name", pattern);
+            assert_eq!(filters.patterns("name").hold_name("web-1"), hit, "{pattern}");
+        }
+        assert!(Filters::default().patterns("name").hold("x"));
     }
 
     #[test]

@@ -47,6 +47,22 @@ pub fn copy_of(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(rustix::fs::CWD, path.as_ref(), flags)?)
 }
 
+/// A detached copy of the mount that `root` lies in, a mount of the namespace `mounts`, without what is mounted below it.
+/// Only a thread in that namespace may copy it: one of its own joins, copies and ends.
+///
+/// # Errors
+/// Those of `unshare(2)`, `setns(2)` and `open_tree(2)`; `EIO` where the thread panicked.
+pub fn plain_copy_of(mounts: impl AsFd + Send, root: impl AsFd + Send) -> io::Result<OwnedFd> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            crate::process::unshare(libc::CLONE_FS as u64)?;
+            crate::process::join(mounts, crate::process::namespace::MOUNT)?;
+            crate::mount::clone_fd(root, false)
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
+    })
+}
+
 /// Makes a mount that [`attach`] attached read-only.
 ///
 /// # Errors

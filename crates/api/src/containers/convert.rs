@@ -244,7 +244,11 @@ fn network(
             first.links.extend(links);
         }
     } else {
-        attachment.links = links;
+        // By id: a link outlives the other container's name.
+        for link in links {
+            let container = resolve(&link.container)?.to_string();
+            attachment.links.push(Link { container, ..link });
+        }
     }
     Ok(NetworkMode::Attached(attachment))
 }

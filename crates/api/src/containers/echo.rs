@@ -1,5 +1,6 @@
 //! `HostConfig` as inspect shows it: what was asked, Docker's defaults where nothing was, and what is in force now.
 
+use engine::Engine;
 use engine::container::Container;
 use engine::model::Result;
 use engine::model::container::{IpcMode, Lifecycle, NamespaceMode, RestartPolicy};
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect::network_mode;
 
-pub(super) fn host_config(container: &Container) -> Result<Value> {
+pub(super) fn host_config(engine: &Engine, container: &Container) -> Result<Value> {
     let mut value = defaults();
     if let Value::Object(asked) = container.host_config()? {
         for (key, asked) in asked {
@@ -18,6 +19,8 @@ pub(super) fn host_config(container: &Container) -> Result<Value> {
         }
     }
     in_force(container, &mut value);
+    let links = engine.shown_links(container);
+    value.insert("Links".to_owned(), if links.is_empty() { Value::Null } else { json!(links) });
     Ok(Value::Object(value))
 }
 

@@ -55,7 +55,7 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": if exec_ids.is_empty() { Value::Null } else { json!(exec_ids) },
-        "HostConfig": echo::host_config(container)?,
+        "HostConfig": echo::host_config(engine, container)?,
         "GraphDriver": {
             "Name": "overlay2",
             "Data": { "ID": spec.id.as_str(), "LowerDir": lower, "MergedDir": merged(container), "UpperDir": upper, "WorkDir": work },

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing};
 use bollard_stubs::models::ContainerUpdateBody;
 use engine::container::{Condition, RemoveOptions, Update};
-use engine::model::{ContainerId, Error, Kind};
+use engine::model::{ContainerId, Error};
 use serde_json::{Value, json};
 
 use super::{convert, resources};
@@ -138,11 +138,7 @@ async fn remove(
     params: Params,
 ) -> Result<StatusCode, Failure> {
     if params.flag("link") {
-        return Err(Error::new(
-            Kind::NotImplemented,
-            "legacy links belong to the container that has them: remove that instead",
-        )
-        .into());
+        return done(&engine, move |engine| engine.remove_link(&id)).await;
     }
     let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
     done(&engine, move |engine| engine.remove_container(&id, options)).await

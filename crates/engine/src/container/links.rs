@@ -73,10 +73,8 @@ impl Engine {
         for text in &spec.resolver.extra_hosts {
             entries.push(hosts::extra_host(text, gateway)?);
         }
-        if let NetworkMode::Attached(attachment) = &spec.network {
-            for wanted in &attachment.links {
-                self.add_link(container, wanted, &mut entries, link_env)?;
-            }
+        for wanted in container.links() {
+            self.add_link(container, wanted, &mut entries, link_env)?;
         }
         for endpoint in endpoints {
             let names = hosts::own_names(&container.hostname(), &spec.domainname);
@@ -92,8 +90,16 @@ impl Engine {
         entries: &mut Vec<Entry>,
         env: &mut Vec<String>,
     ) -> Result<()> {
-        let other = self.find(&wanted.container)?;
         let alias = wanted.alias.as_str();
+        let other = self.find(&wanted.container).map_err(|error| match error.kind() {
+            model::Kind::NotFound => Error::conflict(format!(
+                "Cannot link to a non running container: {} AS /{}/{alias}",
+                wanted.container,
+                container.name()
+            ))
+            .hint("the linked container was removed: cauldron rm --link takes the link away"),
+            _ => error,
+        })?;
         let ends = self.networks.endpoints(other.id())?;
         let mine = container.endpoint_specs();
         let shared = ends.iter().find(|end| {
@@ -137,6 +143,39 @@ impl Engine {
             runtime::resolve(&container.run_dir)?;
         }
         Ok(())
+    }
+    /// A container's links on the default bridge as Docker shows them: `/container:/own/alias`.
+    pub fn shown_links(&self, container: &Container) -> Vec<String> {
+        let shown = |link: &Link| {
+            let other = self.find(&link.container).ok()?;
+            Some(format!("/{}:/{}/{}", other.name(), container.name(), link.alias))
+        };
+        container.links().iter().filter_map(shown).collect()
+    }
+    /// Removes a link (`CONTAINER/ALIAS`), not what it leads to.
+    ///
+    /// # Errors
+    /// Docker's texts where there is no such container or link.
+    pub fn remove_link(&self, text: &str) -> Result<()> {
+        let path = text.trim_start_matches('/');
+        let Some((name, alias)) = path.split_once('/') else {
+            return Err(Error::invalid("Conflict, cannot remove the default link name of the container"));
+        };
+        let (mut container, _lock) = self.find_locked(name).map_err(|error| match error.kind() {
+            model::Kind::NotFound => {
+                Error::not_found(format!("Cannot get parent /{name} for link name /{path}"))
+            }
+            _ => error,
+        })?;
+        let mut links = container.links().to_vec();
+        let before = links.len();
+        links.retain(|link| link.alias != alias);
+        if links.len() == before {
+            return Err(Error::not_found(format!("No such link: /{path}")));
+        }
+        container.changes.links = Some(links);
+        self.write_changes(&container)?;
+        if container.live.is_some() { self.refresh_names(&container) } else { Ok(()) }
     }
     /// Writes what the container's resolver is to know, where it has one: on a network of a user's, or once it was. True: it has.
     fn write_resolver(&self, container: &Container, endpoints: &[Endpoint]) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Listing, with Docker's filters.
 
 use model::container::{MountSource, NetworkMode, Port};
-use model::filter::Filters;
+use model::filter::{Filters, Patterns};
 use model::state::Status;
 use model::{Error, Result};
 
@@ -60,6 +60,7 @@ impl Engine {
                 .transpose()
         };
         let (before, since) = (edge("before")?, edge("since")?);
+        let patterns = By { ids: filters.patterns("id"), names: filters.patterns("name") };
         let mut listed = Vec::new();
         for container in self.containers()? {
             let wanted = (every || container.live.is_some())
@@ -68,7 +69,7 @@ impl Engine {
                 && ancestors
                     .as_ref()
                     .is_none_or(|list| list.iter().any(|ancestor| container.descends_from(ancestor)))
-                && passes(&container, filters)
+                && passes(&container, filters, &patterns)
                 && self.passes_network(&container, filters)?;
             if wanted {
                 listed.push(container);
@@ -156,7 +157,13 @@ fn port_range(text: &str) -> Option<(Port, u16)> {
     Some((port, last.parse().ok()?))
 }
 
-fn passes(container: &Container, filters: &Filters) -> bool {
+/// The filters that are patterns, read once a list.
+struct By {
+    ids: Patterns,
+    names: Patterns,
+}
+
+fn passes(container: &Container, filters: &Filters, patterns: &By) -> bool {
     let spec = &container.spec;
     let any = |key: &str, test: &dyn Fn(&str) -> bool| {
         let values = filters.get(key);
@@ -176,8 +183,8 @@ fn passes(container: &Container, filters: &Filters) -> bool {
     let published: Vec<Port> = bindings.iter().map(|binding| binding.container).collect();
     let status = container.status();
     let health = container.health();
-    any("id", &|value| spec.id.as_str().starts_with(value))
-        && any("name", &|value| name_matches(container.name(), value))
+    patterns.ids.hold(spec.id.as_str())
+        && patterns.names.hold_name(container.name())
         && filters.labels("label", &spec.labels)
         && any("status", &|value| status.as_str() == value)
         && any("exited", &|value| {
@@ -197,21 +204,6 @@ fn passes(container: &Container, filters: &Filters) -> bool {
         && filters.boolean("is-task").ok().flatten() != Some(true)
 }
 
-/// Docker matches a name as a regular expression, with or without its slash. Anchors and plain text are what people
-/// use; there is no engine for the rest here.
-fn name_matches(name: &str, pattern: &str) -> bool {
-    let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
-    let rest = if start || rest.starts_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
-    let start = start || pattern.starts_with('/');
-    match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(rest),
-        (false, true) => name.ends_with(rest),
-        (false, false) => name.contains(rest),
-    }
-}
-
 impl Container {
     /// `none`, `starting`, `healthy` or `unhealthy`.
     pub fn health(&self) -> &str {
@@ -225,22 +217,6 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_match_as_people_write_them() {
-        for (pattern, hit) in [
-            ("web", true),
-            ("^web$", false),
-            ("^/web-1$", true),
-            ("eb-", true),
-            ("^eb", false),
-            ("1$", true),
-            ("/web", true),
-            ("/eb", false),
-        ] {
-            assert_eq!(name_matches("web-1", pattern), hit, "{pattern}");
-        }
-    }
 
     #[test]
     fn port_ranges() {

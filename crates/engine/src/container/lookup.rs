@@ -1,6 +1,6 @@
 //! Finding containers: by name, id or unambiguous prefix of one; loading what is known of them; the lock.
 
-use model::container::{ContainerSpec, EndpointSpec, Lifecycle, NetworkMode, Resources};
+use model::container::{ContainerSpec, EndpointSpec, Lifecycle, Link, NetworkMode, Resources};
 use model::error::Context as _;
 use model::state::{Live, State, Status};
 use model::{ContainerId, Error, Result};
@@ -24,6 +24,9 @@ pub struct Changes {
     /// The restart policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
+    /// Links on the default bridge, after `rm --link`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<Vec<Link>>,
     /// Networks, after `network connect` and `disconnect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<EndpointSpec>>,
@@ -90,6 +93,14 @@ impl Container {
         match (&self.changes.endpoints, &self.spec.network) {
             (Some(changed), _) => changed,
             (None, NetworkMode::Attached(attachment)) => &attachment.endpoints,
+            (None, _) => &[],
+        }
+    }
+    /// Its links on the default bridge.
+    pub fn links(&self) -> &[Link] {
+        match (&self.changes.links, &self.spec.network) {
+            (Some(changed), _) => changed,
+            (None, NetworkMode::Attached(attachment)) => &attachment.links,
             (None, _) => &[],
         }
     }
