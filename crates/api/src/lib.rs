@@ -10,6 +10,7 @@ mod archive;
 mod bridge;
 mod build;
 mod containers;
+mod doctor;
 mod door;
 mod error;
 mod events;
@@ -124,6 +125,7 @@ fn routes() -> Router<Shared> {
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(build::routes())
+        .merge(doctor::routes())
 }
 
 /// Runs a synchronous engine call without blocking the server.

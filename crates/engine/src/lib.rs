@@ -13,6 +13,7 @@ pub mod commit;
 pub mod config;
 pub mod container;
 pub mod copy;
+pub mod doctor;
 pub mod event;
 pub mod exec;
 pub mod image;

@@ -15,6 +15,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod event;
 pub mod filter;
+pub mod finding;
 pub mod health;
 pub mod hosts;
 pub mod id;

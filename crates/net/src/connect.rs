@@ -219,7 +219,7 @@ impl Networks {
         all_of(failures)
     }
     /// The bridge networks that have leases.
-    fn in_use(&self) -> Result<Vec<NetworkSpec>> {
+    pub(crate) fn in_use(&self) -> Result<Vec<NetworkSpec>> {
         let mut used = self.list()?;
         used.retain(|network| {
             network.driver == "bridge"

@@ -60,6 +60,10 @@ impl Firewall {
         let socket = Socket::netfilter().context(|| "open a netfilter socket")?;
         Ok(Self { socket, table })
     }
+    /// The table's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.table
+    }
     fn commit(&mut self, batch: Batch) -> Result<()> {
         let table = &self.table;
         self.socket.commit(batch).context(|| format!("change firewall table inet {table}")).map_err(|error| {

@@ -20,6 +20,7 @@
 //!
 //! This crate never imports `store` or `runtime`: a container is an id and a network namespace descriptor.
 
+mod check;
 mod choose;
 mod connect;
 mod firewall;

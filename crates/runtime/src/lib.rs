@@ -12,6 +12,7 @@
 //! This crate never imports `store` or `net`: mounts come as paths, the network as a descriptor.
 
 mod cgroup;
+pub mod check;
 mod init;
 mod launch;
 mod monitor;

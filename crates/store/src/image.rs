@@ -320,8 +320,22 @@ impl Store {
             .filter(|tag| tag.reference == *reference)
             .map(|tag| tag.image))
     }
+    /// Files of tags that name an image which has no record.
+    pub(crate) fn stray_tags(&self) -> Result<Vec<std::path::PathBuf>> {
+        let dir = self.layout.tags();
+        let mut stray = Vec::new();
+        for entry in std::fs::read_dir(&dir).context(|| format!("read {}", dir.display()))? {
+            let path = entry.context(|| format!("read {}", dir.display()))?.path();
+            if path.file_name().is_some_and(|name| name.to_str().is_some_and(|name| !name.starts_with('.')))
+                && read_json::<Tag>(&path)?.is_some_and(|tag| !self.layout.image(&tag.image).exists())
+            {
+                stray.push(path);
+            }
+        }
+        Ok(stray)
+    }
     /// The ids of all images.
-    fn image_ids(&self) -> Result<Vec<Digest>> {
+    pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
         let dir = self.layout.images();
         let entries = std::fs::read_dir(&dir).context(|| format!("read {}", dir.display()))?;
         let mut ids = Vec::new();

@@ -4,6 +4,7 @@
 //! are the debugger. [`layout`] is the one place that knows the paths.
 
 pub mod archive;
+mod check;
 pub mod blob;
 mod copy;
 mod format;

@@ -4,6 +4,7 @@ mod build;
 mod container;
 mod cp;
 mod df;
+mod doctor;
 mod exec;
 mod filters;
 mod image;
@@ -38,6 +39,7 @@ pub const ALL: &[&[Verb]] = &[
     network::VERBS,
     volume::VERBS,
     system::VERBS,
+    doctor::VERBS,
     login::VERBS,
     serve::VERBS,
     task::VERBS,

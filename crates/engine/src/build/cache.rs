@@ -196,24 +196,34 @@ impl Engine {
         self.store.layout.run_root.join("build")
     }
     /// Clears what builds that were killed left: their containers, networks and directories.
-    pub(super) fn sweep_steps(&self) -> Result<()> {
+    pub(crate) fn sweep_steps(&self) -> Result<()> {
         let making = Lock::try_exclusive(self.store.layout.lock("build-steps"));
         let Some(_making) = making.context(|| "lock the build steps")? else { return Ok(()) };
-        for parent in [self.steps(), self.contexts(), self.scratch()] {
-            for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-                let lock = entry.path().join("lock");
-                if lock.exists() && !matches!(Lock::try_exclusive(&lock), Ok(Some(_))) {
-                    continue;
-                }
-                if parent == self.steps()
-                    && let Ok(id) = ContainerId::parse(&entry.file_name().to_string_lossy())
-                {
-                    self.release_step(&id)?;
-                }
-                remove_tree(&entry.path())?;
+        for dir in self.abandoned() {
+            if dir.starts_with(self.steps())
+                && let Some(Ok(id)) = dir.file_name().map(|name| ContainerId::parse(&name.to_string_lossy()))
+            {
+                self.release_step(&id)?;
             }
+            remove_tree(&dir)?;
         }
         Ok(())
+    }
+    /// What [`Engine::sweep_steps`] would clear; nothing, where somebody is making a step just now.
+    pub(crate) fn stale_steps(&self) -> Result<Vec<PathBuf>> {
+        let making = Lock::try_exclusive(self.store.layout.lock("build-steps"));
+        let making = making.context(|| "lock the build steps")?;
+        Ok(making.map(|_making| self.abandoned()).unwrap_or_default())
+    }
+    /// Directories whose lock nobody holds.
+    fn abandoned(&self) -> Vec<PathBuf> {
+        let parents = [self.steps(), self.contexts(), self.scratch()];
+        let entries = parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten();
+        let held = |dir: &PathBuf| {
+            let lock = dir.join("lock");
+            lock.exists() && !matches!(Lock::try_exclusive(&lock), Ok(Some(_)))
+        };
+        entries.map(|entry| entry.path()).filter(|dir| !held(dir)).collect()
     }
     /// Whatever of a step's container lives or is held. Idempotent.
     pub(super) fn release_step(&self, id: &ContainerId) -> Result<()> {

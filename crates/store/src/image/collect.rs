@@ -20,6 +20,15 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// What a collection would delete.
+#[derive(Debug, Default)]
+pub(crate) struct Unneeded {
+    pub(crate) layers: Vec<Digest>,
+    /// How many.
+    pub(crate) blobs: usize,
+    pub(crate) bytes: u64,
+}
+
 /// What is needed.
 #[derive(Default)]
 struct Needed {
@@ -64,6 +73,36 @@ impl Store {
     pub fn collect(&self, in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Collected> {
         let lock = sys::fs::Lock::try_exclusive(self.layout.lock("store")).context(|| "lock the store")?;
         let Some(_lock) = lock else { return Ok(Collected::default()) };
+        let needed = self.needed(in_use)?;
+        let mut collected = Collected::default();
+        self.sweep_layers(&needed, &mut collected)?;
+        self.sweep_blobs(&needed, &mut collected)?;
+        sweep_all(&self.layout.ingest())?;
+        Ok(collected)
+    }
+    /// What [`Store::collect`] would delete now.
+    pub(crate) fn unneeded(&self, in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Unneeded> {
+        let lock = sys::fs::Lock::try_exclusive(self.layout.lock("store")).context(|| "lock the store")?;
+        let Some(_lock) = lock else { return Ok(Unneeded::default()) };
+        let needed = self.needed(in_use)?;
+        let mut unneeded = Unneeded::default();
+        for name in names(&self.layout.layers())? {
+            let Ok(chain) = Digest::parse(&format!("sha256:{name}")) else { continue };
+            if !needed.layers.contains(&chain) {
+                unneeded.bytes += self.layer(&chain).ok().flatten().map_or(0, |layer| layer.size);
+                unneeded.layers.push(chain);
+            }
+        }
+        for name in names(&self.layout.blobs())? {
+            let Ok(digest) = Digest::parse(&format!("sha256:{name}")) else { continue };
+            if !needed.blobs.contains(&digest) {
+                unneeded.bytes += self.blob_size(&digest)?.unwrap_or(0);
+                unneeded.blobs += 1;
+            }
+        }
+        Ok(unneeded)
+    }
+    fn needed(&self, in_use: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Needed> {
         let mut needed = Needed::default();
         for id in self.image_ids()? {
             self.mark_image(&id, &mut needed)?;
@@ -78,11 +117,7 @@ impl Store {
             self.mark_image(&digest, &mut needed)?;
             self.mark_layer(&digest, &mut needed)?;
         }
-        let mut collected = Collected::default();
-        self.sweep_layers(&needed, &mut collected)?;
-        self.sweep_blobs(&needed, &mut collected)?;
-        sweep_all(&self.layout.ingest())?;
-        Ok(collected)
+        Ok(needed)
     }
 
     /// The configuration of an image and its layers; nothing, where there is no such configuration.

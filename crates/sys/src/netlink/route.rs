@@ -173,6 +173,8 @@ pub struct Link {
     pub index: u32,
     /// Its MTU.
     pub mtu: u32,
+    /// The number of the bridge that it is a port of; 0 for none.
+    pub master: u32,
 }
 
 /// A route.
@@ -191,9 +193,14 @@ fn word(bytes: &[u8]) -> Option<u32> {
 }
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
-    let mtu =
-        attributes(payload.get(16..)?).find(|(kind, _)| *kind == IFLA_MTU).and_then(|(_, value)| word(value));
-    Some(Link { index: word(payload.get(4..8)?)?, mtu: mtu.unwrap_or(1500) })
+    let number = |wanted: u16| {
+        attributes(payload.get(16..)?).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| word(value))
+    };
+    Some(Link {
+        index: word(payload.get(4..8)?)?,
+        mtu: number(IFLA_MTU).unwrap_or(1500),
+        master: number(IFLA_MASTER).unwrap_or(0),
+    })
 }
 
 impl Socket {
