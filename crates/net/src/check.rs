@@ -36,7 +36,11 @@ impl Networks {
         self.check_kernel(look)
     }
     /// Leases and ports are links to their owner's id.
-    fn check_links_to_owners(&self, look: &mut Examination, lives: &dyn Fn(&ContainerId) -> bool) -> Result<()> {
+    fn check_links_to_owners(
+        &self,
+        look: &mut Examination,
+        lives: &dyn Fn(&ContainerId) -> bool,
+    ) -> Result<()> {
         let holders: BTreeSet<ContainerId> = self.holders()?.into_iter().collect();
         let run = &self.config().run_dir;
         let leases = run.join("leases");

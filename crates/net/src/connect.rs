@@ -51,9 +51,11 @@ impl Networks {
                 kernel::plug_macvlan(&network, endpoint, netns)?;
             } else {
                 let (bridge, mtu) = self.ensure(&network, firewall)?;
+                sys::failpoint!("network: bridge made");
                 kernel::plug(endpoint, (bridge, mtu), netns)?;
             }
         }
+        sys::failpoint!("network: plugged in");
         kernel::configure(endpoints, netns)
     }
     /// The network's bridge and its place in the firewall.
@@ -189,6 +191,7 @@ impl Networks {
                 failures.push(Error::internal(format!("remove {}", dir.display())).caused_by(error));
             }
         }
+        sys::failpoint!("network: leases given back");
         for endpoint in &endpoints {
             if let Ok(network) = self.get(&endpoint.network) {
                 failures.extend(self.dismantle(&network, &mut firewall).err());

@@ -53,6 +53,7 @@ impl Networks {
         let made = leased.and_then(|mut endpoint| {
             endpoint.names = names_of_it.to_vec();
             held.push(record.clone());
+            sys::failpoint!("network: addresses leased");
             write_json(&record, &endpoint, false)?;
             self.announce(container, &endpoint)?;
             Ok(endpoint)

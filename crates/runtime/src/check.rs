@@ -34,7 +34,9 @@ pub fn servants(run_root: &Path) -> Result<Vec<Servant>> {
     let ours = [b"CAULDRON_RUN_ROOT=", run_root.as_os_str().as_bytes()].concat();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").context(|| "read /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Some(line) = read(pid, "cmdline") else { continue };
         let mut words = line.split(|byte| *byte == 0);
         let (name, first, second) = (words.next(), words.next(), words.next());
@@ -60,9 +62,9 @@ fn read(pid: i32, file: &str) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// Looks for monitors under `run_root` whose container `exists` denies, and for control groups below `parents` that no
-/// monitor of this machine serves: those of containers that `exists` knows and `lives` denies, and empty ones that are
-/// nobody's. A group with processes and an unknown name is another engine's affair.
+/// Looks for monitors under `run_root` whose container `exists` denies, and for control groups below `parents` of
+/// containers that `exists` knows and `lives` denies. A group of an unknown name is another engine's affair: engines
+/// share the parent.
 ///
 /// # Errors
 /// /proc cannot be read.
@@ -88,9 +90,7 @@ pub fn check(
     for parent in parents {
         for id in groups(parent)?.into_iter().filter(|id| !served.contains(id)) {
             let path = format!("{parent}/{id}");
-            let cgroup = Cgroup::at(&path)?;
-            let mine = exists(&id) && !lives(&id);
-            if mine || (!exists(&id) && cgroup.pids().unwrap_or_default().is_empty()) {
+            if exists(&id) && !lives(&id) {
                 let problem = "no monitor serves it";
                 look.found(("cgroup", &path), problem, "kill what is in it and remove it", || {
                     crate::clean_up(&path)

@@ -47,6 +47,7 @@ pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
         .arg0(MONITOR)
         .arg(run_dir)
         .env_clear()
+        .envs(sys::failpoint::environment())
         .stdin(Stdio::from(theirs))
         .stdout(netns.map_or_else(Stdio::null, Stdio::from))
         .stderr(Stdio::null())

@@ -66,10 +66,12 @@ impl Ingest {
         if std::fs::metadata(&target).is_ok_and(|there| there.len() == self.written) {
             return Ok((digest, self.written));
         }
+        sys::failpoint!("blob: written");
         if sync {
             self.file.sync_all().context(|| format!("write blob {digest}"))?;
         }
         std::fs::rename(&self.path, &target).context(|| format!("name blob {digest}"))?;
+        sys::failpoint!("blob: named");
         if sync {
             sys::fs::sync_dir(self.layout.blobs()).context(|| format!("name blob {digest}"))?;
         }

@@ -99,7 +99,11 @@ impl Store {
                     continue;
                 }
                 Err(error) => {
-                    look.manual(object, error, "pull, load or build the image again, or remove it with `rmi -f`");
+                    look.manual(
+                        object,
+                        error,
+                        "pull, load or build the image again, or remove it with `rmi -f`",
+                    );
                     continue;
                 }
             };
@@ -135,7 +139,11 @@ impl Store {
                 let problem = "whoever made this volume is gone and never finished it";
                 look.found(("volume", path.display()), problem, "delete it", || remove(&path));
             } else if let Err(error) = self.volume(&name) {
-                look.manual(("volume", path.display()), error, "move what is needed out of it, then delete it");
+                look.manual(
+                    ("volume", path.display()),
+                    error,
+                    "move what is needed out of it, then delete it",
+                );
             }
         }
         Ok(())
@@ -191,7 +199,9 @@ fn is_temporary(name: &str) -> bool {
 /// The names in a directory; none where it is missing.
 fn names(dir: &Path) -> Result<Vec<String>> {
     match std::fs::read_dir(dir) {
-        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()),
+        Ok(entries) => {
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).context(|| format!("read directory {}", dir.display())),
     }

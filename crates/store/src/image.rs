@@ -273,6 +273,7 @@ impl Store {
         let image = self.tag_target(&reference)?.ok_or_else(|| no_such_image(&reference.familiar()))?;
         std::fs::remove_file(self.layout.tag(&reference))
             .context(|| format!("remove tag {}", reference.familiar()))?;
+        sys::failpoint!("tag: removed");
         self.forget_tag(&image, &reference)
     }
 

@@ -94,6 +94,7 @@ impl Store {
         {
             return Err(Error::invalid(format!("layer {expected}: its content has the digest {found}")));
         }
+        sys::failpoint!("layer: unpacked");
         let layer = Layer {
             chain: chain_id(parent, &found),
             parent: parent.cloned(),
@@ -149,15 +150,18 @@ impl Temporary {
         let json = serde_json::to_vec(layer).map_err(|error| Error::internal(RECORD).caused_by(error))?;
         let record = self.path.join(RECORD);
         std::fs::write(&record, json).context(|| format!("write {}", record.display()))?;
+        sys::failpoint!("layer: recorded");
         let target = self.layout.layer(&layer.chain);
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {
             Ok(()) => self.published = true,
+            // Another process was first: the same bytes.
             Err(rustix::io::Errno::EXIST) => {}
             Err(error) => {
                 return Err(std::io::Error::from(error)).context(|| format!("name layer {}", layer.chain));
             }
         }
+        sys::failpoint!("layer: named");
         Ok(layer.clone())
     }
 }

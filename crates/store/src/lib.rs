@@ -4,8 +4,8 @@
 //! are the debugger. [`layout`] is the one place that knows the paths.
 
 pub mod archive;
-mod check;
 pub mod blob;
+mod check;
 mod copy;
 mod format;
 pub mod image;

@@ -133,6 +133,7 @@ impl Store {
         let temporary = self.temporary_layer()?;
         std::fs::rename(&writable.upper, temporary.diff())
             .context(|| format!("move {}", writable.upper.display()))?;
+        sys::failpoint!("layer: moved");
         temporary.publish(&layer)?;
         Ok((diff_id, length))
     }

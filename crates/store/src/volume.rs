@@ -131,6 +131,7 @@ impl Store {
         let temporary = self.layout.volumes().join(format!(".new-{}", &volume.id[..16]));
         let dir = self.layout.volume(name);
         let made = write_volume(&temporary, &volume).and_then(|()| {
+            sys::failpoint!("volume: written");
             rustix::fs::renameat_with(
                 rustix::fs::CWD,
                 &temporary,
@@ -213,6 +214,7 @@ impl Store {
         let trash = self.layout.trash().join(format!("volume-{}", &volume.id[..16.min(volume.id.len())]));
         std::fs::rename(&dir, &trash)
             .context(|| format!("remove volume {name}: rename {}", dir.display()))?;
+        sys::failpoint!("volume: in the trash");
         std::fs::remove_dir_all(&trash)
             .context(|| format!("remove volume {name}: delete {}", trash.display()))
     }
@@ -384,6 +386,7 @@ fn populate(dir: &Path, from: BorrowedFd<'_>) -> Result<()> {
         let undone = std::fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()));
         return Err(error.with_undo_failures(undone.err()));
     }
+    sys::failpoint!("volume: staged");
     move_entries(&staged, &data)
 }
 

@@ -217,14 +217,23 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool)
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?);
     let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+    crate::failpoint!("{}: written", point(name));
     if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {
         let _ = std::fs::remove_file(&temporary);
         return Err(error);
     }
+    crate::failpoint!("{}: named", point(name));
     match path.parent() {
         Some(parent) if sync => sync_dir(parent),
         _ => Ok(()),
     }
+}
+
+/// A failpoint's part for a file: its name, digits and the like left out.
+fn point(name: &std::ffi::OsStr) -> std::borrow::Cow<'_, str> {
+    let name = name.to_string_lossy();
+    let digits = name.bytes().take_while(u8::is_ascii_hexdigit).count();
+    if digits >= 12 { name[digits..].to_owned().into() } else { name }
 }
 
 /// Makes the names in a directory durable.

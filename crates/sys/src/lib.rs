@@ -4,6 +4,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod device;
+pub mod failpoint;
 pub mod fs;
 pub mod heap;
 pub mod mount;

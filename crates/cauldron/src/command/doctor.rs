@@ -50,7 +50,9 @@ async fn doctor(session: Session, given: ArgMatches) -> Outcome {
     for skipped in report["Skipped"].as_array().into_iter().flatten() {
         session.say(&format!("not looked at: {}", skipped.as_str().unwrap_or_default()));
     }
-    if let (Some(blobs), Some(bytes)) = (report["Verified"]["Blobs"].as_u64(), report["Verified"]["Bytes"].as_u64()) {
+    if let (Some(blobs), Some(bytes)) =
+        (report["Verified"]["Blobs"].as_u64(), report["Verified"]["Bytes"].as_u64())
+    {
         #[allow(clippy::cast_precision_loss)]
         session.say(&format!("verified {blobs} blobs, {}", size::human_with(bytes as f64, 4)));
     }
@@ -92,9 +94,7 @@ mod tests {
 
     #[test]
     fn findings_are_told() {
-        let found = |state: &str, error: Option<&str>| {
-            json!({"Kind": "name", "Object": "web", "Problem": "its container is gone", "Remedy": "free it", "State": state, "Error": error})
-        };
+        let found = |state: &str, error: Option<&str>| json!({"Kind": "name", "Object": "web", "Problem": "its container is gone", "Remedy": "free it", "State": state, "Error": error});
         assert_eq!(told(&[found("fixed", None)]), "name web: its container is gone\n  done: free it\n");
         assert!(told(&[found("failed", Some("busy"))]).ends_with("  failed to free it: busy\n"));
         assert!(told(&[found("found", None)]).ends_with("  --fix would free it\n"));

@@ -124,6 +124,7 @@ impl Engine {
         }
         let path = dir.clone();
         undo.push(move || remove_tree(&path));
+        sys::failpoint!("create: directory made");
         let _lock = self.lock_container(&id)?;
         let name = match request.name.take() {
             Some(name) => self.take_name(&name, &id).map(|()| name)?,
@@ -132,7 +133,9 @@ impl Engine {
         request.spec.name.clone_from(&name);
         let owner = id.clone();
         undo.push(move || self.free_name(&name, &owner));
+        sys::failpoint!("create: name taken");
         self.create_volumes(request, undo)?;
+        sys::failpoint!("create: volumes made");
         self.store.create_writable(&dir.join("rw"))?;
         let durable = request.spec.lifecycle != Lifecycle::RemoveOnExit;
         write_json(&dir.join("request.json"), &request.host_config, false)?;

@@ -64,6 +64,10 @@ impl Engine {
         let pair = |name: &str, path: &Path| (name.to_owned(), path.to_string_lossy().into_owned());
         let mut env =
             vec![pair("CAULDRON_ROOT", &self.roots.root), pair("CAULDRON_RUN_ROOT", &self.roots.run_root)];
+        env.extend(
+            sys::failpoint::environment()
+                .map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned())),
+        );
         env.extend(self.roots.config.as_deref().map(|path| pair("CAULDRON_CONFIG", path)));
         env
     }

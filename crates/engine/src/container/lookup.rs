@@ -106,9 +106,7 @@ impl Container {
     }
     /// Its cgroup, below each hierarchy's root.
     pub fn cgroup(&self) -> String {
-        let parent = self.spec.resources.cgroup_parent.as_deref().unwrap_or("").trim_matches('/');
-        let parent = if parent.is_empty() { "cauldron" } else { parent };
-        format!("{parent}/{}", self.id())
+        cgroup_of(&self.spec)
     }
     /// Its log file.
     pub fn log_path(&self) -> PathBuf {
@@ -124,6 +122,13 @@ impl Container {
             && !self.state.started_at.is_never()
             && self.state.finished_at < self.state.started_at
     }
+}
+
+/// The control group of a container, below each hierarchy's root.
+pub(crate) fn cgroup_of(spec: &ContainerSpec) -> String {
+    let parent = spec.resources.cgroup_parent.as_deref().unwrap_or("").trim_matches('/');
+    let parent = if parent.is_empty() { "cauldron" } else { parent };
+    format!("{parent}/{}", spec.id)
 }
 
 /// The exclusive lock of one container, held until it is dropped.

@@ -7,7 +7,7 @@ use model::state::Live;
 use model::{ContainerId, Error, Result};
 use std::path::Path;
 
-use super::lookup::{Container, read_json};
+use super::lookup::{Container, cgroup_of, read_json};
 use crate::Engine;
 
 /// Exit code of a container whose monitor was killed: it was killed with it.
@@ -66,6 +66,7 @@ impl Engine {
             "the container's monitor was killed".clone_into(&mut container.state.error);
         }
         self.write_state(container)?;
+        sys::failpoint!("reap: end recorded");
         self.container_event(container, "die", &[("exitCode", &container.state.exit_code.to_string())]);
         let failures: Vec<Error> =
             [runtime::clean_up(&container.cgroup()).err(), self.settle(container).err()]
@@ -79,6 +80,7 @@ impl Engine {
         let mut failures = Vec::new();
         if matches!(container.spec.network, NetworkMode::Attached(_)) {
             failures.extend(self.release_endpoints(container).err());
+            sys::failpoint!("reap: endpoints released");
         }
         if container.spec.namespaces.ipc == IpcMode::Shareable {
             failures.extend(super::facts::unmount_shm(&container.run_dir).err());
@@ -95,12 +97,16 @@ impl Engine {
         let run_dir = self.store.layout.run(id);
         failures.extend(super::facts::unmount_shm(&run_dir).err());
         failures.extend(remove_tree(&run_dir).err());
+        sys::failpoint!("reap: run directory removed");
         let trash = self.store.layout.trash().join(id.as_str());
         match read_json::<ContainerSpec>(&trash.join("spec.json")) {
             Ok(Some(spec)) => {
+                // The monitor's affair, if it was not killed before it came to that.
+                failures.extend(runtime::clean_up(&cgroup_of(&spec)).err());
                 if matches!(spec.network, NetworkMode::Attached(_)) {
                     failures.extend(self.networks.release(id).err());
                 }
+                sys::failpoint!("reap: network released");
                 if trash.join("with-volumes").exists() {
                     failures.extend(self.remove_anonymous_volumes(&spec.mounts).err());
                 }

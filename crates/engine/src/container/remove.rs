@@ -62,9 +62,11 @@ impl Engine {
             let mark = container.dir.join("with-volumes");
             std::fs::write(&mark, "").context(|| format!("write {}", mark.display()))?;
         }
-        self.free_name(container.name(), id)?;
         let trash = self.store.layout.trash().join(id.as_str());
         std::fs::rename(&container.dir, &trash).context(|| format!("remove container {id}"))?;
+        sys::failpoint!("remove: in the trash");
+        // A name whose container is gone counts as free: nobody notices where this does not come to pass.
+        self.free_name(container.name(), id)?;
         self.container_event(container, "destroy", &[]);
         Ok(())
     }

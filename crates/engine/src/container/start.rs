@@ -78,6 +78,7 @@ impl Engine {
                 endpoints.push(self.reserve_endpoint(container, wanted)?);
             }
         }
+        sys::failpoint!("start: addresses reserved");
         let etc = self.write_etc(container, &endpoints)?;
         let mounts = self.resolve_mounts(container)?;
         std::fs::create_dir_all(&container.run_dir)
@@ -92,10 +93,13 @@ impl Engine {
             NetworkMode::None | NetworkMode::Host | NetworkMode::Join(_) => (None, None),
         };
         let prepared = runtime::prepare(&bundle, netns)?;
+        sys::failpoint!("start: monitor started");
         if let Some(netns) = &mine {
             self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container))?;
         }
+        sys::failpoint!("start: network connected");
         prepared.start()?;
+        sys::failpoint!("start: running");
         Ok(runtime::warnings(&container.run_dir))
     }
     /// A start that failed leaves its reason and an exit code, as Docker does.

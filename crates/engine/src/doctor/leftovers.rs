@@ -22,7 +22,7 @@ impl Engine {
             if dir.join("spec.json").exists() {
                 for path in temporary_files(&dir)? {
                     let problem = "whoever wrote it is gone and never finished it";
-                    look.found(("file", path.display()), problem, "delete it", || remove_tree(&path));
+                    look.found(("file", path.display()), problem, "delete it", || remove_file(&path));
                 }
                 continue;
             }
@@ -40,7 +40,9 @@ impl Engine {
         for name in names(&self.store.layout.names())? {
             let path = self.store.layout.names().join(&name);
             match self.name_owner(&name)? {
-                Some(owner) if self.store.layout.container(&owner).exists() => {}
+                Some(owner) if self.store.layout.container(&owner).exists() => {
+                    self.check_second_name(look, &name, &owner)?;
+                }
                 Some(owner) => {
                     let problem = format!("container {} has it, which is gone", owner.short());
                     look.found(("name", &name), problem, "free it", || self.free_name(&name, &owner));
@@ -51,6 +53,17 @@ impl Engine {
                     remove_file(&path)
                 }),
             }
+        }
+        Ok(())
+    }
+    /// A name beside the one that its container has: a renaming was interrupted.
+    fn check_second_name(&self, look: &mut Examination, name: &str, owner: &ContainerId) -> Result<()> {
+        let Some(_lock) = self.try_lock_container(owner)? else { return Ok(()) };
+        if let Ok(container) = self.load(owner)
+            && container.name() != name
+        {
+            let problem = format!("container {} is called {} now", owner.short(), container.name());
+            look.found(("name", name), problem, "free it", || self.free_name(name, owner));
         }
         Ok(())
     }
@@ -131,7 +144,9 @@ impl Engine {
                 }
             } else if let Ok(below) = target.strip_prefix(self.store.layout.volumes()) {
                 let mut parts = below.components().map(|part| part.as_os_str());
-                let (Some(name), Some(data), None) = (parts.next(), parts.next(), parts.next()) else { continue };
+                let (Some(name), Some(data), None) = (parts.next(), parts.next(), parts.next()) else {
+                    continue;
+                };
                 if data != OsStr::new("_data") {
                     continue;
                 }
@@ -142,7 +157,9 @@ impl Engine {
                 };
                 if !used.contains(name.as_ref()) {
                     let problem = "no running container has this volume";
-                    look.found(("mount", target.display()), problem, remedy, || self.store.unmount_volume(&name));
+                    look.found(("mount", target.display()), problem, remedy, || {
+                        self.store.unmount_volume(&name)
+                    });
                 }
             }
         }
@@ -173,7 +190,8 @@ fn mount_point(line: &[u8]) -> Option<PathBuf> {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal =
+            after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(value) => {
                 path.push(value);
@@ -206,7 +224,9 @@ fn temporary_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The names in a directory; none where it is missing.
 fn names(dir: &Path) -> Result<Vec<String>> {
     match std::fs::read_dir(dir) {
-        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()),
+        Ok(entries) => {
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).context(|| format!("read directory {}", dir.display())),
     }

@@ -46,6 +46,7 @@ impl Engine {
         self.await_servants()?;
         let mut look = Examination::new(examine.fix);
         let mut report = Report::default();
+        let quiet = self.check_half_made(&mut look)?;
         self.check_containers(&mut look)?;
         self.check_names(&mut look)?;
         self.check_run_dirs(&mut look)?;
@@ -56,10 +57,10 @@ impl Engine {
         runtime::check::check(&mut look, &self.roots.run_root, &parents, &|id| self.is_known(id), &lives)?;
         self.check_mounts(&mut look)?;
         self.networks.check(&mut look, &lives)?;
-        if !self.check_half_made(&mut look)?
-            || !self.store.check(&mut look, &|| self.layers_in_use())?
-        {
-            report.skipped.push("the store: others kept writing to it; look again when it is quiet".to_owned());
+        if !self.store.check(&mut look, &|| self.layers_in_use())? || !quiet {
+            report
+                .skipped
+                .push("the store: others kept writing to it; look again when it is quiet".to_owned());
         }
         if examine.verify {
             report.verified = Some(self.store.verify(&mut look)?);
@@ -89,8 +90,7 @@ impl Engine {
     fn lives(&self, id: &ContainerId) -> bool {
         runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some())
             || self.step_is_busy(id)
-            || (self.store.layout.container(id).exists()
-                && matches!(self.try_lock_container(id), Ok(None)))
+            || (self.store.layout.container(id).exists() && matches!(self.try_lock_container(id), Ok(None)))
     }
     /// Whether this root has a container or a build step of this id, whatever state it is in.
     fn is_known(&self, id: &ContainerId) -> bool {
@@ -127,9 +127,12 @@ impl Engine {
             }
             if container.ended_unseen() {
                 let problem = "it is recorded as running; its monitor was killed, or the machine went down";
-                look.found(("container", object), problem, "record its end and give back what it held", || {
-                    self.reap(&id)
-                });
+                look.found(
+                    ("container", object),
+                    problem,
+                    "record its end and give back what it held",
+                    || self.reap(&id),
+                );
             } else if container.run_dir.join("bundle.json").exists() {
                 let problem = "it does not run, and what its last run held was not given back";
                 look.found(("container", object), problem, "give it back", || self.reap(&id));

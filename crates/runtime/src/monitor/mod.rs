@@ -69,6 +69,7 @@ pub struct Monitor {
 
 /// The monitor's `main`.
 pub fn main(run_dir: &Path) -> ExitCode {
+    sys::failpoint::set_role("monitor");
     let Ok((control, netns)) = settle() else { return ExitCode::from(125) };
     let mut monitor = match Monitor::new(run_dir, netns) {
         Ok(monitor) => monitor,
@@ -162,6 +163,7 @@ impl Monitor {
         };
         let prepared =
             self.open_socket().and_then(|()| self.connect_waiting()).and_then(|()| self.open_resolver());
+        sys::failpoint!("set up");
         // The launcher has gone, or thought better of it: end of file.
         let told = sys::socket::receive(&control).is_ok_and(|(message, _)| message == [GO]);
         if !told {
@@ -243,6 +245,7 @@ impl Monitor {
         self.live.paused = false;
         record::write_live(&self.bundle, &self.live)?;
         starting.go(&self.bundle)?;
+        sys::failpoint!("process runs");
         self.started = Instant::now();
         self.state.started_at = record::now();
         self.state.exit_code = 0;
@@ -456,8 +459,10 @@ impl Monitor {
     fn leave(mut self) -> ExitCode {
         self.listener = None;
         self.release_clients();
+        sys::failpoint!("clients released");
         self.cgroup.kill();
         let _ = self.cgroup.remove();
+        sys::failpoint!("cgroup removed");
         let text = |text: &String| std::ffi::CString::new(text.as_bytes()).unwrap_or_default();
         let argv: Vec<_> = self.bundle.on_exit.iter().map(text).collect();
         let env: Vec<_> =

@@ -60,6 +60,7 @@ impl Store {
                 )));
             }
             std::fs::remove_file(self.layout.image(image)).context(|| format!("remove image {image}"))?;
+            sys::failpoint!("image: removed");
         }
         let mut deleted = vec![image.clone()];
         deleted.extend(self.collect(in_use)?.layers);
@@ -167,6 +168,7 @@ impl Store {
             // Out of sight first: half a layer must not look like one.
             let trash = self.layout.trash().join(crate::random_name());
             std::fs::rename(self.layout.layer(&chain), &trash).context(|| format!("remove layer {chain}"))?;
+            sys::failpoint!("layer: in the trash");
             remove_tree(&trash)?;
             collected.bytes += layer.map_or(0, |layer| layer.size);
             collected.layers.push(chain);
@@ -180,6 +182,7 @@ impl Store {
                 collected.bytes += self.blob_size(&digest)?.unwrap_or(0);
                 std::fs::remove_file(self.layout.blob(&digest))
                     .context(|| format!("remove blob {digest}"))?;
+                sys::failpoint!("blob: removed");
             }
         }
         Ok(())
