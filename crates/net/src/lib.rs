@@ -20,9 +20,9 @@
 //!
 //! This crate never imports `store` or `runtime`: a container is an id and a network namespace descriptor.
 
-mod check;
 mod choose;
 mod connect;
+mod examine;
 mod firewall;
 mod holder;
 mod kernel;

@@ -56,7 +56,7 @@ impl Engine {
         let parents = self.cgroup_parents()?;
         runtime::check::check(&mut look, &self.roots.run_root, &parents, &|id| self.is_known(id), &lives)?;
         self.check_mounts(&mut look)?;
-        self.networks.check(&mut look, &lives)?;
+        self.networks.examine(&mut look, &lives)?;
         if !self.store.check(&mut look, &|| self.layers_in_use())? || !quiet {
             report
                 .skipped

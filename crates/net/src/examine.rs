@@ -22,7 +22,7 @@ impl Networks {
     ///
     /// # Errors
     /// A record or the kernel's lists cannot be read.
-    pub fn check(&self, look: &mut Examination, lives: &dyn Fn(&ContainerId) -> bool) -> Result<()> {
+    pub fn examine(&self, look: &mut Examination, lives: &dyn Fn(&ContainerId) -> bool) -> Result<()> {
         for container in self.holders()?.iter().filter(|container| !lives(container)) {
             let problem = "it holds addresses, ports or an endpoint, and does not run";
             look.found(("lease", container), problem, "give them back", || self.release(container));
