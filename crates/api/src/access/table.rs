@@ -76,6 +76,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST", "/containers/prune", "containers:remove"),
     row("POST", "/cauldron/v1/containers/{id}/reap", "containers:control"),
     row("POST", "/cauldron/v1/restore", "containers:control"),
+    row("POST", "/cauldron/v1/doctor", "system:doctor"),
     // Images.
     row("GET", "/images/json", "images:read"),
     row("GET", "/images/{name}/json", "images:read"),
