@@ -10,6 +10,8 @@ pub mod notify;
 pub mod registry;
 pub mod run;
 pub mod schedule;
+pub mod scheduler;
+pub mod systemd;
 pub mod target;
 
 pub use definition::Definition;

@@ -83,6 +83,7 @@ fn serve_args() -> Vec<clap::Arg> {
             "Listen on TCP off loopback without verified client certificates: whoever reaches the port is root here",
         ),
         flag("read-only", "", "No changes, and no environment variables in inspect"),
+        flag("no-tasks", "", "Do not run tasks' schedules"),
         list("allow", "", "list", "Allow only these capabilities, like containers:read,logs"),
         list("registry-mirror", "", "list", "Preferred registry mirror for docker.io"),
         list("insecure-registry", "", "list", "Registry (or range of addresses) that may speak plain HTTP"),
@@ -160,6 +161,11 @@ async fn serve(session: Session, given: ArgMatches) -> Outcome {
     };
     let roots = session.options().roots.clone();
     let engine = api::open_with(roots.root, roots.run_root, roots.config, registries).map_err(refused)?;
+    // It ends with the channel.
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    if !given.on("no-tasks") {
+        super::task::scheduler(&session, stopping)?;
+    }
     // The server brings its own event loop, so it gets a thread without one.
     let server = std::thread::spawn(move || api::serve(&engine, &options, tell));
     match server.join() {

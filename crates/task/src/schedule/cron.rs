@@ -137,6 +137,47 @@ impl Cron {
         None
     }
 
+    /// The expression as calendar events of systemd, one of which must match.
+    pub fn calendar(&self) -> Vec<String> {
+        const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+        let list = |bits: u64, least: i8, most: i8| match (least..=most).all(|value| has(bits, value)) {
+            true => "*".to_owned(),
+            false => {
+                let values: Vec<String> =
+                    (least..=most).filter(|value| has(bits, *value)).map(|value| format!("{value:02}")).collect();
+                values.join(",")
+            }
+        };
+        let months = list(self.months, 1, 12);
+        let days = if self.last_day { "~01".to_owned() } else { format!("-{}", list(self.days, 1, 31)) };
+        let names = |bits: u64| -> String {
+            let names: Vec<&str> =
+                [1, 2, 3, 4, 5, 6, 0].into_iter().filter(|day| bits & 1 << day != 0).map(|day: usize| DAYS[day]).collect();
+            format!("{} ", names.join(","))
+        };
+        let time = format!("{}:{}:{}", list(self.hours, 0, 23), list(self.minutes, 0, 59), list(self.seconds, 0, 59));
+        let on_days = |weekdays: &str| format!("{weekdays}*-{months}{days} {time}");
+        let on_weekdays = |days: &str| {
+            let mut lines = Vec::new();
+            if self.weekdays != 0 {
+                lines.push(format!("{}*-{months}{days} {time}", names(self.weekdays)));
+            }
+            for (day, nth) in &self.nth {
+                let range = match nth {
+                    0 => "~1..7".to_owned(),
+                    nth => format!("-{}..{}", (nth - 1) * 7 + 1, (nth * 7).min(31)),
+                };
+                lines.push(format!("{} *-{months}{range} {time}", DAYS[usize::from(*day) % 7]));
+            }
+            lines
+        };
+        match (self.any_day, self.any_weekday) {
+            (_, true) => vec![on_days("")],
+            (true, false) => on_weekdays(&days),
+            (false, false) => std::iter::once(on_days("")).chain(on_weekdays("-*")).collect(),
+        }
+    }
+
     fn day_matches(&self, date: Date) -> bool {
         let day = has(self.days, date.day()) || self.last_day && date.day() == date.days_in_month();
         let weekday_number = date.weekday().to_sunday_zero_offset();

@@ -31,6 +31,15 @@ pub struct Schedule {
     pub jitter: Duration,
 }
 
+/// A schedule in systemd's words (systemd.time(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Calendar {
+    /// `OnUnitActiveSec`.
+    Every(Duration),
+    /// `OnCalendar`, each of them.
+    At(Vec<String>),
+}
+
 #[derive(Clone, Debug)]
 enum Rule {
     Cron(Box<Cron>),
@@ -77,6 +86,17 @@ impl Schedule {
         let seed = hash.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let offset = i64::try_from(seed % (limit + 1)).unwrap_or(0);
         slot.checked_add(SignedDuration::from_millis(offset)).unwrap_or(slot)
+    }
+
+    /// As systemd writes it.
+    pub fn calendar(&self) -> Calendar {
+        match &self.rule {
+            Rule::Every(every) => Calendar::Every(*every),
+            Rule::Cron(cron) => {
+                let zone = self.zone.iana_name().map(|name| format!(" {name}")).unwrap_or_default();
+                Calendar::At(cron.calendar().into_iter().map(|line| format!("{line}{zone}")).collect())
+            }
+        }
     }
 
     /// Civil time and elapsed time agree between two changes of the offset.

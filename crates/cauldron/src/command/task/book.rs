@@ -1,6 +1,7 @@
 //! Which tasks there are from here: those of the command line.
 
 use crate::fail::Failure;
+use std::path::PathBuf;
 use task::registry;
 use task::run::Task;
 use task::{Home, Key};
@@ -8,6 +9,28 @@ use task::{Home, Key};
 /// Every task, by name.
 pub fn all(home: &Home) -> Result<Vec<Task>, Failure> {
     Ok(registry::all(home)?.into_iter().map(|kept| kept.task()).collect::<Result<_, _>>()?)
+}
+
+/// Every task that runs by itself, and what could not be read.
+pub fn known(home: &Home) -> (Vec<Task>, Vec<Failure>) {
+    let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+    match registry::all(home) {
+        Ok(kept) => {
+            for task in kept {
+                match task.task() {
+                    Ok(task) => tasks.push(task),
+                    Err(error) => failures.push(error.into()),
+                }
+            }
+        }
+        Err(error) => failures.push(error.into()),
+    }
+    (tasks, failures)
+}
+
+/// What changes when [`known`] does.
+pub fn watched(home: &Home) -> Vec<PathBuf> {
+    vec![home.definitions()]
 }
 
 /// One task by its name.

@@ -6,6 +6,7 @@ mod define;
 mod history;
 mod live;
 mod run;
+mod schedule;
 
 use crate::args::{any, flag, format, list, maybe, one, opt, quiet, some};
 use crate::cli::{VERB, Verb};
@@ -139,7 +140,25 @@ pub const VERBS: &[Verb] = &[
         run: |session, given| Box::pin(control::stop(session, given)),
         ..TASK
     },
+    Verb {
+        names: &["scheduler"],
+        about: "Run tasks when they are due, in the foreground; `cauldron serve` does the same",
+        more: "Each run is a process of its own: it goes on when the scheduler ends. Of several schedulers of one root one works, and\nthe next takes over.",
+        run: |session, given| Box::pin(schedule::foreground(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["timers"],
+        usage: "--systemd",
+        about: "Write schedules as systemd's units, instead of a scheduler",
+        more: "Example:\n  cauldron task timers --systemd --dir /etc/systemd/system\n  systemctl daemon-reload && systemctl enable --now cauldron-task-backup.timer",
+        args: || vec![flag("systemd", "", "As .service and .timer units"), opt("dir", "", "dir", "Write them there instead of to stdout")],
+        run: |session, given| Box::pin(schedule::timers(session, given)),
+        ..TASK
+    },
 ];
+
+pub use schedule::beside as scheduler;
 
 /// Where tasks are kept.
 fn home(session: &Session) -> Result<Home, Failure> {

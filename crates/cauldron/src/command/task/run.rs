@@ -73,7 +73,7 @@ pub async fn run(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// Becomes true when we are told to end.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
+pub fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
     let (sender, receiver) = watch::channel(false);
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals = signal(kind).map_err(|error| Failure::new(format!("wait for signals: {error}")))?;

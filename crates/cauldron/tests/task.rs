@@ -1,0 +1,245 @@
+//! Tasks as a person drives them: real containers, in a root of each test's own. Needs root, as the engine does.
+
+mod busybox;
+
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// An engine of one test's own; everything it made goes with it.
+struct Home(PathBuf);
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Home {
+    fn new() -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("cauldron-task-{}-{serial}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let home = Self(dir);
+        let tar = busybox::archive(&home.0, |_| {});
+        home.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
+        home
+    }
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cauldron"));
+        command
+            .args(args)
+            .env("CAULDRON_ROOT", self.0.join("root"))
+            .env("CAULDRON_RUN_ROOT", self.0.join("run"))
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT")
+            .current_dir(&self.0);
+        command
+    }
+    fn run(&self, args: &[&str]) -> Run {
+        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
+    }
+    fn ok(&self, args: &[&str]) -> String {
+        let run = self.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {}{}", run.out, run.err);
+        run.out.trim_end_matches('\n').to_owned()
+    }
+    fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+    /// The entries of the history, newest first.
+    fn history(&self, name: &str) -> Vec<Value> {
+        let text = self.ok(&["task", "history", name, "--format", "json"]);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+    /// A container that runs until the test is over.
+    fn target(&self, name: &str) {
+        self.ok(&["run", "-d", "--name", name, "-l", "role=database", "--expose", "3306", "busybox", "sleep", "1000"]);
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let ids = self.run(&["ps", "-aq"]).out;
+        for id in ids.lines() {
+            let _ = self.run(&["rm", "-f", "-v", id]);
+        }
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits for something that another process does.
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !test() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_task_is_a_container_as_a_binary() {
+    let home = Home::new();
+    home.ok(&["task", "create", "greet", "--network", "none", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let run = home.run(&["task", "run", "greet"]);
+    assert_eq!((run.code, run.out.as_str(), run.err.contains("err\n")), (3, "out\n", true));
+    let entries = home.history("greet");
+    let entry = &entries[0];
+    assert_eq!(entries.len(), 1);
+    assert_eq!((&entry["task"], &entry["exit_code"], &entry["attempt"]), (&"greet".into(), &3.into(), &1.into()));
+    assert_eq!((&entry["image"], &entry["error"], &entry["target"]), (&"busybox".into(), &Value::Null, &"".into()));
+    assert!(entry["image_id"].as_str().unwrap().starts_with("sha256:"));
+    assert!(entry["started"].as_str() < entry["finished"].as_str());
+    let logs = home.run(&["task", "logs", "greet"]);
+    assert_eq!((logs.out.as_str(), logs.err.as_str()), ("out\n", "err\n"));
+    assert!(home.ok(&["ps", "-aq"]).is_empty(), "nothing is left");
+    let nested = home.ok(&["task", "ls", "--format", "json"]);
+    let task: Value = serde_json::from_str(&nested).unwrap();
+    assert_eq!((&task["task"], &task["status"]), (&"greet".into(), &"failed".into()));
+    assert_eq!(home.run(&["task", "run", "nobody"]).code, 125);
+    assert!(home.run(&["task", "create", "greet", "busybox"]).err.contains("exists already"));
+    home.ok(&["task", "rm", "greet"]);
+    assert!(home.history("greet").is_empty());
+}
+
+#[test]
+fn each_target_is_linked_and_failures_are_told() {
+    let home = Home::new();
+    for name in ["db1", "db2", "db3"] {
+        home.target(name);
+    }
+    let script = "echo $TARGET_NAME $DATABASE_PORT_3306_TCP_PORT; ping -c1 -w5 database >/dev/null || exit 9; \
+                  grep -q 'NoNewPrivs:.1' /proc/self/status || exit 8; test $TARGET_NAME != db2 || test $TASK_ATTEMPT = 3";
+    home.ok(&[
+        "task", "create", "backup", "--each", "label=role=database", "--link-target", "database", "--parallel", "3", "--retries", "2",
+        "--backoff", "10ms", "busybox", "sh", "-c", script,
+    ]);
+    let run = home.run(&["task", "run", "backup"]);
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+    let attempts = |target: &str| home.history("backup").iter().filter(|entry| entry["target"] == target).count();
+    assert_eq!((attempts("db1"), attempts("db2"), attempts("db3")), (1, 3, 1));
+    assert!(home.run(&["task", "logs", "backup", "--target", "db1"]).out.contains("db1 3306"));
+    home.ok(&["task", "create", "picky", "--each", "name=db*", "busybox", "sh", "-c", "test $TARGET_NAME = db1 || exit 4"]);
+    assert_eq!(home.run(&["task", "run", "picky"]).code, 4);
+    assert_eq!(home.run(&["task", "run", "picky", "--target", "db1"]).code, 0);
+    home.ok(&["task", "create", "nobody", "--each", "label=role=web", "busybox", "true"]);
+    let run = home.run(&["task", "run", "nobody"]);
+    assert!(run.code == 1 && run.err.contains("no running container matches label role=web"), "{}", run.err);
+}
+
+#[test]
+fn time_limits_and_steps_are_undone() {
+    let home = Home::new();
+    home.target("db");
+    home.ok(&[
+        "task", "create", "slow", "--each", "name=db", "--timeout", "300ms", "--before", "touch /before", "--before", "pause",
+        "--after", "touch /after", "--stop-timeout", "0", "busybox", "sleep", "1000",
+    ]);
+    let run = home.run(&["task", "run", "slow"]);
+    assert_eq!(run.code, 124, "{}", run.err);
+    assert_eq!(home.history("slow")[0]["error"], "timed out after 300ms");
+    assert_eq!(home.ok(&["inspect", "-f", "{{.State.Status}}", "db"]), "running");
+    home.ok(&["exec", "db", "ls", "/before", "/after"]);
+    home.ok(&["task", "create", "broken", "--each", "name=db", "--before", "stop", "--before", "no-such-command", "busybox", "true"]);
+    assert_ne!(home.run(&["task", "run", "broken"]).code, 0);
+    assert_eq!(home.ok(&["inspect", "-f", "{{.State.Status}}", "db"]), "running");
+}
+
+#[test]
+fn a_killed_run_is_taken_back() {
+    let home = Home::new();
+    home.target("db");
+    home.ok(&["task", "create", "long", "--each", "name=db", "--before", "pause", "busybox", "sh", "-c", "echo begun; sleep 1000"]);
+    let mut run = home.spawn(&["task", "run", "long"]);
+    until("the run", || home.ok(&["ps", "-q", "--filter", "label=cauldron.task=long"]).lines().count() == 1);
+    assert_eq!(home.ok(&["inspect", "-f", "{{.State.Paused}}", "db"]), "true");
+    let second = home.run(&["task", "run", "long"]);
+    assert!(second.code == 1 && second.err.contains("is running already"), "{}", second.err);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(home.history("long")[0]["status"], "interrupted");
+    // Whoever looks after it next gives back what it took.
+    assert_eq!(home.run(&["task", "stop", "long"]).code, 1);
+    assert_eq!(home.ok(&["inspect", "-f", "{{.State.Paused}}", "db"]), "false");
+    assert!(home.ok(&["ps", "-aq", "--filter", "label=cauldron.task=long"]).is_empty());
+    assert!(home.history("long")[0]["error"].as_str().unwrap().contains("killed"));
+}
+
+#[test]
+fn detached_stopped_and_replaced() {
+    let home = Home::new();
+    home.ok(&["task", "create", "long", "--network", "none", "--overlap", "replace", "--stop-timeout", "0", "busybox", "sleep", "1000"]);
+    let runs = || home.ok(&["ps", "-q", "--filter", "label=cauldron.task=long"]);
+    let id = home.ok(&["task", "run", "--detach", "long"]);
+    until("the run", || runs().lines().count() == 1);
+    let first = runs();
+    let mut second = home.spawn(&["task", "run", "long"]);
+    until("the second run", || !runs().is_empty() && runs() != first && runs().lines().count() == 1);
+    home.ok(&["task", "stop", "long"]);
+    assert_eq!(second.wait().unwrap().code(), Some(125));
+    assert!(runs().is_empty());
+    let entries = home.history("long");
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(|entry| entry["error"] == "stopped") && entries[1]["run"] == id.as_str());
+}
+
+#[test]
+fn tasks_follow_one_another_once() {
+    let home = Home::new();
+    let make = |name: &str, more: &[&str], command: &str| {
+        let mut args = vec!["task", "create", name, "--network", "none"];
+        args.extend(more);
+        args.extend(["busybox", command]);
+        home.ok(&args);
+    };
+    make("one", &["--on-success", "two", "--on-failure", "page"], "true");
+    make("two", &["--on-success", "one", "--on-failure", "page"], "false");
+    make("page", &["--on-success", "one"], "true");
+    assert_eq!(home.run(&["task", "run", "one"]).code, 0);
+    let count = |name: &str| home.history(name).len();
+    assert_eq!((count("one"), count("two"), count("page")), (1, 1, 1));
+}
+
+#[test]
+fn the_scheduler_runs_what_is_due() {
+    let home = Home::new();
+    home.ok(&["task", "create", "tick", "--network", "none", "--schedule", "* * * * * *", "--on-success", "tock", "busybox", "true"]);
+    home.ok(&["task", "create", "tock", "--network", "none", "busybox", "true"]);
+    let ran = |name: &str| home.history(name).iter().filter(|entry| entry["status"] == "ok").count();
+    let mut scheduler = home.spawn(&["task", "scheduler"]);
+    until("two runs", || ran("tick") >= 2 && ran("tock") >= 1);
+    // A second one waits; it takes over when the first is killed.
+    let mut other = home.spawn(&["serve", "-H", &format!("unix://{}", home.0.join("sock").display())]);
+    scheduler.kill().unwrap();
+    scheduler.wait().unwrap();
+    let before = ran("tick");
+    until("the other's run", || ran("tick") > before + 1);
+    home.ok(&["task", "pause", "tick"]);
+    assert_eq!(serde_json::from_str::<Value>(home.ok(&["task", "ls", "--format", "json"]).lines().next().unwrap()).unwrap()["paused"], true);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let show: Value = serde_json::from_str(&home.ok(&["task", "show", "tick"])).unwrap();
+    let mut slots: Vec<&str> = show["runs"].as_array().unwrap().iter().map(|run| run["slot"].as_str().unwrap()).collect();
+    slots.dedup();
+    assert_eq!(slots.len(), 5, "each slot once");
+}
+
+#[test]
+fn slots_over_daylight_saving_and_units() {
+    let home = Home::new();
+    home.ok(&["task", "create", "night", "--schedule", "30 2 * * *", "--timezone", "Europe/Berlin", "busybox", "true"]);
+    let show = home.ok(&["task", "show", "night", "--from", "2026-03-28T12:00:00Z", "--next", "2"]);
+    let show: Value = serde_json::from_str(&show).unwrap();
+    assert_eq!(show["slots"], serde_json::json!(["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]));
+    let dir = home.0.join("units");
+    home.ok(&["task", "timers", "--systemd", "--dir", dir.to_str().unwrap()]);
+    let timer = fs::read_to_string(dir.join("cauldron-task-night.timer")).unwrap();
+    assert!(timer.contains("OnCalendar=*-*-* 02:30:00 Europe/Berlin\nPersistent=true\n"), "{timer}");
+    assert!(home.run(&["task", "create", "bad", "--schedule", "61 * * * *", "busybox"]).err.contains("x-task.schedule"));
+}

@@ -1,0 +1,208 @@
+//! Starts tasks when they are due. It only keeps time: each run is a process of its own, so that a scheduler that is killed takes
+//! no run with it, and one that starts again finds in the history what was handled.
+//!
+//! One scheduler a root runs at a time (lock `scheduler`); others wait to take over. A slot is run once whatever dies when: the
+//! run notes its slot before it does anything, and the scheduler notes the slot as handled after it started the run.
+
+use crate::error::Result;
+use crate::history::{History, Key};
+use crate::home::Home;
+use crate::run::new_id;
+use crate::schedule::{Due, Policy, Schedule, due};
+use jiff::Timestamp;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How often the clock and the definitions are looked at, at least.
+const LOOK: Duration = Duration::from_secs(1);
+/// Runs at the same time; further ones wait.
+const MOST_RUNNING: usize = 64;
+/// Bytes of what a run that did not begin said.
+const SAID_BYTES: u64 = 8 * 1024;
+
+/// A task with a schedule.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The task.
+    pub key: Key,
+    /// When.
+    pub schedule: Schedule,
+    /// What becomes of missed slots.
+    pub policy: Policy,
+}
+
+/// Where tasks come from and how they are started.
+pub struct Source<'a> {
+    /// Tells whether [`Source::load`] would answer differently.
+    pub stamp: &'a dyn Fn() -> u64,
+    /// All tasks with schedules.
+    pub load: &'a dyn Fn() -> Vec<Planned>,
+    /// The command that runs a task for a slot. Its stderr is read.
+    pub command: &'a dyn Fn(&Key, Timestamp) -> Command,
+    /// Says what a person should know.
+    pub say: &'a dyn Fn(String),
+}
+
+/// Runs schedules until `stop` becomes true.
+///
+/// # Errors
+/// The history does not work.
+pub async fn serve(home: &Home, source: &Source<'_>, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let _only = tokio::select! {
+        lock = home.wait_lock("scheduler") => lock?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let mut clock = Clock { history: History::open(&home.history())?, tasks: HashMap::new(), queue: BinaryHeap::new() };
+    let mut running: JoinSet<(Key, Timestamp, Option<String>)> = JoinSet::new();
+    let mut waiting: VecDeque<(Key, Timestamp)> = VecDeque::new();
+    let (mut stamp, mut last) = (None, Timestamp::now());
+    loop {
+        let now = Timestamp::now();
+        let fresh = (source.stamp)();
+        if stamp != Some(fresh) || now < last {
+            clock.load((source.load)(), now)?;
+            stamp = Some(fresh);
+        }
+        last = now;
+        while let Some((key, due)) = clock.step(now)? {
+            if let Some(slot) = due.skipped {
+                clock.missed(&key, slot, now)?;
+            }
+            if let Some(slot) = due.run {
+                waiting.push_back((key, slot));
+            }
+        }
+        while running.len() < MOST_RUNNING
+            && let Some((key, slot)) = waiting.pop_front()
+        {
+            match (source.command)(&key, slot).spawn() {
+                Ok(child) => {
+                    running.spawn(watch_over(child, key.clone(), slot));
+                }
+                Err(error) => clock.failed(&key, slot, &format!("start: {error}"))?,
+            }
+            clock.history.set_handled(&key, slot)?;
+        }
+        let pause = clock.wake().map_or(LOOK, |wake| until(wake, Timestamp::now()).min(LOOK));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Some(Ok((key, slot, said))) = running.join_next(), if !running.is_empty() => {
+                if let Some(said) = said {
+                    (source.say)(format!("task {key}: {said}"));
+                    clock.failed(&key, slot, &said)?;
+                }
+            }
+            // True, or nobody is left who could say so.
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+    }
+}
+
+fn until(wake: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(wake.duration_since(now)).unwrap_or_default()
+}
+
+/// Waits for a run's process; what it said where it failed.
+async fn watch_over(mut child: Child, key: Key, slot: Timestamp) -> (Key, Timestamp, Option<String>) {
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut limited = stderr.take(SAID_BYTES);
+        let _ = limited.read_to_end(&mut said).await;
+        // The rest is read, so that the process never waits for us.
+        let _ = tokio::io::copy(&mut limited.into_inner(), &mut tokio::io::sink()).await;
+    }
+    let failed = match child.wait().await {
+        Ok(status) if status.success() => None,
+        Ok(status) => {
+            let text = String::from_utf8_lossy(&said).trim().to_owned();
+            Some(if text.is_empty() { status.to_string() } else { text })
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    (key, slot, failed)
+}
+
+/// Tasks by when to look at them.
+struct Clock {
+    history: History,
+    tasks: HashMap<Key, (Planned, Timestamp)>,
+    queue: BinaryHeap<Reverse<(Timestamp, Key)>>,
+}
+
+impl Clock {
+    fn load(&mut self, tasks: Vec<Planned>, now: Timestamp) -> Result<()> {
+        self.tasks.clear();
+        self.queue.clear();
+        for task in tasks {
+            if self.history.state(&task.key)?.is_none() {
+                self.history.set_handled(&task.key, now)?;
+            }
+            self.queue.push(Reverse((now, task.key.clone())));
+            self.tasks.insert(task.key.clone(), (task, now));
+        }
+        Ok(())
+    }
+
+    fn wake(&self) -> Option<Timestamp> {
+        self.queue.peek().map(|Reverse((wake, _))| *wake)
+    }
+
+    /// The next task that is to be looked at by now, and what is to be done with it.
+    fn step(&mut self, now: Timestamp) -> Result<Option<(Key, Due)>> {
+        while let Some(Reverse((wake, _))) = self.queue.peek()
+            && *wake <= now
+        {
+            let Some(Reverse((_, key))) = self.queue.pop() else { break };
+            let Some((task, handled)) = self.tasks.get_mut(&key) else { continue };
+            let state = self.history.state(&key)?;
+            let paused = state.is_some_and(|state| state.paused);
+            // What waits to be started is handled, though the history does not say so yet.
+            let seen = state.map_or(*handled, |state| if state.handled > now { state.handled } else { state.handled.max(*handled) });
+            let decided = due(&task.schedule, &key.to_string(), task.policy, if paused { now } else { seen }, now);
+            *handled = if paused { *handled } else { decided.handled };
+            if let Some(wake) = decided.wake {
+                self.queue.push(Reverse((wake, key.clone())));
+            }
+            if decided.run.is_some() || decided.skipped.is_some() {
+                return Ok(Some((key, decided)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn missed(&self, key: &Key, slot: Timestamp, now: Timestamp) -> Result<()> {
+        let id = new_id()?;
+        if self.history.begin(&id, key, Some(slot), "schedule", now)? {
+            self.history.finish(&id, 1, Some("skipped: missed while no scheduler ran"), now)?;
+        }
+        self.history.set_handled(key, slot)
+    }
+
+    /// A run that failed before it could note itself.
+    fn failed(&self, key: &Key, slot: Timestamp, said: &str) -> Result<()> {
+        let (id, now) = (new_id()?, Timestamp::now());
+        if self.history.begin(&id, key, Some(slot), "schedule", now)? {
+            self.history.finish(&id, i64::from(crate::run::NOT_RUN), Some(said), now)?;
+        }
+        Ok(())
+    }
+}
+
+/// The state of directories and files, in one number.
+pub fn stamp(paths: &[std::path::PathBuf]) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    use std::os::unix::fs::MetadataExt as _;
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        match std::fs::metadata(path) {
+            Ok(meta) => (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()).hash(&mut hasher),
+            Err(_) => 0.hash(&mut hasher),
+        }
+    }
+    hasher.finish()
+}
