@@ -11,7 +11,7 @@ pub fn units(task: &Task, command: &[String]) -> Option<[Unit; 2]> {
     let schedule = task.definition.schedule.as_ref()?;
     let name = format!("cauldron-task-{}", task.key.to_string().replace(['/', '.'], "-"));
     let mut words = command.to_vec();
-    words.extend(["task", "run", "--quiet", "--cause", "systemd", "--"].map(str::to_owned));
+    words.extend(["task", "run", "--quiet", "--cause", "systemd"].map(str::to_owned));
     words.push(task.key.to_string());
     let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     let service = format!(
@@ -61,7 +61,7 @@ mod tests {
         let task = Task { key, definition: Definition::parse(&task).unwrap(), body: json!({}) };
         let [service, timer] = units(&task, &["/usr/bin/cauldron".to_owned(), "--root".to_owned(), "/a b%".to_owned()]).unwrap();
         assert_eq!((service.0.as_str(), timer.0.as_str()), ("cauldron-task-shop-backup.service", "cauldron-task-shop-backup.timer"));
-        assert!(service.1.contains("ExecStart=/usr/bin/cauldron --root \"/a b%%\" task run --quiet --cause systemd -- shop/backup\n"));
+        assert!(service.1.contains("ExecStart=/usr/bin/cauldron --root \"/a b%%\" task run --quiet --cause systemd shop/backup\n"));
         timer.1
     }
 

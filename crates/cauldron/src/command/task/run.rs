@@ -200,7 +200,7 @@ fn detach(session: &Session, given: &ArgMatches, task: &Task) -> Outcome {
     for target in given.texts("target") {
         command.args(["--target", &target]);
     }
-    command.arg("--").arg(task.key.to_string());
+    command.arg(task.key.to_string());
     command
         .spawn()
         .map_err(|error| Failure::new(format!("start task {} in the background: {error}", task.key)))?;

@@ -60,7 +60,7 @@ async fn serve(home: &Home, program: &Path, arguments: &[OsString], stop: watch:
     let command = |key: &task::Key, slot: task::Timestamp| {
         let mut command = tokio::process::Command::new(program);
         command.args(arguments).args(["task", "run", "--quiet", "--cause", "schedule", "--slot"]).arg(slot.to_string());
-        command.arg("--").arg(key.to_string());
+        command.arg(key.to_string());
         for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "CAULDRON_HOST"] {
             command.env_remove(name);
         }
