@@ -57,7 +57,8 @@ pub async fn serve(home: &Home, source: &Source<'_>, mut stop: watch::Receiver<b
         lock = home.wait_lock("scheduler") => lock?,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let mut clock = Clock { history: History::open(&home.history())?, tasks: HashMap::new(), queue: BinaryHeap::new() };
+    let mut clock =
+        Clock { history: History::open(&home.history())?, tasks: HashMap::new(), queue: BinaryHeap::new() };
     let mut running: JoinSet<(Key, Timestamp, Option<String>)> = JoinSet::new();
     let mut waiting: VecDeque<(Key, Timestamp)> = VecDeque::new();
     let (mut stamp, mut last) = (None, Timestamp::now());
@@ -162,8 +163,11 @@ impl Clock {
             let state = self.history.state(&key)?;
             let paused = state.is_some_and(|state| state.paused);
             // What waits to be started is handled, though the history does not say so yet.
-            let seen = state.map_or(*handled, |state| if state.handled > now { state.handled } else { state.handled.max(*handled) });
-            let decided = due(&task.schedule, &key.to_string(), task.policy, if paused { now } else { seen }, now);
+            let seen = state.map_or(*handled, |state| {
+                if state.handled > now { state.handled } else { state.handled.max(*handled) }
+            });
+            let decided =
+                due(&task.schedule, &key.to_string(), task.policy, if paused { now } else { seen }, now);
             *handled = if paused { *handled } else { decided.handled };
             if let Some(wake) = decided.wake {
                 self.queue.push(Reverse((wake, key.clone())));

@@ -19,7 +19,8 @@ pub fn units(task: &Task, command: &[String]) -> Option<[Unit; 2]> {
         task.key,
         line.join(" ")
     );
-    let mut timer = format!("[Unit]\nDescription=Schedule of Cauldron task {}: {}\n\n[Timer]\n", task.key, schedule.text);
+    let mut timer =
+        format!("[Unit]\nDescription=Schedule of Cauldron task {}: {}\n\n[Timer]\n", task.key, schedule.text);
     match schedule.calendar() {
         Calendar::Every(every) => {
             timer.push_str(&format!("OnActiveSec={0}s\nOnUnitActiveSec={0}s\n", every.as_secs_f64()));
@@ -33,7 +34,10 @@ pub fn units(task: &Task, command: &[String]) -> Option<[Unit; 2]> {
     }
     timer.push_str("AccuracySec=1s\n");
     if !schedule.jitter.is_zero() {
-        timer.push_str(&format!("RandomizedDelaySec={}s\nFixedRandomDelay=true\n", schedule.jitter.as_secs_f64()));
+        timer.push_str(&format!(
+            "RandomizedDelaySec={}s\nFixedRandomDelay=true\n",
+            schedule.jitter.as_secs_f64()
+        ));
     }
     timer.push_str("\n[Install]\nWantedBy=timers.target\n");
     Some([(format!("{name}.service"), service), (format!("{name}.timer"), timer)])
@@ -45,7 +49,12 @@ fn quoted(word: &str) -> String {
     if plain && !word.is_empty() {
         return word.to_owned();
     }
-    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$").replace('\n', "\\n");
+    let escaped = word
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%")
+        .replace('$', "$$")
+        .replace('\n', "\\n");
     format!("\"{escaped}\"")
 }
 
@@ -56,12 +65,19 @@ mod tests {
     use serde_json::json;
 
     fn timer(schedule: &str) -> String {
-        let task = json!({"schedule": schedule, "timezone": "Europe/Berlin", "jitter": "5m", "missed": "skip"});
+        let task =
+            json!({"schedule": schedule, "timezone": "Europe/Berlin", "jitter": "5m", "missed": "skip"});
         let key = Key { project: "shop".to_owned(), task: "backup".to_owned() };
         let task = Task { key, definition: Definition::parse(&task).unwrap(), body: json!({}) };
-        let [service, timer] = units(&task, &["/usr/bin/cauldron".to_owned(), "--root".to_owned(), "/a b%".to_owned()]).unwrap();
-        assert_eq!((service.0.as_str(), timer.0.as_str()), ("cauldron-task-shop-backup.service", "cauldron-task-shop-backup.timer"));
-        assert!(service.1.contains("ExecStart=/usr/bin/cauldron --root \"/a b%%\" task run --quiet --cause systemd shop/backup\n"));
+        let [service, timer] =
+            units(&task, &["/usr/bin/cauldron".to_owned(), "--root".to_owned(), "/a b%".to_owned()]).unwrap();
+        assert_eq!(
+            (service.0.as_str(), timer.0.as_str()),
+            ("cauldron-task-shop-backup.service", "cauldron-task-shop-backup.timer")
+        );
+        assert!(service.1.contains(
+            "ExecStart=/usr/bin/cauldron --root \"/a b%%\" task run --quiet --cause systemd shop/backup\n"
+        ));
         timer.1
     }
 
@@ -71,7 +87,10 @@ mod tests {
             ("0 3 * * *", "OnCalendar=*-*-* 03:00:00 Europe/Berlin\n"),
             ("*/15 * * * *", "OnCalendar=*-*-* *:00,15,30,45:00 Europe/Berlin\n"),
             ("30 8-10 * * mon-fri", "OnCalendar=Mon,Tue,Wed,Thu,Fri *-*-* 08,09,10:30:00 Europe/Berlin\n"),
-            ("0 0 13 * fri", "OnCalendar=*-*-13 00:00:00 Europe/Berlin\nOnCalendar=Fri *-*-* 00:00:00 Europe/Berlin\n"),
+            (
+                "0 0 13 * fri",
+                "OnCalendar=*-*-13 00:00:00 Europe/Berlin\nOnCalendar=Fri *-*-* 00:00:00 Europe/Berlin\n",
+            ),
             ("0 0 L 2,3 *", "OnCalendar=*-02,03~01 00:00:00 Europe/Berlin\n"),
             ("0 0 * * mon#2", "OnCalendar=Mon *-*-8..14 00:00:00 Europe/Berlin\n"),
             ("0 0 * * 5L", "OnCalendar=Fri *-*~1..7 00:00:00 Europe/Berlin\n"),

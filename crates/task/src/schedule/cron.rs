@@ -143,19 +143,29 @@ impl Cron {
         let list = |bits: u64, least: i8, most: i8| match (least..=most).all(|value| has(bits, value)) {
             true => "*".to_owned(),
             false => {
-                let values: Vec<String> =
-                    (least..=most).filter(|value| has(bits, *value)).map(|value| format!("{value:02}")).collect();
+                let values: Vec<String> = (least..=most)
+                    .filter(|value| has(bits, *value))
+                    .map(|value| format!("{value:02}"))
+                    .collect();
                 values.join(",")
             }
         };
         let months = list(self.months, 1, 12);
         let days = if self.last_day { "~01".to_owned() } else { format!("-{}", list(self.days, 1, 31)) };
         let names = |bits: u64| -> String {
-            let names: Vec<&str> =
-                [1, 2, 3, 4, 5, 6, 0].into_iter().filter(|day| bits & 1 << day != 0).map(|day: usize| DAYS[day]).collect();
+            let names: Vec<&str> = [1, 2, 3, 4, 5, 6, 0]
+                .into_iter()
+                .filter(|day| bits & 1 << day != 0)
+                .map(|day: usize| DAYS[day])
+                .collect();
             format!("{} ", names.join(","))
         };
-        let time = format!("{}:{}:{}", list(self.hours, 0, 23), list(self.minutes, 0, 59), list(self.seconds, 0, 59));
+        let time = format!(
+            "{}:{}:{}",
+            list(self.hours, 0, 23),
+            list(self.minutes, 0, 59),
+            list(self.seconds, 0, 59)
+        );
         let on_days = |weekdays: &str| format!("{weekdays}*-{months}{days} {time}");
         let on_weekdays = |days: &str| {
             let mut lines = Vec::new();

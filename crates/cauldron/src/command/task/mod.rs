@@ -152,7 +152,12 @@ pub const VERBS: &[Verb] = &[
         usage: "--systemd",
         about: "Write schedules as systemd's units, instead of a scheduler",
         more: "Example:\n  cauldron task timers --systemd --dir /etc/systemd/system\n  systemctl daemon-reload && systemctl enable --now cauldron-task-backup.timer",
-        args: || vec![flag("systemd", "", "As .service and .timer units"), opt("dir", "", "dir", "Write them there instead of to stdout")],
+        args: || {
+            vec![
+                flag("systemd", "", "As .service and .timer units"),
+                opt("dir", "", "dir", "Write them there instead of to stdout"),
+            ]
+        },
         run: |session, given| Box::pin(schedule::timers(session, given)),
         ..TASK
     },

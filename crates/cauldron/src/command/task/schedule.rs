@@ -15,7 +15,8 @@ use tokio::sync::watch;
 /// In the foreground, until it is told to end.
 pub async fn foreground(session: Session, _given: ArgMatches) -> Outcome {
     let stop = super::run::stop_on_signal()?;
-    let program = std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
     serve(&home(&session)?, &program, &session.arguments(), stop).await?;
     Ok(0)
 }
@@ -24,8 +25,10 @@ pub async fn foreground(session: Session, _given: ArgMatches) -> Outcome {
 pub fn beside(session: &Session, stop: watch::Receiver<bool>) -> Result<(), Failure> {
     let home = home(session)?;
     let roots = session.options().roots.clone();
-    let program = std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
-    let mut arguments: Vec<OsString> = vec!["--root".into(), roots.root.into(), "--run-root".into(), roots.run_root.into()];
+    let program =
+        std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
+    let mut arguments: Vec<OsString> =
+        vec!["--root".into(), roots.root.into(), "--run-root".into(), roots.run_root.into()];
     if let Some(config) = roots.config {
         arguments.extend(["--config-file".into(), config.into()]);
     }
@@ -56,10 +59,18 @@ fn say(text: String) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-async fn serve(home: &Home, program: &Path, arguments: &[OsString], stop: watch::Receiver<bool>) -> Result<(), Failure> {
+async fn serve(
+    home: &Home,
+    program: &Path,
+    arguments: &[OsString],
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     let command = |key: &task::Key, slot: task::Timestamp| {
         let mut command = tokio::process::Command::new(program);
-        command.args(arguments).args(["task", "run", "--quiet", "--cause", "schedule", "--slot"]).arg(slot.to_string());
+        command
+            .args(arguments)
+            .args(["task", "run", "--quiet", "--cause", "schedule", "--slot"])
+            .arg(slot.to_string());
         command.arg(key.to_string());
         for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "CAULDRON_HOST"] {
             command.env_remove(name);
@@ -98,7 +109,8 @@ pub async fn timers(session: Session, given: ArgMatches) -> Outcome {
         return Err("say for what: `cauldron task timers --systemd`".into());
     }
     let home = home(&session)?;
-    let program = std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
     let mut command = vec![program.to_string_lossy().into_owned()];
     command.extend(session.arguments().into_iter().map(|word| word.to_string_lossy().into_owned()));
     let dir = given.text("dir").map(PathBuf::from);
@@ -109,7 +121,9 @@ pub async fn timers(session: Session, given: ArgMatches) -> Outcome {
         match &dir {
             Some(dir) => {
                 let path = dir.join(&name);
-                std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, text)).map_err(crate::fail::file("write", &path))?;
+                std::fs::create_dir_all(dir)
+                    .and_then(|()| std::fs::write(&path, text))
+                    .map_err(crate::fail::file("write", &path))?;
                 session.line(&path.display().to_string())?;
             }
             None => session.out(&format!("# {name}\n{text}\n"))?,
