@@ -128,6 +128,44 @@ fn the_cache_goes_by_content() {
 }
 
 #[test]
+fn stages_that_need_nothing_of_each_other_run_side_by_side() {
+    let build = Build::new();
+    // Each waits for the other's file: one after the other they would wait for ever.
+    let meet = |me: &str, other: &str| {
+        format!(
+            "FROM busybox AS {me}\nRUN --network=none --mount=type=cache,target=/meet,id=meet echo {me} > /meet/{me}; \
+             until [ -s /meet/{other} ]; do usleep 10000; done; echo {me} met {other}; cp /meet/{me} /{me}\n"
+        )
+    };
+    let text = format!(
+        "{}{}FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
+        meet("one", "two"),
+        meet("two", "one")
+    );
+    let out = build.build(&text);
+    assert_eq!(build.sh("cat /one /two"), "one\ntwo\n");
+    // Their words are not mixed, and the steps are numbered as they stand.
+    let place = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text}: {out}"));
+    assert!(place("one met two") < place("Step 3/7 : FROM busybox AS two"), "{out}");
+    assert!(place("Step 3/7") < place("two met one") && place("two met one") < place("Step 5/7"), "{out}");
+}
+
+#[test]
+fn a_stage_that_fails_stops_the_others() {
+    let build = Build::new();
+    build.dockerfile(
+        "FROM busybox AS slow\nRUN --network=none sleep 1000\nFROM busybox AS bad\nRUN --network=none echo why; exit 7\n\
+         FROM busybox\nCOPY --from=slow / /a\nCOPY --from=bad / /b\n",
+    );
+    let output = build.run(&["build", "."]);
+    let all = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{all}");
+    assert!(all.contains("why") && all.contains("returned a non-zero code: 7"), "{all}");
+    let left = std::fs::read_dir(build.dir.join("root/build/steps")).unwrap().count();
+    assert_eq!(left, 0, "the slow step is left");
+}
+
+#[test]
 fn stages() {
     let build = Build::new();
     let text = "ARG BASE=nothing\nFROM $BASE AS base\nRUN echo one > /one\nFROM busybox AS broken\nRUN false\nFROM base AS two\nRUN rm /one; mkdir /d; echo two > /d/two\nFROM scratch\nCOPY --from=two /d /\nCOPY --from=busybox /bin/busybox /bin/sh\n";

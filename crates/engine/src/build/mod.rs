@@ -14,6 +14,7 @@ mod context;
 mod copy;
 mod mount;
 mod run;
+mod solve;
 mod source;
 mod stage;
 
@@ -24,6 +25,7 @@ use model::image::Platform;
 use model::{Digest, Error, Reference, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
 
 pub use cache::{Cached, Pruned};
 
@@ -101,11 +103,10 @@ impl From<Error> for Failed {
 /// A build's result.
 pub type Built<T> = std::result::Result<T, Failed>;
 
-/// One build.
-struct Builder<'a> {
+/// One build: what its stages share.
+struct Build<'a> {
     engine: &'a Engine,
     options: &'a Options,
-    report: Report<'a>,
     dockerfile: Dockerfile,
     /// The Dockerfile's name and text, for errors.
     file: String,
@@ -115,10 +116,22 @@ struct Builder<'a> {
     platform: Platform,
     context: Context,
     /// Finished stages.
-    states: Vec<Option<State>>,
-    /// Steps begun, and steps in all.
-    step: usize,
-    steps: usize,
+    states: Vec<OnceLock<State>>,
+    /// Steps that run now, to be killed where another stage fails; `None` once one has.
+    running: Mutex<Option<Vec<model::state::Live>>>,
+}
+
+/// One stage of a build, with a voice of its own.
+struct Builder<'a> {
+    build: &'a Build<'a>,
+    report: Report<'a>,
+}
+
+impl<'a> std::ops::Deref for Builder<'a> {
+    type Target = Build<'a>;
+    fn deref(&self) -> &Build<'a> {
+        self.build
+    }
 }
 
 impl Engine {
@@ -147,12 +160,10 @@ impl Engine {
             dockerfile.escape,
         )?;
         let plan = Plan::new(&dockerfile, &global, &options.target, &file, &text)?;
-        let steps = plan.order.iter().map(|&index| 1 + dockerfile.stages[index].steps.len()).sum();
-        let states = dockerfile.stages.iter().map(|_| None).collect();
-        let mut builder = Builder {
+        let states = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
+        let build = Build {
             engine: self,
             options,
-            report,
             dockerfile,
             file,
             text,
@@ -161,16 +172,17 @@ impl Engine {
             platform,
             context,
             states,
-            step: 0,
-            steps,
+            running: Mutex::new(Some(Vec::new())),
         };
-        let image = builder.run()?;
+        build.solve(report)?;
+        let image = build.image_of_target()?;
+        let say = |text: String| report(Message::Stream(text));
         report(Message::Image(image.clone()))?;
-        builder.say(format!("Successfully built {}\n", image.short()))?;
+        say(format!("Successfully built {}\n", image.short()))?;
         for tag in tags {
             self.store.tag(&tag, &image)?;
             self.emit_image("tag", &image, &tag.familiar());
-            builder.say(format!("Successfully tagged {}\n", tag.familiar()))?;
+            say(format!("Successfully tagged {}\n", tag.familiar()))?;
         }
         Ok(image)
     }
@@ -184,24 +196,27 @@ fn tag_of(text: &str) -> Result<Reference> {
     Ok(reference.with_default_tag())
 }
 
-impl Builder<'_> {
-    fn say(&self, text: impl Into<String>) -> Result<()> {
-        (self.report)(Message::Stream(text.into()))
-    }
-    fn run(&mut self) -> Built<Digest> {
-        for index in self.plan.order.clone() {
-            let state = self.stage(index)?;
-            self.states[index] = Some(state);
-        }
-        let state = self.states[self.plan.target]
-            .take()
-            .ok_or_else(|| Error::internal("the target stage was not built"))?;
-        let mut config = state.config;
+impl Build<'_> {
+    /// Records the image of the target stage.
+    fn image_of_target(&self) -> Result<Digest> {
+        let mut config = self.finished(self.plan.target)?.config.clone();
         if !self.options.labels.is_empty() {
             config.config.labels.get_or_insert_default().extend(self.options.labels.clone());
         }
         let last = config.history.iter().rev().find_map(|history| history.created);
         config.created = Some(last.unwrap_or_else(crate::now));
         Ok(self.engine.store.put_image(&config)?.id)
+    }
+    fn finished(&self, index: usize) -> Result<&State> {
+        self.states
+            .get(index)
+            .and_then(OnceLock::get)
+            .ok_or_else(|| Error::internal(format!("stage {index} is not built yet")))
+    }
+}
+
+impl Builder<'_> {
+    fn say(&self, text: impl Into<String>) -> Result<()> {
+        (self.report)(Message::Stream(text.into()))
     }
 }

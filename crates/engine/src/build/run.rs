@@ -24,7 +24,7 @@ use super::{Builder, Built, Failed};
 use crate::container::lookup::{Container, read_json};
 
 impl Builder<'_> {
-    pub(super) fn run_step(&mut self, index: usize, state: &mut State, run: &Run) -> Built<()> {
+    pub(super) fn run_step(&self, index: usize, state: &mut State, run: &Run) -> Built<()> {
         let script = effect::script(run, &state.config.config)?;
         let args = state.scope().run_args();
         let text = effect::run_text(&script.argv, &args);
@@ -176,9 +176,12 @@ impl Builder<'_> {
         let started = prepared.start();
         let code = match started {
             Ok(live) => {
+                self.watch(&live)?;
                 let (stream, _) = listener.accept().context(|| "connect to the step's output")?;
-                self.relay(stream)?;
-                runtime::wait_exit(&live, None)?;
+                let relayed = self.relay(stream);
+                let over = relayed.and_then(|()| runtime::wait_exit(&live, None));
+                self.unwatch(&live);
+                over?;
                 let outcome: Outcome = read_json(&container.dir.join("state.json"))?
                     .ok_or_else(|| Error::internal("the step left no exit code"))?;
                 outcome.exit_code

@@ -57,11 +57,18 @@ impl State {
     }
 }
 
+/// Steps with their numbers in the stage; `FROM` is 0.
+fn numbered(steps: &[Step]) -> impl Iterator<Item = (Option<usize>, &Step)> {
+    steps.iter().enumerate().map(|(number, step)| (Some(number + 1), step))
+}
+
 impl Builder<'_> {
     /// Builds one stage whose needs are met.
-    pub(super) fn stage(&mut self, index: usize) -> Built<State> {
-        let stage = self.dockerfile.stages[index].clone();
-        self.announce(&stage.text)?;
+    pub(super) fn stage(&self, index: usize) -> Built<State> {
+        let stage = &self.dockerfile.stages[index];
+        let (first, all) = self.plan.step_numbers(&self.dockerfile, index);
+        let announce = |step: usize, text: &str| self.say(format!("Step {}/{all} : {text}\n", first + step));
+        announce(0, &stage.text)?;
         let mut state = match self.plan.bases[index].clone() {
             Origin::Scratch => self.scratch(),
             Origin::Stage(base) => self.finished(base)?.clone(),
@@ -72,15 +79,17 @@ impl Builder<'_> {
         self.say(format!(" ---> {}\n", state.short()))?;
         let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
         if !triggers.is_empty() {
-            self.steps += triggers.len();
             self.say(format!(
                 "# Executing {} build trigger{}\n",
                 triggers.len(),
                 if triggers.len() == 1 { "" } else { "s" }
             ))?;
         }
-        for step in triggers.iter().chain(&stage.steps) {
-            self.announce(&step.text)?;
+        for (number, step) in triggers.iter().map(|step| (None, step)).chain(numbered(&stage.steps)) {
+            match number {
+                Some(number) => announce(number, &step.text)?,
+                None => self.say(format!("Trigger : {}\n", step.text))?,
+            }
             self.step(index, &mut state, step).map_err(|failed| match failed.code {
                 Some(_) => failed,
                 None => Failed { code: None, error: self.located(step.lines, failed.error) },
@@ -89,21 +98,11 @@ impl Builder<'_> {
         }
         Ok(state)
     }
-    fn announce(&mut self, text: &str) -> Result<()> {
-        self.step += 1;
-        self.say(format!("Step {}/{} : {text}\n", self.step, self.steps))
-    }
     fn located(&self, lines: (usize, usize), error: Error) -> Error {
         if error.hint_text().is_some() || error.kind() == Kind::Cancelled {
             return error;
         }
         error.hint(dockerfile::excerpt(&self.file, &self.text, lines))
-    }
-    pub(super) fn finished(&self, index: usize) -> Result<&State> {
-        self.states
-            .get(index)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| Error::internal(format!("stage {index} is not built yet")))
     }
     fn scratch(&self) -> State {
         let mut state = State::default();
@@ -141,7 +140,7 @@ impl Builder<'_> {
         }
         Ok(state)
     }
-    fn step(&mut self, index: usize, state: &mut State, step: &Step) -> Built<()> {
+    fn step(&self, index: usize, state: &mut State, step: &Step) -> Built<()> {
         let escape = self.dockerfile.escape;
         let instruction = state.scope().expanded(&step.instruction, escape)?;
         match &instruction {
@@ -190,7 +189,7 @@ impl Builder<'_> {
             Ok(())
         })
     }
-    fn copy_step(&mut self, index: usize, state: &mut State, copy: &Copy) -> Built<()> {
+    fn copy_step(&self, index: usize, state: &mut State, copy: &Copy) -> Built<()> {
         let text = effect::copy_text(copy);
         let prepared = self.prepare_copy(index, state, copy)?;
         let key = prepared.key(state.chain().as_ref());

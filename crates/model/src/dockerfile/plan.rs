@@ -27,6 +27,8 @@ pub struct Plan {
     pub target: usize,
     /// The stages that it needs, each after those that it needs itself; the last is `target`.
     pub order: Vec<usize>,
+    /// The stages that each stage starts from or copies from, by index; empty for those that are not in `order`.
+    pub needs: Vec<Vec<usize>>,
 }
 
 impl Plan {
@@ -62,7 +64,8 @@ impl Plan {
         }
         refuse_later_numbers(dockerfile, Source { file, text })?;
         let target = find_target(dockerfile, target)?;
-        let mut plan = Self { bases, target, order: Vec::new() };
+        let needs = vec![Vec::new(); dockerfile.stages.len()];
+        let mut plan = Self { bases, target, order: Vec::new(), needs };
         plan.visit(dockerfile, target);
         Ok(plan)
     }
@@ -82,9 +85,27 @@ impl Plan {
         for need in needs {
             if let Origin::Stage(other) = need {
                 self.visit(dockerfile, other);
+                self.needs[index].push(other);
             }
         }
         self.order.push(index);
+    }
+    /// How many stages can be built at the same time, at most: the largest number of stages at one distance from those
+    /// that need nothing.
+    pub fn width(&self) -> usize {
+        let mut level = vec![0usize; self.bases.len()];
+        let mut count = vec![0usize; self.order.len() + 1];
+        for &index in &self.order {
+            level[index] = self.needs[index].iter().map(|&need| level[need] + 1).max().unwrap_or(0);
+            count[level[index]] += 1;
+        }
+        count.into_iter().max().unwrap_or(0)
+    }
+    /// The number of a stage's `FROM` among all steps of the build, from 1, and how many steps there are.
+    pub fn step_numbers(&self, dockerfile: &Dockerfile, index: usize) -> (usize, usize) {
+        let steps = |index: &usize| 1 + dockerfile.stages[*index].steps.len();
+        let before = self.order.iter().take_while(|&&other| other != index).map(steps).sum::<usize>();
+        (before + 1, self.order.iter().map(steps).sum())
     }
 }
 
