@@ -128,6 +128,40 @@ fn the_cache_goes_by_content() {
 }
 
 #[test]
+fn a_known_file_counts_as_long_as_it_is_the_same() {
+    let build = Build::new();
+    let text = "FROM busybox\nCOPY . /c/\n";
+    // Old enough to be remembered.
+    let age = |name: &str| {
+        let path = build.context.join(name);
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    };
+    build.file("a", "one");
+    build.build(text);
+    assert_eq!(build.sh("cat /c/a"), "one");
+    // The same size and the same time of modification: the time of change tells.
+    build.file("a", "two");
+    age("a");
+    build.build(text);
+    assert_eq!(build.sh("cat /c/a"), "two");
+    build.file("a", "six");
+    age("a");
+    build.build(text);
+    assert_eq!(build.sh("cat /c/a"), "six");
+    // Another file in its place.
+    build.file("b", "ten");
+    std::fs::rename(build.context.join("b"), build.context.join("a")).unwrap();
+    build.build(text);
+    assert_eq!(build.sh("cat /c/a"), "ten");
+    // A damaged record is no record.
+    for entry in std::fs::read_dir(build.dir.join("root/build/known")).into_iter().flatten().flatten() {
+        std::fs::write(entry.path(), "cldknow1 nonsense").unwrap();
+    }
+    assert_eq!(build.build(text).matches("Using cache").count(), 1);
+}
+
+#[test]
 fn stages_that_need_nothing_of_each_other_run_side_by_side() {
     let build = Build::new();
     // Each waits for the other's file: one after the other they would wait for ever.

@@ -59,11 +59,11 @@ impl Builder<'_> {
         let exclude = Ignore::from_patterns(copy.exclude.iter().map(String::as_str))?;
         let (mut sources, mut fetched) = (Vec::new(), Vec::new());
         {
-            let (root, ignore) = match &from {
-                From::Context => (&self.context.root, &self.context.ignore),
-                From::Root(root) => (root, &nothing),
+            let (root, ignore, known) = match &from {
+                From::Context => (&self.context.root, &self.context.ignore, self.known.as_ref()),
+                From::Root(root) => (root, &nothing, None),
             };
-            let tree = Tree { root, ignore, exclude };
+            let tree = Tree { root, ignore, exclude, known };
             for given in &copy.sources {
                 if copy.add && is_url(given) {
                     fetched.push(fetch(given, copy.checksum.as_deref())?);
@@ -188,7 +188,7 @@ impl Prepared<'_> {
         let owner = self.copy.chown.as_deref().map(|chown| super::archive::owner(root, chown)).transpose()?;
         let mode = self.copy.chmod.as_deref().map(chmod).transpose()?;
         let nothing = Ignore::default();
-        let tree = Tree { root: self.root(), ignore: &nothing, exclude: Ignore::default() };
+        let tree = Tree { root: self.root(), ignore: &nothing, exclude: Ignore::default(), known: None };
         let mut writer =
             Writer { root, tree, owner, mode, keep_owner: self.keep_owner, links: BTreeMap::new() };
         for source in &self.sources {

@@ -1,7 +1,7 @@
 //! The builder: a Dockerfile and a context become an image. It runs a `RUN` through the same runtime as any container.
 //!
 //! Under `build/` of the root: `records/<key hex>.json` (one cached step each: key → layer), `mounts/<hash>/` (the
-//! directories of `RUN --mount=type=cache`), `steps/<container id>/` (the step that runs now: its writable snapshot,
+//! directories of `RUN --mount=type=cache`), `known/` (digests of contexts' files, see [`known`]), `steps/<container id>/` (the step that runs now: its writable snapshot,
 //! `state.json`, `etc` files; whoever builds holds a lock on it, and what a killed build left is cleared by the next).
 //!
 //! A record is written atomically after its layer was committed, so a killed build leaves the cache whole; two builds
@@ -12,6 +12,7 @@ pub mod archive;
 mod cache;
 mod context;
 mod copy;
+mod known;
 mod mount;
 mod run;
 mod solve;
@@ -115,6 +116,8 @@ struct Build<'a> {
     global: Global,
     platform: Platform,
     context: Context,
+    /// Digests of the context's files.
+    known: Option<known::Known>,
     /// Finished stages.
     states: Vec<OnceLock<State>>,
     /// Steps that run now, to be killed where another stage fails; `None` once one has.
@@ -170,11 +173,16 @@ impl Engine {
             plan,
             global,
             platform,
+            known: known::Known::of(self, &context.root),
             context,
             states,
             running: Mutex::new(Some(Vec::new())),
         };
-        build.solve(report)?;
+        let solved = build.solve(report);
+        // Worth it after a failure too: the next attempt reads less.
+        let saved = build.known.as_ref().map_or(Ok(()), known::Known::save);
+        solved?;
+        saved?;
         let image = build.image_of_target()?;
         let say = |text: String| report(Message::Stream(text));
         report(Message::Image(image.clone()))?;

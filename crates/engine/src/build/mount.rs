@@ -181,7 +181,7 @@ impl Builder<'_> {
         } else {
             store.mount_detached(&lower, None)?
         };
-        let tree = Tree { root: &root, ignore, exclude: Ignore::default() };
+        let tree = Tree { root: &root, ignore, exclude: Ignore::default(), known: None };
         let given = source.to_string_lossy().into_owned();
         for source in tree.find(if given.is_empty() { "/" } else { &given })? {
             for item in &source.items {

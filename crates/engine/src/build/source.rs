@@ -11,8 +11,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use super::known::Known;
+
 /// Entries that one `COPY` takes at most.
 const ENTRIES: usize = 5_000_000;
+/// From so many files on, two threads read them.
+const MANY: usize = 64;
 
 /// One file, directory or link to copy.
 pub(super) struct Item {
@@ -52,6 +56,8 @@ pub(super) struct Tree<'a> {
     pub ignore: &'a Ignore,
     /// `--exclude`.
     pub exclude: Ignore,
+    /// Digests that are known already.
+    pub known: Option<&'a Known>,
 }
 
 /// `path` relative to a root, without `.`, `..` and empty components.
@@ -146,9 +152,7 @@ impl Tree<'_> {
                 return Err(absent());
             }
         }
-        for item in &mut items {
-            self.hash(item)?;
-        }
+        self.hash(&mut items)?;
         Ok(Some(Source { name, given: path, items }))
     }
     /// Lists what is below a directory, parents first; a directory that is left out comes only with what is let in.
@@ -197,19 +201,51 @@ impl Tree<'_> {
         }
         Ok(())
     }
-    fn hash(&self, item: &mut Item) -> Result<()> {
-        if item.kind() == FileType::RegularFile {
+    /// Fills in the digests of regular files: those that are known, and the others by reading, on two threads where
+    /// there are many.
+    fn hash(&self, items: &mut [Item]) -> Result<()> {
+        let is_file = |item: &&mut Item| item.kind() == FileType::RegularFile;
+        let mut unknown: Vec<&mut Item> = Vec::new();
+        for item in items.iter_mut().filter(is_file) {
+            match self.known.and_then(|known| known.get(&item.stat)) {
+                Some(digest) => item.digest = Some(digest),
+                None => unknown.push(item),
+            }
+        }
+        let half = if unknown.len() < MANY { unknown.len() } else { unknown.len() / 2 };
+        let (mine, theirs) = unknown.split_at_mut(half);
+        std::thread::scope(|scope| {
+            let other = (!theirs.is_empty()).then(|| scope.spawn(|| self.read_each(theirs)));
+            self.read_each(mine)?;
+            other.map_or(Ok(()), |other| {
+                other.join().unwrap_or_else(|_| Err(Error::internal("reading the context panicked")))
+            })
+        })
+    }
+    fn read_each(&self, items: &mut [&mut Item]) -> Result<()> {
+        let mut buffer = vec![0u8; 64 << 10];
+        for item in items {
             let mut file = std::fs::File::from(self.open_item(item)?);
-            let (mut hasher, mut buffer) = (Sha256::new(), vec![0u8; 64 << 10]);
+            let what = || format!("read {}", item.path.display());
+            let mut hasher = Sha256::new();
             loop {
                 match file.read(&mut buffer) {
                     Ok(0) => break,
                     Ok(count) => hasher.update(&buffer[..count]),
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error).context(|| format!("read {}", item.path.display())),
+                    Err(error) => return Err(error).context(what),
                 }
             }
-            item.digest = Some(Digest::from_bytes(hasher.finalize().into()));
+            let digest: [u8; 32] = hasher.finalize().into();
+            if let Some(known) = self.known {
+                let after = rustix::fs::fstat(&file).map_err(std::io::Error::from).context(what)?;
+                if (after.st_ino, after.st_mtime_nsec, after.st_ctime_nsec)
+                    == (item.stat.st_ino, item.stat.st_mtime_nsec, item.stat.st_ctime_nsec)
+                {
+                    known.put(&after, crate::now().seconds, digest);
+                }
+            }
+            item.digest = Some(Digest::from_bytes(digest));
         }
         Ok(())
     }
