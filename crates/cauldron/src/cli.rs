@@ -60,6 +60,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("volume", "Manage volumes"),
     ("task", "Containers as binaries: run them for other containers, on schedules, with a history"),
     ("system", "Manage the engine"),
+    ("tls", "Make certificates for engines and clients that meet over TCP"),
     ("builder", "Manage builds"),
     ("buildx", "Build, under the name that newer Docker versions use"),
 ];

@@ -7,6 +7,7 @@
 //!
 //! One connection a request: attach, wait and start of one container must not queue behind each other.
 
+pub mod authority;
 mod call;
 mod demultiplex;
 mod endpoint;

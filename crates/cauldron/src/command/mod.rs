@@ -19,6 +19,7 @@ mod serve;
 mod stats;
 mod system;
 mod task;
+mod tls;
 mod volume;
 
 use crate::cli::Verb;
@@ -43,4 +44,5 @@ pub const ALL: &[&[Verb]] = &[
     login::VERBS,
     serve::VERBS,
     task::VERBS,
+    tls::VERBS,
 ];

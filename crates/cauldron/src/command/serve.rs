@@ -90,8 +90,8 @@ fn serve_args() -> Vec<clap::Arg> {
     ]
 }
 
-/// TLS as the flags say, before or after the verb. Files are looked for where Docker's are: `DOCKER_CERT_PATH`, or its
-/// configuration's directory.
+/// TLS as the flags say, before or after the verb. Files are looked for in `DOCKER_CERT_PATH`, where `tls init` puts them,
+/// or in the directory of Docker's configuration.
 fn tls_files(session: &Session, given: &ArgMatches) -> Option<api::TlsFiles> {
     let before = &session.options().tls;
     let verify = given.switch("tlsverify").unwrap_or(before.verify);
@@ -99,7 +99,9 @@ fn tls_files(session: &Session, given: &ArgMatches) -> Option<api::TlsFiles> {
         return None;
     }
     let dir = std::env::var_os("DOCKER_CERT_PATH").filter(|dir| !dir.is_empty());
-    let dir = dir.map_or_else(|| session.docker_config().to_owned(), PathBuf::from);
+    let made = PathBuf::from(super::tls::DIR).join("server");
+    let usual = || if made.is_dir() { made.clone() } else { session.docker_config().to_owned() };
+    let dir = dir.map_or_else(usual, PathBuf::from);
     let file = |flag: &str, before: &Option<PathBuf>, name: &str| {
         given.text(flag).map(PathBuf::from).or_else(|| before.clone()).unwrap_or_else(|| dir.join(name))
     };
