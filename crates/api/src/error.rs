@@ -1,6 +1,7 @@
 //! Errors as Docker's clients expect them: a status code and `{"message": …}`.
 
 use axum::Json;
+use axum::body::Body;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use engine::model::{Error, Kind};
@@ -52,7 +53,8 @@ impl IntoResponse for Failure {
 }
 
 /// 404 for a path that the API does not have.
-pub async fn no_such_page(uri: Uri) -> Response {
+pub async fn no_such_page(uri: Uri, body: Body) -> Response {
+    crate::input::drain(body).await;
     let message = format!("page not found: {}", uri.path());
     (StatusCode::NOT_FOUND, Json(serde_json::json!({ "message": message }))).into_response()
 }

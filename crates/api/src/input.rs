@@ -75,6 +75,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
+/// Bytes of a refused request that are read all the same.
+const REFUSED_BYTES: usize = 1 << 20;
+/// How long a refused request is read.
+const REFUSED_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Reads what a refused request still brings, within limits: a client that writes to a closed connection would not get to
+/// see why.
+pub(crate) async fn drain(body: axum::body::Body) {
+    let whole = Limited::new(body, REFUSED_BYTES).collect();
+    let _ = tokio::time::timeout(REFUSED_TIME, whole).await;
+}
+
 /// A JSON body. An empty one (or `null`) is the default value.
 pub(crate) struct Body<T>(pub T);
 

@@ -103,7 +103,9 @@ impl Authority {
             return Err(Error::Options(format!("{}: there is an authority already", dir.display())));
         }
         let key = KeyPair::generate().map_err(|error| wrong(dir, &error))?;
-        let record = Record { name: name.to_owned(), created: now, certificates: Vec::new() };
+        // Two authorities of one name must not be taken for each other.
+        let name = format!("{name} {}", hex(&serial(&key)[..4]));
+        let record = Record { name, created: now, certificates: Vec::new() };
         let authority = Self { dir: dir.to_owned(), record, key, _lock: lock };
         let certificate =
             authority.params()?.self_signed(&authority.key).map_err(|error| wrong(dir, &error))?;
@@ -191,7 +193,7 @@ impl Authority {
         let issued = Issued {
             name: name.clone(),
             usage: order.usage,
-            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: hex(&serial),
             expires,
             dir,
             revoked: None,
@@ -271,6 +273,10 @@ fn serial(key: &KeyPair) -> [u8; 16] {
     serial.copy_from_slice(&digest[..16]);
     serial[0] = serial[0] & 0x7f | 0x40;
     serial
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

@@ -120,7 +120,10 @@ pub(crate) async fn enforce(
     let needs = needed(method.as_str(), path.as_str());
     match needs {
         Some(needs) if access.permits(&method, needs) => {}
-        _ => return refusal(&access, &method, path.as_str(), needs).into_response(),
+        _ => {
+            crate::input::drain(request.into_body()).await;
+            return refusal(&access, &method, path.as_str(), needs).into_response();
+        }
     }
     let response = next.run(request).await;
     if access.shows_environment() { response } else { redact::answer(path.as_str(), response).await }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tower::Service as _;
 
 use super::listener::Stream;
+use super::raw::Raw;
 use crate::hijack::Peer;
 
 /// A client gets so long to say hello.
@@ -96,7 +97,7 @@ where
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Raw::new(stream)), service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {

@@ -116,7 +116,7 @@ fn reachable_by_few(address: IpAddr, options: &Options) -> Result<()> {
     ))
 }
 
-/// Binds under a name of its own, gives it its owner and mode, and moves it into place: nobody connects in between.
+/// Binds with no permissions for anybody, then gives the socket its owner and mode: nobody connects in between.
 fn bind_unix(path: &Path, options: &Options) -> Result<(UnixListener, SocketFile)> {
     let what = || format!("listen on unix://{}", path.display());
     remove_stale(path)?;
@@ -124,25 +124,18 @@ fn bind_unix(path: &Path, options: &Options) -> Result<(UnixListener, SocketFile
         std::fs::create_dir_all(parent).context(what)?;
     }
     let owner = options.group.as_deref().map(group_id).transpose()?;
-    let aside = path.with_file_name(format!(".{}", std::process::id()));
-    let _ = std::fs::remove_file(&aside);
-    let listener = UnixListener::bind(&aside).context(what)?;
-    let placed = || -> std::io::Result<SocketFile> {
-        if let Some(gid) = owner {
-            std::os::unix::fs::chown(&aside, None, Some(gid))?;
-        }
-        std::fs::set_permissions(&aside, Permissions::from_mode(options.mode))?;
-        let meta = std::fs::symlink_metadata(&aside)?;
-        std::fs::rename(&aside, path)?;
-        Ok(SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) })
-    };
-    match placed() {
-        Ok(file) => Ok((listener, file)),
-        Err(error) => {
-            let _ = std::fs::remove_file(&aside);
-            Err(error).context(what)
-        }
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound.context(what)?;
+    let meta = std::fs::symlink_metadata(path).context(what)?;
+    // From here on the file is removed whatever happens.
+    let file = SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) };
+    if let Some(gid) = owner {
+        std::os::unix::fs::chown(path, None, Some(gid)).context(what)?;
     }
+    std::fs::set_permissions(path, Permissions::from_mode(options.mode)).context(what)?;
+    Ok((listener, file))
 }
 
 /// A group's number, by name or as it is.

@@ -6,6 +6,7 @@
 mod connection;
 mod host;
 mod listener;
+mod raw;
 mod supervisor;
 mod tls;
 
