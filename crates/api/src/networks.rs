@@ -71,16 +71,16 @@ fn request(asked: NetworkCreateRequest) -> Result<NetworkRequest> {
         return Err(Error::invalid("invalid network name: name is empty"));
     }
     let is_set = |flag: Option<bool>| flag.unwrap_or(false);
-    if is_set(asked.ingress) || is_set(asked.config_only) || asked.scope.as_deref() == Some("swarm") {
+    let copied = asked
+        .config_from
+        .as_ref()
+        .and_then(|from| from.network.as_deref())
+        .is_some_and(|name| !name.is_empty());
+    if copied || is_set(asked.ingress) || is_set(asked.config_only) || asked.scope.as_deref() == Some("swarm")
+    {
         return Err(Error::new(
             engine::model::Kind::Unavailable,
             "This node is not a swarm manager: swarm and configuration-only networks are not available",
-        ));
-    }
-    if asked.enable_ipv4 == Some(false) {
-        return Err(Error::new(
-            engine::model::Kind::NotImplemented,
-            "networks without IPv4 are not supported",
         ));
     }
     let ipam = asked.ipam.unwrap_or_default();
@@ -92,12 +92,21 @@ fn request(asked: NetworkCreateRequest) -> Result<NetworkRequest> {
     let subnets: Vec<Option<Subnet>> =
         ipam.config.unwrap_or_default().into_iter().map(subnet).collect::<Result<_>>()?;
     let subnets: Vec<Subnet> = subnets.into_iter().flatten().collect();
+    let ipv6 = is_set(asked.enable_ipv6) || subnets.iter().any(|subnet| subnet.net.address.is_ipv6());
+    let no_ipv4 = asked.enable_ipv4 == Some(false);
+    if no_ipv4 && !ipv6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    if no_ipv4 && subnets.iter().any(|subnet| subnet.net.address.is_ipv4()) {
+        return Err(Error::invalid("IPv4 subnets cannot be given to a network without IPv4"));
+    }
     Ok(NetworkRequest {
+        no_ipv4,
         name: asked.name,
         driver: asked.driver.unwrap_or_default(),
         internal: is_set(asked.internal),
         attachable: is_set(asked.attachable),
-        ipv6: is_set(asked.enable_ipv6) || subnets.iter().any(|subnet| subnet.net.address.is_ipv6()),
+        ipv6,
         options: asked
             .options
             .unwrap_or_default()
@@ -199,7 +208,7 @@ fn wire(network: NetworkSpec, members: Vec<Member>) -> Wire {
         id: Some(network.id.as_str().to_owned()),
         created: Some(network.created.to_string()),
         scope: Some("local".to_owned()),
-        enable_ipv4: Some(true),
+        enable_ipv4: Some(network.ipv4),
         enable_ipv6: Some(network.ipv6),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),

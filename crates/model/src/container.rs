@@ -264,7 +264,7 @@ pub enum NetworkMode {
 /// Networks, and what only an attached container can have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// In order: the first is the one that `--network` named and gives the default route.
+    /// In order: the first is the one that `--network` named.
     pub endpoints: Vec<EndpointSpec>,
     /// `-p`.
     pub ports: Vec<PortBinding>,
@@ -303,6 +303,12 @@ pub struct EndpointSpec {
     pub aliases: Vec<String>,
     /// Links on a user-defined network, `container:alias`.
     pub links: Vec<Link>,
+    /// `--link-local-ip`: more addresses of the interface.
+    #[serde(default)]
+    pub link_local: Vec<std::net::IpAddr>,
+    /// `gw-priority`: the highest gives the default route.
+    #[serde(default)]
+    pub gw_priority: i64,
     /// Driver options, kept for inspect.
     pub driver_opts: BTreeMap<String, String>,
 }

@@ -15,7 +15,7 @@ pub struct NetworkSpec {
     pub id: NetworkId,
     /// When it was made.
     pub created: Timestamp,
-    /// `bridge`, `host`, `null`, `macvlan`.
+    /// `bridge`, `host`, `null`, `macvlan`, `ipvlan`.
     pub driver: String,
     /// Subnets, IPv4 first.
     pub subnets: Vec<Subnet>,
@@ -23,12 +23,19 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// `--attachable`, kept for inspect.
     pub attachable: bool,
+    /// `--ipv4`.
+    #[serde(default = "yes")]
+    pub ipv4: bool,
     /// `--ipv6`.
     pub ipv6: bool,
     /// `-o`.
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One subnet of a network.

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use crate::firewall::{Firewall, Forward, Segment};
 use crate::ports::leads_out;
 use crate::record::names;
-use crate::{Endpoint, Networks, Publish, PublishedPort, kernel};
+use crate::{Endpoint, Networks, Publish, PublishedPort, kernel, parent};
 
 impl Networks {
     /// Joins a namespace to the reserved endpoints, in order, and publishes ports on the first that can.
@@ -29,13 +29,13 @@ impl Networks {
     ) -> Result<Vec<PublishedPort>> {
         let _lock = self.kernel_lock()?;
         let mut firewall = Firewall::open(&self.config().instance)?;
-        let connected = self.join(endpoints, netns, &mut firewall).and_then(|()| {
-            match endpoints.iter().find(|endpoint| leads_out(endpoint)) {
-                Some(endpoint) if !publish.ports.is_empty() => {
-                    self.publish(container, endpoint, publish, &mut firewall)
-                }
-                _ => Ok(Vec::new()),
+        let all = self.by_precedence(container)?;
+        let connected = self.join(endpoints, &all, netns, &mut firewall).and_then(|()| {
+            let Some(way) = leads_out(&all) else { return Ok(Vec::new()) };
+            if !publish.ports.is_empty() {
+                return self.publish(container, way, publish, &mut firewall);
             }
+            self.lead_ports(container, (&all, endpoints), &mut firewall).map(|()| Vec::new())
         });
         connected.map_err(|error| {
             let failures = endpoints
@@ -44,11 +44,36 @@ impl Networks {
             error.with_undo_failures(failures.collect::<Vec<_>>())
         })
     }
-    fn join(&self, endpoints: &[Endpoint], netns: BorrowedFd<'_>, firewall: &mut Firewall) -> Result<()> {
+    /// Ports that are open move to another endpoint if one of the new ones has the default route now.
+    fn lead_ports(
+        &self,
+        container: &ContainerId,
+        (all, new): (&[Endpoint], &[Endpoint]),
+        firewall: &mut Firewall,
+    ) -> Result<()> {
+        let ports = self.ports(container)?;
+        let is_new = |endpoint: &Endpoint| new.iter().any(|new| new.id == endpoint.id);
+        let before: Vec<Endpoint> = all.iter().filter(|endpoint| !is_new(endpoint)).cloned().collect();
+        match (leads_out(&before), leads_out(all)) {
+            (Some(old), Some(now)) if old.id != now.id && !ports.is_empty() => {
+                firewall.unpublish(&forwards_to(old, &ports))?;
+                kernel::allow_hairpin(now)?;
+                firewall.publish(&forwards_to(now, &ports))
+            }
+            _ => Ok(()),
+        }
+    }
+    fn join(
+        &self,
+        endpoints: &[Endpoint],
+        all: &[Endpoint],
+        netns: BorrowedFd<'_>,
+        firewall: &mut Firewall,
+    ) -> Result<()> {
         for endpoint in endpoints {
             let network = self.get(&endpoint.network)?;
-            if network.driver == "macvlan" {
-                kernel::plug_macvlan(&network, endpoint, netns)?;
+            if parent::is_parented(&network.driver) {
+                parent::plug(&network, endpoint, netns)?;
             } else {
                 let (bridge, mtu) = self.ensure(&network, firewall)?;
                 sys::failpoint!("network: bridge made");
@@ -56,7 +81,7 @@ impl Networks {
             }
         }
         sys::failpoint!("network: plugged in");
-        kernel::configure(endpoints, netns)
+        kernel::configure(endpoints, all, netns)
     }
     /// The network's bridge and its place in the firewall.
     fn ensure(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<(u32, u32)> {
@@ -118,7 +143,8 @@ impl Networks {
     ) -> Result<()> {
         let network = self.get(network)?;
         let _lock = self.kernel_lock()?;
-        let endpoints = self.endpoints(container)?;
+        let endpoints = self.by_precedence(container)?;
+        let way = leads_out(&endpoints).map(|endpoint| endpoint.id.clone());
         let (mine, others): (Vec<Endpoint>, Vec<Endpoint>) =
             endpoints.into_iter().partition(|endpoint| endpoint.network_id == network.id);
         let Some(endpoint) = mine.first() else {
@@ -130,10 +156,7 @@ impl Networks {
         let mut failures = Vec::new();
         let mut firewall = Firewall::open(&self.config().instance)?;
         let ports = self.ports(container)?;
-        let publishes = |endpoint: &&Endpoint| leads_out(endpoint);
-        let first =
-            mine.iter().chain(&others).filter(publishes).min_by_key(|endpoint| endpoint.interface.clone());
-        let leads_here = first.is_some_and(|first| first.id == endpoint.id) && !ports.is_empty();
+        let leads_here = way.as_ref() == Some(&endpoint.id) && !ports.is_empty();
         if leads_here {
             failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
         }
@@ -141,7 +164,7 @@ impl Networks {
             failures.extend(kernel::unplug(endpoint, &others, netns).err());
         }
         if leads_here {
-            match others.iter().find(publishes) {
+            match leads_out(&others) {
                 Some(next) => failures.extend(firewall.publish(&forwards_to(next, &ports)).err()),
                 None => {
                     let _files = self.files_lock()?;
@@ -207,8 +230,11 @@ impl Networks {
     }
     /// Removes the bridge of a network that nobody is on, and the table with the last bridge.
     fn dismantle(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<()> {
-        if network.driver != "bridge" || !names(&self.lease_dir(network))?.is_empty() {
+        if !names(&self.lease_dir(network))?.is_empty() {
             return Ok(());
+        }
+        if network.driver != "bridge" {
+            return parent::dismantle(network);
         }
         let segment = self.segment(network);
         let mut failures = Vec::new();
@@ -255,9 +281,10 @@ impl Networks {
             if ports.is_empty() {
                 continue;
             }
-            let endpoints = self.endpoints(&container)?;
-            let first = endpoints.iter().find(|endpoint| leads_out(endpoint));
-            all.extend(first.map(|endpoint| forwards_to(endpoint, &ports)).unwrap_or_default());
+            let endpoints = self.by_precedence(&container)?;
+            all.extend(
+                leads_out(&endpoints).map(|endpoint| forwards_to(endpoint, &ports)).unwrap_or_default(),
+            );
         }
         Ok(all)
     }

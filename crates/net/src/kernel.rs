@@ -46,7 +46,7 @@ pub(crate) fn host_interface(endpoint: &Endpoint) -> String {
     format!("veth{}", endpoint.id.get(..11).unwrap_or(&endpoint.id))
 }
 
-fn open() -> Result<Socket> {
+pub(crate) fn open() -> Result<Socket> {
     Socket::route().context(|| "open a route socket")
 }
 
@@ -128,7 +128,8 @@ pub(crate) fn ensure_bridge(network: &NetworkSpec, instance: &str) -> Result<(u3
     let made: Result<u32> = (|| {
         let link = socket.link(&name).context(what)?.ok_or_else(|| Error::internal(what()))?;
         let addresses = network.subnets.iter().filter_map(|subnet| {
-            subnet.gateway.map(|gateway| route::new_address(link.index, gateway, subnet.net.prefix))
+            let gateway = subnet.gateway.filter(|gateway| is_own(network, gateway.is_ipv4()))?;
+            Some(route::new_address(link.index, gateway, subnet.net.prefix))
         });
         socket.request(addresses.collect()).map_err(error_of).context(what)?;
         let v6 = network.subnets.iter().any(|subnet| subnet.net.address.is_ipv6());
@@ -139,6 +140,16 @@ pub(crate) fn ensure_bridge(network: &NetworkSpec, instance: &str) -> Result<(u3
         Ok(index) => Ok((index, mtu, true)),
         Err(error) => Err(error.with_undo_failures(delete(&name).err())),
     }
+}
+
+/// Whether the bridge itself has the gateway's address: another machine may (`inhibit_ipv4`), or the network may be closed to this
+/// one too (`gateway_mode_*=isolated`, internal networks only).
+fn is_own(network: &NetworkSpec, v4: bool) -> bool {
+    let is = |key: &str, value: &str| {
+        network.options.get(&format!("com.docker.network.bridge.{key}")).is_some_and(|text| text == value)
+    };
+    let mode = if v4 { "gateway_mode_ipv4" } else { "gateway_mode_ipv6" };
+    !(v4 && is("inhibit_ipv4", "true") || network.internal && is(mode, "isolated"))
 }
 
 /// Lets the host route for the bridge: packets from its loopback too (`route_localnet`).
@@ -161,7 +172,7 @@ fn set(key: &str, value: &str) -> Result<()> {
     })
 }
 
-fn error_of(refused: Refused) -> std::io::Error {
+pub(crate) fn error_of(refused: Refused) -> std::io::Error {
     refused.error
 }
 
@@ -183,22 +194,8 @@ pub(crate) fn allow_hairpin(endpoint: &Endpoint) -> Result<()> {
         .context(|| format!("set up interface {near}"))
 }
 
-/// Gives a namespace a macvlan interface of the network's parent.
-pub(crate) fn plug_macvlan(network: &NetworkSpec, endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<()> {
-    let parent = network.options.get("parent").map_or("", String::as_str);
-    let what = || format!("create a macvlan interface of {parent:?} for network {}", network.name);
-    let mut socket = open()?;
-    let link = socket.link(parent).context(what)?.ok_or_else(|| {
-        Error::not_found(format!("network {}: no such parent interface: {parent:?}", network.name))
-            .hint("give -o parent=INTERFACE")
-    })?;
-    let mac = choose::parse_mac(&endpoint.mac).ok_or_else(|| Error::internal(what()))?;
-    let message = route::new_macvlan(&endpoint.interface, link.index, mac, netns);
-    socket.request(vec![message]).map_err(error_of).context(what)
-}
-
-/// Sets up what was plugged in, inside the namespace: addresses, links up, default routes of the first gateway.
-pub(crate) fn configure(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<()> {
+/// Sets up what was plugged in, inside the namespace: addresses, links up; then the default routes of `all`, in order of precedence.
+pub(crate) fn configure(endpoints: &[Endpoint], all: &[Endpoint], netns: BorrowedFd<'_>) -> Result<()> {
     let what = || "set up the container's interfaces";
     sys::netlink::within(netns, || {
         let mut socket = open()?;
@@ -210,42 +207,50 @@ pub(crate) fn configure(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result
             if endpoint.ipv6.is_none() {
                 messages.push(route::no_link_local(index));
             }
-            let v4 = endpoint.ipv4.map(|ip| route::new_address(index, ip.into(), endpoint.ipv4_prefix));
-            let v6 = endpoint.ipv6.map(|ip| route::new_address(index, ip.into(), endpoint.ipv6_prefix));
-            messages.extend(v4.into_iter().chain(v6));
+            let v4 = endpoint.ipv4.map(|ip| (ip.into(), endpoint.ipv4_prefix));
+            let v6 = endpoint.ipv6.map(|ip| (ip.into(), endpoint.ipv6_prefix));
+            let local = endpoint.spec.link_local.iter().map(|ip| (*ip, if ip.is_ipv4() { 16 } else { 64 }));
+            let addresses = v4.into_iter().chain(v6).chain(local);
+            messages.extend(addresses.map(|(ip, prefix)| route::new_address(index, ip, prefix)));
             messages.push(route::set_up(index));
             socket
                 .request(messages)
                 .map_err(|refused| (refused.place, refused.error).1)
                 .context(|| format!("set up interface {name}"))?;
-            default_routes(&mut socket, endpoint)?;
         }
-        Ok(())
+        default_routes(&mut socket, all)
     })
     .context(what)?
 }
 
-/// The first gateway wins.
-fn default_routes(socket: &mut Socket, endpoint: &Endpoint) -> Result<()> {
-    let gateways = endpoint.gateway.map(IpAddr::V4).into_iter().chain(endpoint.gateway6.map(IpAddr::V6));
-    for gateway in gateways {
-        match socket.request(vec![route::new_default_route(gateway)]).map_err(error_of) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).context(|| format!("route through {gateway}"));
+/// One of each family, of the first endpoint that has one.
+fn default_routes(socket: &mut Socket, endpoints: &[Endpoint]) -> Result<()> {
+    let way = |route: &dyn Fn(&Endpoint) -> bool| endpoints.iter().find(|endpoint| route(endpoint));
+    let v4 = way(&|endpoint| endpoint.gateway.is_some() || endpoint.routed && endpoint.ipv4.is_some());
+    let v6 = way(&|endpoint| endpoint.gateway6.is_some() || endpoint.routed && endpoint.ipv6.is_some());
+    let gateways =
+        [v4.map(|end| (end, end.gateway.map(IpAddr::V4))), v6.map(|end| (end, end.gateway6.map(IpAddr::V6)))];
+    for (at, (endpoint, gateway)) in gateways.into_iter().enumerate().filter_map(|(at, way)| Some((at, way?)))
+    {
+        let what = || format!("route through interface {}", endpoint.interface);
+        let message = match gateway {
+            Some(gateway) => route::default_route(gateway),
+            None => {
+                let link = socket.link(&endpoint.interface).context(what)?;
+                route::default_route_through(link.map_or(0, |link| link.index), at == 1)
             }
-            _ => {}
-        }
+        };
+        socket.request(vec![message]).map_err(error_of).context(what)?;
     }
     Ok(())
 }
 
-/// Takes an interface away, inside the namespace, and gives the default route to the next of the others.
+/// Takes an interface away, inside the namespace, and gives the default route to the first of the others.
 pub(crate) fn unplug(endpoint: &Endpoint, others: &[Endpoint], netns: BorrowedFd<'_>) -> Result<()> {
     let name = &endpoint.interface;
     sys::netlink::within(netns, || {
         delete(name)?;
-        let mut socket = open()?;
-        others.iter().try_for_each(|other| default_routes(&mut socket, other))
+        default_routes(&mut open()?, others)
     })
     .context(|| format!("remove interface {name}"))?
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::record::{names, private_dir, random, read_json, write_json};
-use crate::{Endpoint, Networks, choose};
+use crate::record::{CHOSEN, names, private_dir, random, read_json, write_json};
+use crate::{Endpoint, Networks, choose, parent};
 
 impl Networks {
     /// Leases addresses for one endpoint, which answers to these names: files only, no kernel work.
@@ -24,7 +24,7 @@ impl Networks {
     ) -> Result<Endpoint> {
         let _lock = self.files_lock()?;
         let mut network = self.get(&wanted.network)?;
-        if !matches!(network.driver.as_str(), "bridge" | "macvlan") {
+        if network.driver != "bridge" && !parent::is_parented(&network.driver) {
             return Err(Error::invalid(format!(
                 "container cannot be connected to the {} network together with others",
                 network.name
@@ -80,6 +80,12 @@ impl Networks {
                 "user specified IP address is supported on user defined networks only",
             ));
         }
+        if wanted.ipv4.is_some() && network.options.contains_key(CHOSEN) {
+            return Err(Error::invalid(
+                "invalid endpoint settings: user specified IP address is supported only when connecting to networks with user configured subnets",
+            )
+            .hint("give the network a --subnet"));
+        }
         let mut lease = |subnet: Option<&Subnet>, ip: Option<IpAddr>| match (subnet, ip) {
             (Some(subnet), ip) => self.lease(container, network, subnet, ip, held).map(Some),
             (None, None) => Ok(None),
@@ -92,8 +98,11 @@ impl Networks {
                 .ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))?,
             _ => ipv4.or(ipv6).map_or([0x02, 0x42, 0, 0, 0, 0], choose::mac),
         };
-        let gateway =
-            |subnet: Option<&Subnet>| subnet.and_then(|subnet| subnet.gateway).filter(|_| !network.internal);
+        let gateway = |subnet: Option<&Subnet>| {
+            subnet
+                .and_then(|subnet| subnet.gateway)
+                .filter(|_| !network.internal && !parent::is_routed(network))
+        };
         Ok(Endpoint {
             id: NetworkId::from_bytes(random()).as_str().to_owned(),
             network: network.name.clone(),
@@ -107,6 +116,8 @@ impl Networks {
             mac: choose::mac_text(mac),
             interface: self.free_interface(container)?,
             names: Vec::new(),
+            routed: parent::is_routed(network) && !network.internal,
+            bridged: network.driver == "bridge",
             spec: wanted.clone(),
         })
     }
@@ -158,6 +169,15 @@ impl Networks {
             self.endpoints(container)?.into_iter().map(|endpoint| endpoint.interface).collect();
         let free = (0..).map(|number: u32| format!("eth{number}")).find(|name| !used.contains(name));
         Ok(free.unwrap_or_default())
+    }
+    /// A container's endpoints in order of precedence: the first that has a gateway gives the default route. The higher
+    /// `gw-priority` comes first, then the network's name decides, as in Docker.
+    pub(crate) fn by_precedence(&self, container: &ContainerId) -> Result<Vec<Endpoint>> {
+        let mut all = self.endpoints(container)?;
+        all.sort_by(|a, b| {
+            b.spec.gw_priority.cmp(&a.spec.gw_priority).then_with(|| a.network.cmp(&b.network))
+        });
+        Ok(all)
     }
     /// A container's endpoints, in the order in which they were made.
     ///

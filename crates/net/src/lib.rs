@@ -27,6 +27,7 @@ mod firewall;
 mod holder;
 mod kernel;
 mod lease;
+mod parent;
 mod ports;
 mod record;
 mod zone;
@@ -113,6 +114,12 @@ pub struct Endpoint {
     /// Names that it answers to in this network, the container's own first.
     #[serde(default)]
     pub names: Vec<String>,
+    /// No gateway, but a default route through the interface itself.
+    #[serde(default)]
+    pub routed: bool,
+    /// Whether this machine can lead ports there: the network is a bridge of it.
+    #[serde(default)]
+    pub bridged: bool,
     /// What was asked.
     pub spec: EndpointSpec,
 }
@@ -141,6 +148,8 @@ pub struct NetworkRequest {
     pub internal: bool,
     /// See [`NetworkSpec`].
     pub attachable: bool,
+    /// See [`NetworkSpec`]. Off in a default request: every network has IPv4 unless it is refused.
+    pub no_ipv4: bool,
     /// See [`NetworkSpec`].
     pub ipv6: bool,
     /// See [`NetworkSpec`].

@@ -38,8 +38,8 @@ impl Networks {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
-        let endpoints = self.endpoints(container)?;
-        let Some(endpoint) = endpoints.iter().find(|endpoint| leads_out(endpoint)) else {
+        let endpoints = self.by_precedence(container)?;
+        let Some(endpoint) = leads_out(&endpoints) else {
             return Ok(Vec::new());
         };
         let held = ports.iter().filter_map(|port| {
@@ -273,9 +273,12 @@ fn has_ipv6() -> bool {
     matches!(sys::socket::hold_port(Transport::Udp, loopback), Ok(Some(_)))
 }
 
-/// Whether ports may lead to this endpoint: an internal network has no gateway.
-pub(crate) fn leads_out(endpoint: &Endpoint) -> bool {
-    endpoint.gateway.is_some() || endpoint.gateway6.is_some()
+/// The endpoint that ports lead to: of those with a gateway (an internal network has none), the one with the default route, so that
+/// answers go back the way by which questions came. `endpoints` are in order of precedence.
+pub(crate) fn leads_out(endpoints: &[Endpoint]) -> Option<&Endpoint> {
+    endpoints
+        .iter()
+        .find(|endpoint| endpoint.bridged && (endpoint.gateway.is_some() || endpoint.gateway6.is_some()))
 }
 
 fn ephemeral_range() -> (u16, u16) {

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::{NetworkRequest, Networks, choose, kernel};
+use crate::{NetworkRequest, Networks, choose, kernel, parent};
 
 const PREDEFINED: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
 /// Marks a subnet that was chosen, not asked for: it may be chosen again while nobody uses it.
-const CHOSEN: &str = "cauldron.subnet.chosen";
+pub(crate) const CHOSEN: &str = "cauldron.subnet.chosen";
 
 impl Networks {
     /// All networks, by name.
@@ -71,7 +71,7 @@ impl Networks {
         }
         let driver = if request.driver.is_empty() { "bridge" } else { request.driver.as_str() };
         match driver {
-            "bridge" | "macvlan" => {}
+            "bridge" | "macvlan" | "ipvlan" => {}
             "host" | "null" => {
                 return Err(Error::new(
                     Kind::PermissionDenied,
@@ -82,7 +82,7 @@ impl Networks {
                 return Err(Error::not_found(format!(
                     "could not find plugin {driver} in v1 plugin registry: plugin not found"
                 ))
-                .hint("drivers: bridge, macvlan, host, null"));
+                .hint("drivers: bridge, macvlan, ipvlan, host, null"));
             }
         }
         if let Some(name) = request.options.get("com.docker.network.bridge.name") {
@@ -100,10 +100,14 @@ impl Networks {
             subnets: request.subnets,
             internal: request.internal,
             attachable: request.attachable,
+            ipv4: !request.no_ipv4,
             ipv6: request.ipv6,
             options: request.options,
             labels: request.labels,
         };
+        if parent::is_parented(&network.driver) {
+            parent::kind(&network)?;
+        }
         self.settle_subnets(&mut network)?;
         self.write(&network)?;
         Ok(network)
@@ -170,6 +174,7 @@ impl Networks {
                 subnets: Vec::new(),
                 internal: false,
                 attachable: false,
+                ipv4: true,
                 ipv6: false,
                 options: BTreeMap::new(),
                 labels: BTreeMap::new(),
@@ -202,7 +207,7 @@ impl Networks {
                 }
             }
         }
-        if !network.subnets.iter().any(|subnet| subnet.net.address.is_ipv4()) {
+        if network.ipv4 && !network.subnets.iter().any(|subnet| subnet.net.address.is_ipv4()) {
             let net = self.choose_subnet(network, &others)?;
             network.options.insert(CHOSEN.to_owned(), "true".to_owned());
             network.subnets.insert(0, Subnet { net, gateway: None, range: None, aux: BTreeMap::new() });

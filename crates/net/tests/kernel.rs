@@ -132,7 +132,7 @@ fn neighbour() -> OwnedFd {
         .request(vec![
             route::new_address(lan, Ipv4Addr::new(192, 0, 2, 1).into(), 24),
             route::new_veth("lan1", lan, 1400, "eth0", mac(2), other.as_fd()),
-            route::new_default_route(Ipv4Addr::new(192, 0, 2, 2).into()),
+            route::default_route(Ipv4Addr::new(192, 0, 2, 2).into()),
         ])
         .expect("a pair");
     sys::netlink::within(other.as_fd(), || {
@@ -229,9 +229,7 @@ fn loopback_publishing_stays_on_this_host() {
         assert!(is_closed(at(Ipv4Addr::new(192, 0, 2, 1), 8080)));
         sys::netlink::within(lan.as_fd(), || {
             let mut socket = Socket::route().expect("a socket");
-            socket
-                .request(vec![route::new_default_route(Ipv4Addr::new(192, 0, 2, 1).into())])
-                .expect("a route");
+            socket.request(vec![route::default_route(Ipv4Addr::new(192, 0, 2, 1).into())]).expect("a route");
             assert!(is_closed(at(Ipv4Addr::new(192, 0, 2, 1), 8080)));
             assert!(is_closed(at(web.ip(), 80)), "unpublished ports are not routed to");
         })

@@ -256,15 +256,13 @@ fn endpoint(
     let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
     let links: Vec<String> =
         spec.links.iter().map(|Link { container, alias }| format!("{container}:{alias}")).collect();
-    let ipam = match (spec.ipv4, spec.ipv6) {
-        (None, None) => Value::Null,
-        (v4, v6) => {
-            let mut map = Map::new();
-            map.extend(v4.map(|ip| ("IPv4Address".to_owned(), ip.to_string().into())));
-            map.extend(v6.map(|ip| ("IPv6Address".to_owned(), ip.to_string().into())));
-            Value::Object(map)
-        }
-    };
+    let mut asked = Map::new();
+    asked.extend(spec.ipv4.map(|ip| ("IPv4Address".to_owned(), ip.to_string().into())));
+    asked.extend(spec.ipv6.map(|ip| ("IPv6Address".to_owned(), ip.to_string().into())));
+    if !spec.link_local.is_empty() {
+        asked.insert("LinkLocalIPs".to_owned(), json!(spec.link_local));
+    }
+    let ipam = if asked.is_empty() { Value::Null } else { Value::Object(asked) };
     let user_defined = !["bridge", "host", "none"].contains(&spec.network.as_str());
     let network_id =
         live.map_or_else(|| engine.network_id(&spec.network), |end| end.network_id.as_str().to_owned());
@@ -274,7 +272,7 @@ fn endpoint(
         "Aliases": list(&spec.aliases),
         "MacAddress": live.map_or_else(|| text(spec.mac.clone()), |end| end.mac.clone()),
         "DriverOpts": if spec.driver_opts.is_empty() { Value::Null } else { json!(spec.driver_opts) },
-        "GwPriority": 0,
+        "GwPriority": spec.gw_priority,
         "NetworkID": network_id,
         "EndpointID": text(live.map(|end| end.id.clone())),
         "Gateway": text(live.and_then(|end| end.gateway).map(|ip| ip.to_string())),

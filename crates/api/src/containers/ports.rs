@@ -64,10 +64,17 @@ pub(super) fn endpoints(
     if !mac.is_empty() && all[0].mac.is_none() {
         all[0].mac = Some(check_mac(mac)?);
     }
-    if mode == "bridge" && (all[0].ipv4.is_some() || all[0].ipv6.is_some()) {
-        return Err(Error::invalid(
-            "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only",
-        ));
+    for spec in all.iter().filter(|spec| spec.network == "bridge") {
+        let refused = if spec.ipv4.is_some() || spec.ipv6.is_some() {
+            "user specified IP address is supported on user defined networks only"
+        } else if !spec.aliases.is_empty() {
+            "network-scoped alias is supported only for containers in user defined networks"
+        } else {
+            continue;
+        };
+        return Err(Error::invalid(format!(
+            "invalid config for network bridge: invalid endpoint settings:\n{refused}"
+        )));
     }
     Ok(all)
 }
@@ -88,6 +95,15 @@ pub(crate) fn endpoint(
         mac: settings.mac_address.as_deref().filter(|mac| !mac.is_empty()).map(check_mac).transpose()?,
         aliases: settings.aliases.clone().unwrap_or_default(),
         links: links(settings.links.as_deref().unwrap_or_default(), resolve)?,
+        link_local: ipam
+            .link_local_ips
+            .unwrap_or_default()
+            .into_iter()
+            .map(|text| {
+                text.parse().map_err(|_| Error::invalid(format!("invalid link-local IP address: {text}")))
+            })
+            .collect::<Result<_>>()?,
+        gw_priority: settings.gw_priority.unwrap_or_default(),
         driver_opts: settings.driver_opts.clone().unwrap_or_default().into_iter().collect(),
     })
 }

@@ -24,12 +24,16 @@ pub const VERBS: &[Verb] = &[
             vec![
                 flag("attachable", "", "Enable manual container attachment"),
                 list("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses"),
+                flag("config-only", "", "Create a configuration only network"),
+                opt("config-from", "", "string", "The network from which to copy the configuration"),
                 opt("driver", "d", "string", "Driver to manage the Network"),
                 list("gateway", "", "list", "IPv4 or IPv6 Gateway for the subnet"),
+                flag("ingress", "", "Create swarm routing-mesh network"),
                 flag("internal", "", "Restrict external access to the network"),
                 list("ip-range", "", "list", "Allocate container ip from a sub-range"),
                 opt("ipam-driver", "", "string", "IP Address Management Driver"),
                 list("ipam-opt", "", "map", "Set IPAM driver specific options"),
+                flag("ipv4", "", "Enable or disable IPv4 address assignment"),
                 flag("ipv6", "", "Enable IPv6 networking"),
                 list("label", "", "list", "Set metadata on a network"),
                 list("opt", "o", "map", "Set driver specific options"),
@@ -64,6 +68,7 @@ pub const VERBS: &[Verb] = &[
             vec![
                 list("alias", "", "list", "Add network-scoped alias for the container"),
                 list("driver-opt", "", "list", "driver options for the network"),
+                opt("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
                 opt("ip", "", "string", "IPv4 address"),
                 opt("ip6", "", "string", "IPv6 address"),
                 list("link", "", "list", "Add link to another container"),
@@ -117,15 +122,45 @@ async fn create(session: Session, given: ArgMatches) -> Outcome {
                 Value::from(value.as_str());
         }
     }
-    let body = json!({
+    for text in given.texts("aux-address") {
+        let (name, address) = text.split_once('=').unwrap_or((&text, ""));
+        // It belongs to the subnet that it is in; which one that is, the engine knows too.
+        let pool = pools.iter_mut().find(|pool| is_in(pool["Subnet"].as_str().unwrap_or_default(), address));
+        pool.ok_or_else(|| Failure::new(format!("no matching subnet for aux-address {address}")))?["AuxiliaryAddresses"]
+            [name] = Value::from(address);
+    }
+    let config_from = given.text("config-from").map(|name| json!({"Network": name}));
+    let mut body = json!({
         "Name": given.text("network"), "CheckDuplicate": true, "Driver": given.text("driver").unwrap_or("bridge"),
-        "Internal": given.on("internal"), "Attachable": given.on("attachable"), "EnableIPv6": given.on("ipv6"),
+        "Internal": given.on("internal"), "Attachable": given.on("attachable"), "Ingress": given.on("ingress"),
+        "Scope": given.text("scope").unwrap_or_default(), "ConfigOnly": given.on("config-only"), "ConfigFrom": config_from,
         "Options": files::pairs(&given.texts("opt")), "Labels": files::labels(&[], &given.texts("label"))?,
         "IPAM": {"Driver": given.text("ipam-driver").unwrap_or("default"), "Options": files::pairs(&given.texts("ipam-opt")), "Config": pools},
     });
+    // What is not given is for the engine to decide.
+    for (key, flag) in [("EnableIPv4", "ipv4"), ("EnableIPv6", "ipv6")] {
+        if let Some(on) = given.switch(flag) {
+            body[key] = Value::from(on);
+        }
+    }
     let answer = session.client()?.json(Method::POST, "/networks/create", Some(&body)).await?;
     session.line(answer["Id"].as_str().unwrap_or_default())?;
     Ok(0)
+}
+
+/// Whether a subnet (`address/prefix`) holds an address.
+fn is_in(subnet: &str, address: &str) -> bool {
+    use std::net::IpAddr;
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)) << 96, 4),
+        IpAddr::V6(ip) => (u128::from(ip), 6),
+    };
+    let parts =
+        subnet.split_once('/').and_then(|(net, prefix)| Some((net.parse().ok()?, prefix.parse().ok()?)));
+    let (Some((net, prefix)), Ok(address)) = (parts, address.parse()) else { return false };
+    let (net, address): ((u128, u8), (u128, u8)) = (bits(net), bits(address));
+    let shift: u32 = 128u32.saturating_sub(prefix);
+    net.1 == address.1 && (net.0 ^ address.0).checked_shr(shift).unwrap_or(0) == 0
 }
 
 const NETWORKS: Listing = Listing {
@@ -146,7 +181,7 @@ async fn ls(session: Session, given: ArgMatches) -> Outcome {
             let text = |name: &str| network[name].as_bool().unwrap_or(false).to_string();
             let mut row = json!({
                 "ID": if full { id } else { table::short_id(id) }, "Name": network["Name"], "Driver": network["Driver"],
-                "Scope": network["Scope"], "IPv6": text("EnableIPv6"), "IPv4": "true", "Internal": text("Internal"),
+                "Scope": network["Scope"], "IPv6": text("EnableIPv6"), "IPv4": network["EnableIPv4"].as_bool().unwrap_or(true).to_string(), "Internal": text("Internal"),
                 "Labels": labels(&network["Labels"]), "CreatedAt": network["Created"],
             });
             row[template::LABELS] = network["Labels"].clone();
@@ -177,11 +212,16 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
 
 async fn connect(session: Session, given: ArgMatches) -> Outcome {
     let local = given.texts("link-local-ip");
+    let priority = given
+        .text("gw-priority")
+        .map(|text| text.parse::<i64>().map_err(|_| Failure::new(format!("invalid gw-priority: {text}"))));
+    let priority = priority.transpose()?.unwrap_or_default();
     let body = json!({
         "Container": given.text("container"),
         "EndpointConfig": {
             "IPAMConfig": {"IPv4Address": given.text("ip").unwrap_or_default(), "IPv6Address": given.text("ip6").unwrap_or_default(), "LinkLocalIPs": local},
             "Links": given.texts("link"), "Aliases": given.texts("alias"), "DriverOpts": files::pairs(&given.texts("driver-opt")),
+            "GwPriority": priority,
         },
     });
     let path = format!("/networks/{}/connect", encode(given.text("network").unwrap_or_default()));

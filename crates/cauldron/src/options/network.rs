@@ -99,6 +99,11 @@ fn attachment(flag: &str) -> Result<(String, EndpointSettings), String> {
                 settings.ipam_config =
                     Some(EndpointIpamConfig { ipv6_address: Some(value.to_owned()), ..ipam(&mut settings) })
             }
+            "link-local-ip" => {
+                let mut wanted = ipam(&mut settings);
+                wanted.link_local_ips.get_or_insert_with(Vec::new).push(value.to_owned());
+                settings.ipam_config = Some(wanted);
+            }
             "mac-address" => settings.mac_address = Some(value.to_owned()),
             "gw-priority" => {
                 settings.gw_priority =

@@ -17,6 +17,8 @@ pub const REQUEST: u16 = 1;
 pub const ACK: u16 = 4;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
 pub const DUMP: u16 = 0x300;
+/// `NLM_F_REPLACE`.
+pub const REPLACE: u16 = 0x100;
 /// `NLM_F_EXCL`.
 pub const EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`.

@@ -1,6 +1,6 @@
 //! rtnetlink (`rtnetlink(7)`): links, addresses and routes.
 
-use super::{CREATE, EXCL, Message, Socket, attributes};
+use super::{CREATE, EXCL, Message, REPLACE, Socket, attributes};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -108,14 +108,67 @@ pub fn new_veth(
     message
 }
 
-/// Makes a macvlan interface (bridge mode) of `parent` in another namespace, down.
-pub fn new_macvlan(name: &str, parent: u32, mac: [u8; 6], namespace: BorrowedFd<'_>) -> Message {
+/// A kind of interface that is a child of another one (`linux/if_link.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sub {
+    /// Its mode.
+    Macvlan(u32),
+    /// Its mode and flags.
+    Ipvlan(u16, u16),
+}
+
+/// `MACVLAN_MODE_*`.
+pub const MACVLAN_PRIVATE: u32 = 1;
+/// See above.
+pub const MACVLAN_VEPA: u32 = 2;
+/// See above.
+pub const MACVLAN_BRIDGE: u32 = 4;
+/// See above.
+pub const MACVLAN_PASSTHRU: u32 = 8;
+/// `IPVLAN_MODE_*`.
+pub const IPVLAN_L2: u16 = 0;
+/// See above.
+pub const IPVLAN_L3: u16 = 1;
+/// See above.
+pub const IPVLAN_L3S: u16 = 2;
+/// `IPVLAN_F_*`.
+pub const IPVLAN_PRIVATE: u16 = 1;
+/// See above.
+pub const IPVLAN_VEPA: u16 = 2;
+
+/// Makes a child of `parent` in another namespace, down. An ipvlan interface has its parent's MAC.
+pub fn new_child(name: &str, parent: u32, kind: Sub, mac: [u8; 6], namespace: BorrowedFd<'_>) -> Message {
     let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &link_header(0, false));
-    message.put_text(IFLA_IFNAME, name).put_u32(IFLA_LINK, parent).put(IFLA_ADDRESS, &mac);
+    message.put_text(IFLA_IFNAME, name).put_u32(IFLA_LINK, parent);
+    if matches!(kind, Sub::Macvlan(_)) {
+        message.put(IFLA_ADDRESS, &mac);
+    }
     message.put(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+    message.nest(IFLA_LINKINFO, |info| match kind {
+        Sub::Macvlan(mode) => {
+            info.put_text(1, "macvlan").nest(2, |data| {
+                data.put_u32(1, mode);
+            });
+        }
+        Sub::Ipvlan(mode, flags) => {
+            info.put_text(1, "ipvlan").nest(2, |data| {
+                data.put(1, &mode.to_ne_bytes()).put(2, &flags.to_ne_bytes());
+            });
+        }
+    });
+    message
+}
+
+/// Makes a pair of linked interfaces, both here: the first up, its peer down (it cannot be up before it has one).
+pub fn new_wire(name: &str, peer: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &link_header(0, true));
+    message.put_text(IFLA_IFNAME, name);
     message.nest(IFLA_LINKINFO, |info| {
-        info.put_text(1, "macvlan").nest(2, |data| {
-            data.put_u32(1, 4);
+        info.put_text(1, "veth");
+        info.nest(2, |data| {
+            data.nest(1, |far| {
+                far.raw(&link_header(0, false)).put_text(IFLA_IFNAME, peer);
+            });
         });
     });
     message
@@ -157,12 +210,22 @@ pub fn new_address(index: u32, ip: IpAddr, prefix: u8) -> Message {
     message
 }
 
-/// The default route through a gateway.
-pub fn new_default_route(gateway: IpAddr) -> Message {
+/// The default route through a gateway, in place of the one that is there.
+pub fn default_route(gateway: IpAddr) -> Message {
     // family, dst_len, src_len, tos, table, protocol (boot), scope (universe), type (unicast), flags
     let header = [family(gateway), 0, 0, 0, MAIN_TABLE, 3, 0, 1, 0, 0, 0, 0];
-    let mut message = Message::new(RTM_NEWROUTE, CREATE | EXCL, &header);
+    let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &header);
     message.put(5, &octets(gateway));
+    message
+}
+
+/// The default route straight through a link.
+pub fn default_route_through(link: u32, v6: bool) -> Message {
+    let any = if v6 { IpAddr::from([0u8; 16]) } else { IpAddr::from([0u8; 4]) };
+    let scope = if v6 { 0 } else { 253 };
+    let header = [family(any), 0, 0, 0, MAIN_TABLE, 3, scope, 1, 0, 0, 0, 0];
+    let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &header);
+    message.put_u32(4, link);
     message
 }
 
