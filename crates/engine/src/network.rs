@@ -282,12 +282,40 @@ impl Engine {
     /// Gives back what a container that does not run has.
     pub(crate) fn release_endpoints(&self, container: &Container) -> Result<()> {
         let endpoints = self.networks.endpoints(container.id())?;
-        self.networks.release(container.id())?;
+        self.release_network(container.id())?;
         for endpoint in &endpoints {
             if let Ok(network) = self.networks.get(&endpoint.network) {
                 self.emit_network("disconnect", &network, Some(container.id()));
             }
         }
+        Ok(())
+    }
+    /// Puts back what somebody else took of the firewall.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn restore_firewall(&self) -> Result<()> {
+        self.networks.restore_firewall()
+    }
+    /// Gives back all that a container has of the network, the watch over the firewall too.
+    pub(crate) fn release_network(&self, id: &ContainerId) -> Result<()> {
+        self.networks.release(id)?;
+        self.pass_watch()
+    }
+    /// Has another monitor watch over the firewall where the one that did is gone.
+    fn pass_watch(&self) -> Result<()> {
+        let holders = self.networks.holders()?;
+        if holders.is_empty() {
+            return Ok(());
+        }
+        let path = self.networks.firewall_lock();
+        let free = sys::fs::Lock::try_exclusive(&path).context(|| format!("lock {}", path.display()))?;
+        if free.is_none() {
+            return Ok(());
+        }
+        drop(free);
+        // One that ends just now cannot: then the next one.
+        let _ = holders.iter().find(|id| runtime::watch_firewall(&self.store.layout.run(id)).is_ok());
         Ok(())
     }
     /// Releases whatever containers that are gone, or ended unseen, still hold. True: there was something.

@@ -67,8 +67,21 @@ pub struct Bundle {
     pub stop_signal: i32,
     /// What the monitor executes in its own place when all is over: argv, argv[0] being the program's path.
     pub on_exit: Vec<String>,
-    /// The environment of `on_exit`.
+    /// The environment of `on_exit`, and of what restores the firewall.
     pub on_exit_env: Vec<(String, String)>,
+    /// The engine's firewall, for a container that needs it.
+    pub firewall: Option<FirewallWatch>,
+}
+
+/// What a monitor must know to watch over the firewall. One monitor of an engine does, the one that has the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallWatch {
+    /// The engine's own table (`inet`).
+    pub table: String,
+    /// Who has this lock watches.
+    pub lock: HostPath,
+    /// What restores the rules: argv, argv[0] being the program's path.
+    pub restore: Vec<String>,
 }
 
 /// A host port that a container's monitor holds while the container lives, so that nobody else takes it; `ports.json`

@@ -89,6 +89,8 @@ pub struct Facts {
     pub on_exit: Vec<String>,
     /// See [`Bundle`].
     pub on_exit_env: Vec<(String, String)>,
+    /// See [`Bundle`].
+    pub firewall: Option<crate::bundle::FirewallWatch>,
 }
 
 /// The bundle of a container.
@@ -145,6 +147,7 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
         stop_signal: facts.stop_signal,
         on_exit: facts.on_exit,
         on_exit_env: facts.on_exit_env,
+        firewall: facts.firewall,
     }
 }
 

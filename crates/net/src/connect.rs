@@ -8,8 +8,9 @@ use model::network::NetworkSpec;
 use model::{ContainerId, Error, Result};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
-use crate::firewall::{Firewall, Forward, Segment};
+use crate::firewall::{self, Firewall, Forward, Segment, State};
 use crate::ports::leads_out;
 use crate::record::names;
 use crate::{Endpoint, Networks, Publish, PublishedPort, kernel, parent};
@@ -78,6 +79,9 @@ impl Networks {
                 let (bridge, mtu) = self.ensure(&network, firewall)?;
                 sys::failpoint!("network: bridge made");
                 kernel::plug(endpoint, (bridge, mtu), netns)?;
+                if !self.segment(&network).talk {
+                    kernel::isolate(endpoint)?;
+                }
             }
         }
         sys::failpoint!("network: plugged in");
@@ -87,7 +91,8 @@ impl Networks {
     fn ensure(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<(u32, u32)> {
         let segment = self.segment(network);
         let instance = &self.config().instance;
-        let bridge = if firewall.exists()? {
+        let state = firewall.state()?;
+        let bridge = if state == State::Whole {
             kernel::ensure_bridge(network, instance).and_then(|(index, mtu, made)| {
                 if made {
                     firewall.add_segment(&segment)?;
@@ -97,11 +102,11 @@ impl Networks {
         } else {
             // First use, or somebody flushed the machine's rules: everything that is recorded goes in. The table and
             // the bridge cost a millisecond each, on locks of their own: side by side.
-            let (segments, forwards) = (self.segments(network)?, self.forwards()?);
+            let (segments, forwards) = (self.segments(Some(network))?, self.forwards()?);
             std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new()
                     .stack_size(128 << 10)
-                    .spawn_scoped(scope, || firewall.create(&segments, &forwards))
+                    .spawn_scoped(scope, || firewall.create(state, &segments, &forwards))
                     .context(|| "start a thread for the firewall")?;
                 let bridge = kernel::ensure_bridge(network, instance);
                 let table =
@@ -228,6 +233,31 @@ impl Networks {
         }
         all_of(failures)
     }
+    /// The name of the firewall table (`inet`).
+    pub fn firewall_table(&self) -> String {
+        firewall::table_name(&self.config().instance)
+    }
+    /// Whoever has the lock on this file watches over the firewall.
+    pub fn firewall_lock(&self) -> PathBuf {
+        self.config().run_dir.join("watch.lock")
+    }
+    /// Puts back what somebody else took of the firewall: all of the table where a part is missing, and what foreign
+    /// firewalls must let through. A table that nobody needs is removed.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn restore_firewall(&self) -> Result<()> {
+        let _lock = self.kernel_lock()?;
+        let mut firewall = Firewall::open(&self.config().instance)?;
+        let (state, segments) = (firewall.state()?, self.segments(None)?);
+        match state {
+            State::Whole | State::Damaged if segments.is_empty() => return firewall.remove(),
+            State::Missing if segments.is_empty() => return Ok(()),
+            State::Missing | State::Damaged => firewall.create(state, &segments, &self.forwards()?)?,
+            State::Whole => {}
+        }
+        segments.iter().try_for_each(|segment| firewall.allow_in_foreign(&segment.bridge))
+    }
     /// Removes the bridge of a network that nobody is on, and the table with the last bridge.
     fn dismantle(&self, network: &NetworkSpec, firewall: &mut Firewall) -> Result<()> {
         if !names(&self.lease_dir(network))?.is_empty() {
@@ -256,11 +286,10 @@ impl Networks {
         });
         Ok(used)
     }
-    fn segments(&self, also: &NetworkSpec) -> Result<Vec<Segment>> {
+    fn segments(&self, also: Option<&NetworkSpec>) -> Result<Vec<Segment>> {
         let mut used = self.in_use()?;
-        if !used.iter().any(|network| network.id == also.id) {
-            used.push(also.clone());
-        }
+        let missing = also.filter(|also| used.iter().all(|network| network.id != also.id));
+        used.extend(missing.cloned());
         Ok(used.iter().map(|network| self.segment(network)).collect())
     }
     fn segment(&self, network: &NetworkSpec) -> Segment {

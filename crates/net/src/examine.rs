@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use sys::netlink::Socket;
 
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, State};
 use crate::lease::remove;
 use crate::record::names;
 use crate::{Networks, kernel};
@@ -112,7 +112,7 @@ impl Networks {
             });
         }
         let mut firewall = Firewall::open(instance)?;
-        if used.is_empty() && firewall.exists()? {
+        if used.is_empty() && firewall.state()? != State::Missing {
             let table = firewall.name().to_owned();
             let problem = "no container is on a network";
             look.found(("firewall", format!("table inet {table}")), problem, "delete it", || {

@@ -7,9 +7,10 @@
 //! the host. Packets from elsewhere to 127.0.0.0/8 are dropped before anything redirects them (the hole of
 //! CVE-2020-8558 and of loopback-only published ports).
 //!
-//! An accept here does not overrule a drop elsewhere: where `DOCKER-USER` exists, or the `FORWARD` chain of
-//! `ip filter` drops by policy, two accepting rules a bridge go there; the table above still decides for our bridges.
-//! Nothing else of the machine's firewall is touched.
+//! An accept here does not overrule a drop elsewhere: where `DOCKER-USER` exists, the `FORWARD` chain of iptables drops
+//! by policy, or firewalld rejects what it does not know, two accepting rules a bridge go there; the table above still
+//! decides for our bridges. Nothing else of the machine's firewall is touched. Rules of `iptables-legacy` are not in
+//! nf_tables: where those drop, they are the administrator's to change (`info` says so).
 
 use model::Result;
 use model::container::Protocol;
@@ -21,8 +22,15 @@ use sys::netlink::nft::{self, Batch, Element, Expression as Is, Hook, INET, Set,
 
 use crate::PublishedPort;
 
-/// Where foreign firewalls keep rules that are ours to add: (table, chain, only where its policy is to drop).
-const FOREIGN: [(&str, &str, bool); 2] = [("filter", "DOCKER-USER", false), ("filter", "FORWARD", true)];
+/// Where foreign firewalls keep rules that are ours to add: (family, table, chain, only where its policy is to drop).
+/// The first four are those of iptables and whatever builds on it (Docker, ufw), the last is firewalld's.
+const FOREIGN: [(u8, &str, &str, bool); 5] = [
+    (nft::IPV4, "filter", "DOCKER-USER", false),
+    (nft::IPV4, "filter", "FORWARD", true),
+    (nft::IPV6, "filter", "DOCKER-USER", false),
+    (nft::IPV6, "filter", "FORWARD", true),
+    (INET, "firewalld", "filter_FORWARD", false),
+];
 const ESTABLISHED_RELATED: u32 = 0b110;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const TCP: u8 = 6;
@@ -56,9 +64,8 @@ pub(crate) struct Firewall {
 
 impl Firewall {
     pub(crate) fn open(instance: &str) -> Result<Self> {
-        let table = if instance.is_empty() { "cauldron".to_owned() } else { format!("cauldron-{instance}") };
         let socket = Socket::netfilter().context(|| "open a netfilter socket")?;
-        Ok(Self { socket, table })
+        Ok(Self { socket, table: table_name(instance) })
     }
     /// The table's name.
     pub(crate) fn name(&self) -> &str {
@@ -75,14 +82,23 @@ impl Firewall {
             }
         })
     }
-    /// Whether the table is there.
-    pub(crate) fn exists(&mut self) -> Result<bool> {
+    /// How the table is.
+    pub(crate) fn state(&mut self) -> Result<State> {
         let table = &self.table;
-        self.socket.has_table(INET, table).context(|| format!("look for firewall table inet {table}"))
+        let what = || format!("look for firewall table inet {table}");
+        Ok(match self.socket.chain_rules(INET, table, "forward").context(what)? {
+            Some(0) => State::Damaged,
+            Some(_) => State::Whole,
+            None if self.socket.has_table(INET, table).context(what)? => State::Damaged,
+            None => State::Missing,
+        })
     }
-    /// Makes the table with its rules and these elements, in one transaction. Only where it is not there.
-    pub(crate) fn create(&mut self, segments: &[Segment], forwards: &[Forward]) -> Result<()> {
+    /// Makes the table with its rules and these elements, in one transaction. One that is there is replaced.
+    pub(crate) fn create(&mut self, state: State, segments: &[Segment], forwards: &[Forward]) -> Result<()> {
         let mut batch = Batch::new();
+        if state != State::Missing {
+            batch.delete_table(INET, &self.table);
+        }
         skeleton(&mut batch, &self.table);
         let loopback = Cidr { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 };
         batch.add(INET, &self.table, "networks4", &range(&loopback));
@@ -156,44 +172,64 @@ impl Firewall {
         }
         Ok(None)
     }
-    /// Lets a bridge's packets through a foreign firewall that drops what it does not know.
+    /// Lets a bridge's packets through foreign firewalls that drop what they do not know.
     pub(crate) fn allow_in_foreign(&mut self, bridge: &str) -> Result<()> {
-        for (table, chain, only_dropping) in FOREIGN {
-            let what = || format!("firewall chain ip {table} {chain}");
-            let Some(policy) = self.socket.chain_policy(nft::IPV4, table, chain).context(what)? else {
+        for (family, table, chain, only_dropping) in FOREIGN {
+            let what = || format!("firewall chain {table} {chain}");
+            let Some(policy) = self.socket.chain_policy(family, table, chain).context(what)? else {
                 continue;
             };
             if only_dropping && policy != 0 {
                 continue;
             }
             let comment = comment(bridge);
-            if self.socket.rules_with_comment(nft::IPV4, table, chain, &comment).context(what)?.is_empty() {
+            if self.socket.rules_with_comment(family, table, chain, &comment).context(what)?.is_empty() {
                 let name = [bridge.as_bytes(), &[0]].concat();
                 let mut batch = Batch::new();
                 for key in [nft::META_IN, nft::META_OUT] {
                     let rule = [Is::Meta(key, 1), Is::Compare(1, true, &name), Is::Verdict(Verdict::Accept)];
-                    batch.rule(nft::IPV4, (table, chain), &rule, true, &comment);
+                    batch.rule(family, (table, chain), &rule, true, &comment);
                 }
-                self.socket.commit(batch).context(what)?;
+                self.socket.commit(batch).context(what).map_err(|error| match error.kind() {
+                    model::Kind::PermissionDenied => error.hint(format!(
+                        "another program owns that table: let it accept what comes from and goes to {bridge}"
+                    )),
+                    _ => error,
+                })?;
             }
-            return Ok(());
         }
         Ok(())
     }
     /// Takes the rules of [`Self::allow_in_foreign`] away.
     pub(crate) fn forget_in_foreign(&mut self, bridge: &str) -> Result<()> {
-        for (table, chain, _) in FOREIGN {
-            let what = || format!("firewall chain ip {table} {chain}");
+        for (family, table, chain, _) in FOREIGN {
+            let what = || format!("firewall chain {table} {chain}");
             let handles =
-                self.socket.rules_with_comment(nft::IPV4, table, chain, &comment(bridge)).context(what)?;
+                self.socket.rules_with_comment(family, table, chain, &comment(bridge)).context(what)?;
             let mut batch = Batch::new();
             for handle in handles {
-                batch.delete_rule(nft::IPV4, (table, chain), handle);
+                batch.delete_rule(family, (table, chain), handle);
             }
             self.socket.commit(batch).context(what)?;
         }
         Ok(())
     }
+}
+
+/// How an engine's table is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not at all.
+    Missing,
+    /// Somebody took its rules, or a part of it.
+    Damaged,
+    /// As it was made.
+    Whole,
+}
+
+/// The name of an engine's table.
+pub(crate) fn table_name(instance: &str) -> String {
+    if instance.is_empty() { "cauldron".to_owned() } else { format!("cauldron-{instance}") }
 }
 
 fn elements(table: &str, forwards: &[Forward], add: bool) -> Batch {

@@ -5,6 +5,7 @@ use model::network::{Cidr, NetworkSpec};
 use model::{Error, Kind, Result};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use sys::netlink::route::PortMode;
 use sys::netlink::{Refused, Socket, route};
 
 use crate::{Endpoint, choose};
@@ -187,9 +188,26 @@ pub(crate) fn plug(endpoint: &Endpoint, (bridge, mtu): (u32, u32), netns: Borrow
 
 /// Lets a container reach itself through its own published port.
 pub(crate) fn allow_hairpin(endpoint: &Endpoint) -> Result<()> {
+    set_port_mode(endpoint, PortMode::Hairpin)
+}
+
+/// Keeps an endpoint apart from the others of its bridge (`enable_icc=false`). With bridge-netfilter the firewall sees
+/// every frame and does it, and must: there a redirected packet passes from port to port.
+pub(crate) fn isolate(endpoint: &Endpoint) -> Result<()> {
+    let filtered = |family: &str| {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+    };
+    if filtered("iptables") && filtered("ip6tables") {
+        return Ok(());
+    }
+    set_port_mode(endpoint, PortMode::Isolated)
+}
+
+fn set_port_mode(endpoint: &Endpoint, mode: PortMode) -> Result<()> {
     let near = host_interface(endpoint);
     open()?
-        .request(vec![route::hairpin(&near)])
+        .request(vec![route::set_port_mode(&near, mode)])
         .map_err(error_of)
         .context(|| format!("set up interface {near}"))
 }

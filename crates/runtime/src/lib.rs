@@ -279,6 +279,14 @@ pub fn resolve(run_dir: &Path) -> Result<()> {
     wire::call(monitor_socket(run_dir)?, &Request::Resolve).map(drop)
 }
 
+/// Asks the monitor of a running container to watch over the firewall, if no other does.
+///
+/// # Errors
+/// The monitor cannot be reached.
+pub fn watch_firewall(run_dir: &Path) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Watch).map(drop)
+}
+
 /// What an exec became; kept in `execs/<id>.json`, written before its stream ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ExecState {

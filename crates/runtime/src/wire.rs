@@ -129,6 +129,8 @@ pub enum Request {
     Ports,
     /// `resolver.json` has come: names are resolved from now on.
     Resolve,
+    /// Watch over the firewall, if nobody does.
+    Watch,
     /// Answered when the run of this process is over.
     Wait {
         /// Of init.

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing};
 use bollard_stubs::models::ContainerUpdateBody;
+use engine::Engine;
 use engine::container::{Condition, RemoveOptions, Update};
 use engine::model::{ContainerId, Error};
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/containers/{id}/wait", post(wait))
         .route("/cauldron/v1/containers/{id}/reap", post(reap))
         .route("/cauldron/v1/restore", post(restore))
+        .route("/cauldron/v1/firewall/restore", post(restore_firewall))
 }
 
 async fn create(
@@ -198,6 +200,10 @@ async fn wait(
     };
     let stream = futures_util::stream::once(body);
     Ok(([(header::CONTENT_TYPE, "application/json")], HttpBody::from_stream(stream)).into_response())
+}
+
+async fn restore_firewall(State(engine): State<Shared>) -> Result<StatusCode, Failure> {
+    done(&engine, Engine::restore_firewall).await
 }
 
 async fn reap(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {

@@ -88,6 +88,13 @@ pub const VERBS: &[Verb] = &[
         ..SYSTEM
     },
     Verb {
+        names: &["restore-firewall"],
+        about: "Put back what another program took of the engine's firewall rules",
+        run: |session, _| Box::pin(restore_firewall(session)),
+        hidden: true,
+        ..SYSTEM
+    },
+    Verb {
         names: &["dial-stdio"],
         about: "Serve the API on stdin and stdout, for hosts that are reached over ssh",
         run: |session, _| Box::pin(dial_stdio(session)),
@@ -382,6 +389,11 @@ async fn reap(session: Session, given: ArgMatches) -> Outcome {
     let path =
         format!("/cauldron/v1/containers/{}/reap", encode(given.text("container").unwrap_or_default()));
     session.client()?.post(&path).await.map_err(only_here)?;
+    Ok(0)
+}
+
+async fn restore_firewall(session: Session) -> Outcome {
+    session.client()?.post("/cauldron/v1/firewall/restore").await.map_err(only_here)?;
     Ok(0)
 }
 

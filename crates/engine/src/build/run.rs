@@ -153,6 +153,7 @@ impl Builder<'_> {
         // A step is nobody's container: its end is told to us alone.
         facts.events_log = HostPath(container.dir.join("events.jsonl"));
         facts.on_exit.clear();
+        facts.firewall = None;
         let lower = facts.lower.clone();
         let bundle = launch::bundle(&container.spec, facts);
         let Attached::WhenStarted(listener) =

@@ -1,6 +1,6 @@
 //! What only the machine can tell about a container that is to be started: directories, devices, namespaces.
 
-use model::bundle::{DeviceNode, DeviceRule, MountOp, Namespace, NamespaceSet};
+use model::bundle::{DeviceNode, DeviceRule, FirewallWatch, MountOp, Namespace, NamespaceSet};
 use model::container::{ContainerPath, Device, HostPath, IpcMode, NamespaceMode, NetworkMode};
 use model::error::Context as _;
 use model::launch::{Facts, parse_device_rule};
@@ -29,9 +29,14 @@ impl Engine {
         let (shm, mqueue) = self.shared_memory(container)?;
         let rw = container.rw_dir();
         let program = std::env::current_exe().context(|| "find the engine's own program")?;
-        let on_exit = [program.to_string_lossy().as_ref(), "system", "reap", spec.id.as_str()]
-            .map(str::to_owned)
-            .to_vec();
+        let program = program.to_string_lossy();
+        let argv = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let on_exit = argv(&[&program, "system", "reap", spec.id.as_str()]);
+        let firewall = matches!(spec.network, NetworkMode::Attached(_)).then(|| FirewallWatch {
+            table: self.networks.firewall_table(),
+            lock: HostPath(self.networks.firewall_lock()),
+            restore: argv(&[&program, "system", "restore-firewall"]),
+        });
         Ok(Facts {
             name: container.name().to_owned(),
             container_dir: HostPath(container.dir.clone()),
@@ -58,6 +63,7 @@ impl Engine {
             stop_signal: container.stop_signal()?,
             on_exit,
             on_exit_env: self.on_exit_env(),
+            firewall,
         })
     }
     fn on_exit_env(&self) -> Vec<(String, String)> {

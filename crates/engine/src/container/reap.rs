@@ -104,7 +104,7 @@ impl Engine {
                 // The monitor's affair, if it was not killed before it came to that.
                 failures.extend(runtime::clean_up(&cgroup_of(&spec)).err());
                 if matches!(spec.network, NetworkMode::Attached(_)) {
-                    failures.extend(self.networks.release(id).err());
+                    failures.extend(self.release_network(id).err());
                 }
                 sys::failpoint!("reap: network released");
                 if trash.join("with-volumes").exists() {
@@ -116,7 +116,7 @@ impl Engine {
                 failures.extend(self.release_volumes(&spec.mounts, running).err());
             }
             // Partly deleted, or nothing but leases left.
-            Ok(None) => failures.extend(self.networks.release(id).err()),
+            Ok(None) => failures.extend(self.release_network(id).err()),
             Err(error) => failures.push(error),
         }
         failures.extend(remove_tree(&trash).err());

@@ -7,6 +7,7 @@
 
 mod client;
 mod exec;
+mod firewall;
 mod health;
 mod log;
 mod poll;
@@ -65,6 +66,7 @@ pub struct Monitor {
     rest: Option<Instant>,
     next_probe: Option<Instant>,
     ports: Ports,
+    firewall: firewall::Watching,
 }
 
 /// The monitor's `main`.
@@ -149,6 +151,7 @@ impl Monitor {
             rest: None,
             next_probe: None,
             ports: Ports::default(),
+            firewall: firewall::Watching::default(),
             bundle,
         })
     }
@@ -178,6 +181,8 @@ impl Monitor {
                 record::event(&self.bundle, "start", &[]);
                 tell(&control, &FromMonitor::Started(self.live.clone()));
                 self.adopt(starting);
+                // Whoever launched it waits no more. A container runs without this watch too.
+                let _ = self.watch_firewall();
                 true
             }
             Err(error) => {
@@ -298,6 +303,8 @@ impl Monitor {
                     Token::Channel(index) => self.channel_ready(index),
                     Token::Port => self.port_ready(),
                     Token::Relay => self.relay_ended(),
+                    Token::Firewall => self.firewall_changed(),
+                    Token::Restore => self.firewall_restored(),
                     Token::Process(MAIN) => self.main_ended(),
                     Token::Process(index) => {
                         self.exec_ended(index);
@@ -322,7 +329,7 @@ impl Monitor {
             .map(|since| since + client::STALLED);
         let names = self.resolver.as_ref().and_then(|resolver| resolver.deadline());
         let next = probes.chain(stalled).chain(self.restart).chain(self.next_probe).chain(self.rest);
-        let next = next.chain(self.ports.again()).chain(names).min()?;
+        let next = next.chain(self.ports.again()).chain(self.firewall.due()).chain(names).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
     fn on_time(&mut self) {
@@ -346,6 +353,7 @@ impl Monitor {
             let _ = sys::heap::release_clean_pages();
         }
         self.ports_on_time(now);
+        self.firewall_on_time(now);
         if self.restart.is_some_and(|at| now >= at) {
             self.start_again();
         }
@@ -402,8 +410,9 @@ impl Monitor {
         }
         record::event(&self.bundle, "die", &attributes);
         if wait.is_none() {
-            // Whoever sees that it is over may want its ports.
+            // Whoever sees that it is over may want its ports, and its place at the watch.
             self.ports = Ports::default();
+            self.firewall = firewall::Watching::default();
             record::remove_live(&self.bundle);
         }
         self.release_clients();

@@ -31,6 +31,10 @@ pub enum Token {
     Port,
     /// The relay's pidfd.
     Relay,
+    /// The subscription to changes of the firewall.
+    Firewall,
+    /// The pidfd of what restores it.
+    Restore,
     /// A socket of the resolver's.
     Resolver(Part),
 }
@@ -63,6 +67,8 @@ impl Token {
             Self::Resolver(Part::Listener) => (10, 0),
             Self::Resolver(Part::Stream(index)) => (11, index),
             Self::Resolver(Part::Forward(index)) => (12, index),
+            Self::Firewall => (13, 0),
+            Self::Restore => (14, 0),
         };
         kind << 32 | index as u64
     }
@@ -81,6 +87,8 @@ impl Token {
             10 => Self::Resolver(Part::Listener),
             11 => Self::Resolver(Part::Stream(index)),
             12 => Self::Resolver(Part::Forward(index)),
+            13 => Self::Firewall,
+            14 => Self::Restore,
             _ => Self::Listener,
         }
     }

@@ -49,6 +49,7 @@ impl Monitor {
             }
             Request::Ports => self.hold_ports(),
             Request::Resolve => self.open_resolver(),
+            Request::Watch => self.watch_firewall(),
             Request::Wait { pid, start_time } => {
                 if self.live.pid == pid && self.live.start_time == start_time {
                     return self.purpose(at, Purpose::Waiting);

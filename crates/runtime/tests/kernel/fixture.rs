@@ -142,6 +142,7 @@ impl Box_ {
             stop_signal: 15,
             on_exit: Vec::new(),
             on_exit_env: Vec::new(),
+            firewall: None,
             id,
         };
         Self { dir, bundle }

@@ -1,8 +1,10 @@
 //! nf_tables over nfnetlink (`include/uapi/linux/netfilter/nf_tables.h`): batches of tables, chains, rules, sets
 //! and elements, and the few queries that are needed beside them.
 
-use super::{APPEND, CREATE, Message, Socket, attributes};
+use super::{APPEND, CREATE, HEADER, Message, Socket, attributes};
+use rustix::net::{RecvFlags, netlink::SocketAddrNetlink};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -15,6 +17,7 @@ const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
+const DELETE_CHAIN: u16 = 5;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
@@ -411,6 +414,20 @@ impl Socket {
         });
         Ok(Some(policy.unwrap_or(1)))
     }
+    /// How many rules a chain has, if it exists.
+    ///
+    /// # Errors
+    /// Those of netlink but `ENOENT`.
+    pub fn chain_rules(&mut self, family: u8, table: &str, chain: &str) -> io::Result<Option<u32>> {
+        let mut get = message(GET_CHAIN, 0, family);
+        get.put_text(1, table).put_text(3, chain);
+        let Some(replies) = unless_missing(self.query(get, false))? else { return Ok(None) };
+        let rules = replies.first().and_then(|reply| {
+            let (_, value) = attributes(reply.payload.get(4..)?).find(|(kind, _)| *kind == 6)?;
+            value.try_into().ok().map(u32::from_be_bytes)
+        });
+        Ok(Some(rules.unwrap_or(0)))
+    }
     /// The handles of a chain's rules that carry this comment.
     ///
     /// # Errors
@@ -444,5 +461,140 @@ impl Socket {
         let element = Element { key: key.to_vec(), data: None, end: false };
         get.nest(3, |list| put_element(list, &element));
         Ok(unless_missing(self.query(get, false))?.is_some())
+    }
+}
+
+/// A subscription to what happens to the rules of the calling thread's network namespace (`NFNLGRP_NFTABLES`).
+#[derive(Debug)]
+pub struct Watch {
+    socket: Socket,
+}
+
+/// Something that happened to a table, a chain or a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// It is gone; else it is new, or has changed.
+    pub gone: bool,
+    /// It is a chain itself, not a rule.
+    pub is_chain: bool,
+    /// The family.
+    pub family: u8,
+    /// The table.
+    pub table: &'a [u8],
+    /// The chain, or of the rule.
+    pub chain: &'a [u8],
+}
+
+impl Watch {
+    /// Bytes of one notification (`NLMSG_GOODSIZE`, include/linux/netlink.h).
+    const BYTES: usize = 8 << 10;
+    /// From the mask of groups: `NFNLGRP_NFTABLES` is the seventh.
+    const GROUPS: u32 = 1 << 6;
+
+    /// From now on.
+    ///
+    /// # Errors
+    /// Those of `socket(2)` and `bind(2)`.
+    pub fn new() -> io::Result<Self> {
+        let socket = Socket::netfilter()?;
+        rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(0, Self::GROUPS))?;
+        Ok(Self { socket })
+    }
+    /// Takes all that has been told since, without waiting, and whether `wanted` holds for any of it. What did not fit
+    /// into the socket's buffer is taken for wanted.
+    pub fn any(&self, wanted: impl Fn(Change<'_>) -> bool) -> bool {
+        let mut bytes = [0u8; Self::BYTES];
+        let mut found = false;
+        loop {
+            match rustix::net::recv(&self.socket.fd, bytes.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok((_, count)) => {
+                    found |= changes(&bytes[..count.min(Self::BYTES)]).any(&wanted);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::NOBUFS) => found = true,
+                Err(_) => return found,
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.fd.as_fd()
+    }
+}
+
+/// The changes in a datagram.
+fn changes(mut bytes: &[u8]) -> impl Iterator<Item = Change<'_>> {
+    std::iter::from_fn(move || {
+        loop {
+            let head = bytes.get(..HEADER)?;
+            let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            let kind = u16::from_ne_bytes([head[4], head[5]]);
+            let payload = bytes.get(HEADER..length)?;
+            bytes = bytes.get((length + 3) & !3..).unwrap_or(&[]);
+            if let Some(change) = change(kind, payload) {
+                return Some(change);
+            }
+        }
+    })
+}
+
+fn change(kind: u16, payload: &[u8]) -> Option<Change<'_>> {
+    let (gone, chain) = match kind.checked_sub(SUBSYSTEM << 8)? {
+        NEW_TABLE => (false, None),
+        DELETE_TABLE => (true, None),
+        NEW_CHAIN => (false, Some(3)),
+        DELETE_CHAIN => (true, Some(3)),
+        NEW_RULE => (false, Some(2)),
+        DELETE_RULE => (true, Some(2)),
+        _ => return None,
+    };
+    let text = |wanted: u16| {
+        let (_, value) = attributes(payload.get(4..)?).find(|(kind, _)| *kind == wanted)?;
+        Some(value.strip_suffix(&[0]).unwrap_or(value))
+    };
+    Some(Change {
+        gone,
+        is_chain: chain == Some(3),
+        family: *payload.first()?,
+        table: text(1)?,
+        chain: chain.and_then(text).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_watch_hears_of_what_goes() {
+        let namespace = crate::netlink::new_namespace().expect("a network namespace: this test needs root");
+        crate::netlink::within(namespace.as_fd(), || {
+            let watch = Watch::new().expect("a watch");
+            let mut socket = Socket::netfilter().expect("a socket");
+            let mut batch = Batch::new();
+            batch.table(INET, "one");
+            batch.chain(INET, "one", "inner", None);
+            batch.rule(INET, ("one", "inner"), &[Expression::Verdict(Verdict::Accept)], false, "");
+            socket.commit(batch).expect("a table");
+            assert!(!watch.any(|change| change.gone));
+            assert_eq!(socket.chain_rules(INET, "one", "inner").expect("asked"), Some(1));
+            assert_eq!(socket.chain_rules(INET, "one", "other").expect("asked"), None);
+            let mut batch = Batch::new();
+            batch.delete_table(INET, "one");
+            socket.commit(batch).expect("deleted");
+            assert!(watch.any(|change| change.gone && change.table == b"one" && change.chain.is_empty()));
+            assert!(!watch.any(|_| true), "told once");
+        })
+        .expect("inside");
+    }
+
+    #[test]
+    fn notifications_are_read_defensively() {
+        assert_eq!(changes(&[]).count(), 0);
+        assert_eq!(changes(&[0xff; 64]).count(), 0);
+        assert_eq!(changes(&[0; 64]).count(), 0);
     }
 }

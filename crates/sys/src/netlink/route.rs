@@ -174,14 +174,23 @@ pub fn new_wire(name: &str, peer: &str) -> Message {
     message
 }
 
-/// Lets a bridge send a frame back out of the port (named) by which it came: with bridge-netfilter a redirected
-/// packet may have to.
-pub fn hairpin(port: &str) -> Message {
+/// How a bridge treats one of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortMode {
+    /// `IFLA_BRPORT_MODE`: a frame may leave by the port by which it came. With bridge-netfilter a redirected packet may
+    /// have to.
+    Hairpin = 4,
+    /// `IFLA_BRPORT_ISOLATED`: no frame passes between isolated ports; the bridge's own address is reached.
+    Isolated = 33,
+}
+
+/// Sets a port (named) of a bridge to a mode, beside those that it has.
+pub fn set_port_mode(port: &str, mode: PortMode) -> Message {
     let mut message = Message::new(RTM_NEWLINK, 0, &link_header(0, false));
     message.put_text(IFLA_IFNAME, port);
     message.nest(IFLA_LINKINFO, |info| {
         info.put_text(4, "bridge").nest(5, |data| {
-            data.put(4, &[1]);
+            data.put(mode as u16, &[1]);
         });
     });
     message
