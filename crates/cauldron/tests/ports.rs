@@ -361,3 +361,156 @@ fn what_is_not_published_is_closed() {
     assert_eq!(fetch("apart", ip("one"), 80), "", "without icc so are its containers");
     assert_eq!(fetch("apart", HOST.into(), 8082), "one\n", "but for what they publish");
 }
+
+#[test]
+fn a_udp_flow_goes_where_the_port_leads_now() {
+    let machine = Machine::new();
+    let client = machine::inside(&machine.lan, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect((HOST, 5353)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    });
+    let mut buffer = [0; 16];
+    for name in ["first", "second"] {
+        machine.ok(&["run", "-d", "--name", name, "-p", "5353:53/udp", "busybox", "sleep", "1000"]);
+        machine.echo(name, 53);
+        // The same sender each time: its flow is tracked.
+        client.send(name.as_bytes()).unwrap();
+        let count = client.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..count], name.as_bytes());
+        machine.ok(&["rm", "-f", name]);
+        // Its address goes to another one.
+        machine.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    }
+}
+
+#[test]
+fn the_configuration_says_how_far_ports_open() {
+    let machine = Machine::new();
+    let configure = |text: &str| std::fs::write(machine.dir.join("config.toml"), text).unwrap();
+    configure("publish = \"announce\"\n");
+    let told = machine.run(&[
+        "run",
+        "-d",
+        "--name",
+        "told",
+        "-p",
+        "8080:80",
+        "-p",
+        "127.0.0.1:8081:81",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(told.code, 0, "{}", told.err);
+    assert!(
+        told.err.contains("open to other machines: 0.0.0.0:8080 -> 80/tcp, [::]:8080 -> 80/tcp of told"),
+        "{}",
+        told.err
+    );
+    configure("publish = \"loopback\"\n");
+    machine.ok(&["rm", "-f", "told"]);
+    machine.web("here", &["-p", "8080:80"]);
+    assert_eq!(machine.ok(&["port", "here"]), "80/tcp -> 127.0.0.1:8080\n80/tcp -> [::1]:8080");
+    assert_eq!(ask(&machine.netns, LOCAL, 8080).unwrap(), "here");
+    assert_eq!(ask(&machine.netns, LOCAL6, 8080).unwrap(), "here");
+    assert!(is_closed(&machine.lan, HOST.into(), 8080));
+    let refused = machine.run(&["run", "-d", "-p", "0.0.0.0:8082:80", "busybox", "true"]);
+    assert_eq!(refused.code, 125);
+    assert!(refused.err.contains("the configuration forbids"), "{}", refused.err);
+    assert_eq!(machine.ok(&["info", "-f", "{{.Cauldron.Config.publish}}"]), "loopback");
+    configure("ip = \"192.0.2.1\"\n");
+    machine.ok(&["run", "-d", "--name", "there", "-p", "8083:80", "busybox", "sleep", "1000"]);
+    assert_eq!(machine.ok(&["port", "there"]), "80/tcp -> 192.0.2.1:8083");
+    machine.ok(&[
+        "network",
+        "create",
+        "-o",
+        "com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+        "bound",
+    ]);
+    machine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "option",
+        "--network",
+        "bound",
+        "-p",
+        "8084:80",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(machine.ok(&["port", "option"]), "80/tcp -> 127.0.0.1:8084");
+}
+
+/// Debian's dockerd in the machine's network namespace, with directories of its own.
+struct Dockerd(std::process::Child);
+
+impl Dockerd {
+    fn start(machine: &Machine) -> Self {
+        let path = |name: &str| machine.dir.join("docker").join(name).display().to_string();
+        let (data, exec, pid) = (path("data"), path("exec"), path("pid"));
+        let host = format!("unix://{}", path("sock"));
+        std::fs::create_dir_all(machine.dir.join("docker")).unwrap();
+        let args = [
+            "--data-root",
+            &data,
+            "--exec-root",
+            &exec,
+            "--pidfile",
+            &pid,
+            "-H",
+            &host,
+            "--log-level",
+            "warn",
+        ];
+        let child = machine.spawn("dockerd", &args);
+        machine::eventually(|| std::os::unix::net::UnixStream::connect(path("sock")).ok());
+        machine::eventually(|| machine.ruleset().contains("DOCKER-USER").then_some(()));
+        Self(child)
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // dockerd ends its containerd only where it may end itself.
+        let pidfd = sys::process::pidfd(self.0.id().try_into().unwrap()).unwrap();
+        sys::process::signal(&pidfd, 15).unwrap();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn it_works_beside_dockerd() {
+    let machine = Machine::new();
+    machine.web("before", &["-p", "8080:80"]);
+    let there = &machine.lan;
+    // Where dockerd must turn forwarding on itself, it has its chain drop by policy.
+    machine.host("sysctl", &["-qw", "net.ipv4.ip_forward=0"]);
+    let dockerd = Dockerd::start(&machine);
+    assert!(machine.ruleset().contains("policy drop"), "dockerd lets nothing through by itself");
+    machine::eventually(|| ask(there, HOST.into(), 8080).ok());
+    machine.ok(&["network", "create", "own"]);
+    machine.web("after", &["--network", "own", "-p", "8081:80"]);
+    assert_eq!(ask(there, HOST.into(), 8081).unwrap(), "after");
+    // Outward too, by address of the neighbour.
+    let listener = machine::inside(there, || TcpListener::bind("0.0.0.0:7").unwrap());
+    machine.ok(&[
+        "exec",
+        "after",
+        "nc",
+        "-w",
+        "3",
+        machine::NEIGHBOUR.to_string().as_str(),
+        "7",
+        "-e",
+        "true",
+    ]);
+    assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::V4(HOST), "masqueraded");
+    machine.ok(&["rm", "-f", "before", "after"]);
+    machine::eventually(|| (!machine.ruleset().contains("cauldron")).then_some(()));
+    drop(dockerd);
+}

@@ -54,6 +54,12 @@ impl Engine {
         if !info.ipv4_forwarding {
             info.warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
         }
+        if has_legacy_rules() {
+            info.warnings.push(
+                "WARNING: rules of iptables-legacy are loaded: where their FORWARD chain drops, containers are cut off until it accepts their bridges"
+                    .to_owned(),
+            );
+        }
         Ok(info)
     }
     /// Bytes of all layers that images need, each counted once.
@@ -87,6 +93,13 @@ impl Engine {
 /// There is none.
 pub fn passed_socket(index: usize) -> Result<std::os::fd::OwnedFd> {
     sys::socket::passed(index).context(|| format!("take the passed descriptor {}", index + 3))
+}
+
+/// Whether filter rules of the older kernel interface are there, which cannot be seen through nf_tables.
+fn has_legacy_rules() -> bool {
+    ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].iter().any(|path| {
+        std::fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    })
 }
 
 /// The machine alone.

@@ -129,7 +129,10 @@ impl Networks {
         let opened = kernel::allow_hairpin(endpoint)
             .and_then(|()| firewall.publish(&forwards_to(endpoint, &published)));
         match opened {
-            Ok(()) => Ok(published),
+            Ok(()) => {
+                firewall.forget_flows(&published);
+                Ok(published)
+            }
             Err(error) => {
                 let _files = self.files_lock()?;
                 Err(error.with_undo_failures(self.free_ports(container, &published).err()))
@@ -164,6 +167,7 @@ impl Networks {
         let leads_here = way.as_ref() == Some(&endpoint.id) && !ports.is_empty();
         if leads_here {
             failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
+            firewall.forget_flows(&ports);
         }
         if let Some(netns) = netns {
             failures.extend(kernel::unplug(endpoint, &others, netns).err());
@@ -203,6 +207,7 @@ impl Networks {
             for endpoint in &endpoints {
                 failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
             }
+            firewall.forget_flows(&ports);
         }
         {
             let _files = self.files_lock()?;

@@ -139,6 +139,21 @@ impl Firewall {
             result => result,
         }
     }
+    /// Forgets the UDP flows that lead to these ports: a flow that the kernel tracks goes where it went, whether or not
+    /// that container is there, for as long as datagrams come. Where the kernel cannot list flows they end by themselves.
+    pub(crate) fn forget_flows(&mut self, ports: &[PublishedPort]) {
+        let mut numbers: Vec<u16> = ports
+            .iter()
+            .filter(|port| port.container.protocol == Protocol::Udp)
+            .map(|port| port.host_port)
+            .collect();
+        numbers.dedup();
+        if !numbers.is_empty() {
+            for family in [nft::IPV4, nft::IPV6] {
+                let _ = self.socket.forget_udp_flows(family, &numbers);
+            }
+        }
+    }
     /// Closes ports: one that is not there does not keep the others open.
     pub(crate) fn unpublish(&mut self, forwards: &[Forward]) -> Result<()> {
         match self.commit(elements(&self.table, forwards, false)) {

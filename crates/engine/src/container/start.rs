@@ -100,7 +100,26 @@ impl Engine {
         sys::failpoint!("start: network connected");
         prepared.start()?;
         sys::failpoint!("start: running");
-        Ok(runtime::warnings(&container.run_dir))
+        let mut warnings = runtime::warnings(&container.run_dir);
+        warnings.extend(self.opened(container)?);
+        Ok(warnings)
+    }
+    /// What has become reachable from other machines, where the configuration wants that told.
+    fn opened(&self, container: &Container) -> Result<Option<String>> {
+        if self.config.publish != net::PublishPolicy::Announce {
+            return Ok(None);
+        }
+        let mut open = self.networks.ports(container.id())?;
+        open.retain(|port| !port.host_ip.is_loopback());
+        let open: Vec<String> = open
+            .iter()
+            .map(|port| {
+                let address = std::net::SocketAddr::new(port.host_ip, port.host_port);
+                format!("{address} -> {}", port.container)
+            })
+            .collect();
+        let name = container.name();
+        Ok((!open.is_empty()).then(|| format!("open to other machines: {} of {name}", open.join(", "))))
     }
     /// A start that failed leaves its reason and an exit code, as Docker does.
     fn note_failure(&self, container: &mut Container, error: &Error) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Netlink (`netlink(7)`): messages with attributes, requests with acknowledgements, dumps; and the network
 //! namespaces that sockets belong to. A socket belongs for ever to the namespace in which it was made.
 
+mod conntrack;
 pub mod nft;
 pub mod route;
 
