@@ -566,7 +566,6 @@ fn change(kind: u16, payload: &[u8]) -> Option<Change<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
 
     #[test]
     fn a_watch_hears_of_what_goes() {
