@@ -95,11 +95,11 @@ impl Machine {
         inside(&self.lan, || {
             address("eth0", NEIGHBOUR, NEIGHBOUR6);
             let mut socket = Socket::route().unwrap();
-            socket.request(vec![route::new_default_route(HOST.into())]).unwrap();
+            socket.request(vec![route::default_route(HOST.into())]).unwrap();
         });
         inside(&self.netns, || {
             let mut socket = Socket::route().unwrap();
-            socket.request(vec![route::new_default_route(NEIGHBOUR.into())]).unwrap();
+            socket.request(vec![route::default_route(NEIGHBOUR.into())]).unwrap();
         });
     }
     /// A command of the host's.
