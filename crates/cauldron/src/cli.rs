@@ -63,6 +63,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("tls", "Make certificates for engines and clients that meet over TCP"),
     ("builder", "Manage builds"),
     ("buildx", "Build, under the name that newer Docker versions use"),
+    ("compose", "Define and run multi-container applications"),
 ];
 
 /// Every verb.
@@ -147,6 +148,9 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
             .disable_help_subcommand(true)
             .subcommand_required(true)
             .arg_required_else_help(true);
+        if *group == "compose" {
+            command = command.args_override_self(true).args(command::compose::globals());
+        }
         for verb in verbs().filter(|verb| verb.group == *group) {
             let (first, others) = verb.names.split_first().unwrap_or((&"", &[]));
             command = command.subcommand(
@@ -167,6 +171,20 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
     root
 }
 
+/// What another verb does with these arguments, as if they had been typed.
+///
+/// # Errors
+/// As that verb.
+pub async fn delegate(session: &Session, top: &'static str, argv: Vec<String>) -> Outcome {
+    let verb = verbs().find(|verb| verb.top.first() == Some(&top));
+    let verb = verb.ok_or_else(|| Failure::new(format!("'{top}' is not a command")))?;
+    let command = leaf(top, verb, top, true);
+    let matches = command
+        .try_get_matches_from(std::iter::once(top.to_owned()).chain(argv))
+        .map_err(|error| Failure::new(error.render().to_string()))?;
+    (verb.run)(session.clone(), matches).await
+}
+
 /// Parses, runs and tells the exit code.
 pub fn main(argv: &[OsString]) -> ExitCode {
     let program =
@@ -179,8 +197,9 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return ExitCode::from(malformed(program, &error)),
     };
+    let group = matches.subcommand().map(|(_, inner)| inner.clone());
     let session =
-        Session::new(engine(&matches), program.to_owned(), matches.text("config").map(PathBuf::from));
+        Session::new(engine(&matches), program.to_owned(), matches.text("config").map(PathBuf::from), group);
     if matches.get_flag("version") {
         let text = format!("Cauldron version {}\n", env!("CARGO_PKG_VERSION"));
         return exit(&session, session.out(&text).map(|()| 0), 1);

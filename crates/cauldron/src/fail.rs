@@ -44,6 +44,16 @@ impl From<client::Error> for Failure {
     }
 }
 
+impl From<compose::Error> for Failure {
+    fn from(error: compose::Error) -> Self {
+        let from_engine = matches!(error, compose::Error::Engine(_, client::Error::Engine { .. }));
+        match error {
+            compose::Error::Exit(code) => Self::silent(code),
+            error => Self { message: error.to_string(), code: None, from_engine },
+        }
+    }
+}
+
 impl From<String> for Failure {
     fn from(message: String) -> Self {
         Self::new(message)

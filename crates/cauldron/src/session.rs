@@ -1,6 +1,7 @@
 //! One run of the binary: the engine that was chosen, the streams, and what the environment says.
 
 use crate::fail::Failure;
+use clap::ArgMatches;
 use client::{Client, Options};
 use std::cell::OnceCell;
 use std::io::Write;
@@ -16,18 +17,25 @@ pub struct Session {
 struct Inner {
     options: Options,
     program: String,
+    group: Option<ArgMatches>,
     client: OnceCell<Client>,
     docker_config: PathBuf,
 }
 
 impl Session {
     /// With this choice of an engine; `program` is the name that we go by.
-    pub fn new(options: Options, program: String, docker_config: Option<PathBuf>) -> Self {
+    /// `group`: what was given between the group's name and the verb's, or to a verb without a group.
+    pub fn new(
+        options: Options,
+        program: String,
+        docker_config: Option<PathBuf>,
+        group: Option<ArgMatches>,
+    ) -> Self {
         let docker_config = docker_config.or_else(|| std::env::var_os("DOCKER_CONFIG").map(PathBuf::from));
         let docker_config = docker_config.unwrap_or_else(|| {
             PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".docker")
         });
-        Self { inner: Rc::new(Inner { options, program, client: OnceCell::new(), docker_config }) }
+        Self { inner: Rc::new(Inner { options, program, group, client: OnceCell::new(), docker_config }) }
     }
 
     /// The engine's client, connected when it is first needed.
@@ -40,6 +48,11 @@ impl Session {
         }
         let client = client::connect(&self.inner.options)?;
         Ok(self.inner.client.get_or_init(|| client))
+    }
+
+    /// What was given to the group of verbs (`compose -f …`).
+    pub fn group(&self) -> Option<&ArgMatches> {
+        self.inner.group.as_ref()
     }
 
     /// The choice of an engine.

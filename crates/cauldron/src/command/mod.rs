@@ -1,6 +1,7 @@
 //! One file a verb or a small family of verbs: flags → client calls → rendering.
 
 mod build;
+pub mod compose;
 mod container;
 mod cp;
 mod df;
@@ -45,4 +46,6 @@ pub const ALL: &[&[Verb]] = &[
     serve::VERBS,
     task::VERBS,
     tls::VERBS,
+    compose::VERBS,
+    compose::SHORT,
 ];

@@ -212,7 +212,7 @@ async fn begin(session: &Session, client: &Client, id: &str) -> Result<(), clien
 }
 
 /// Attach, wait, start, stream.
-async fn foreground(
+pub(super) async fn foreground(
     session: &Session,
     id: &str,
     ends: Ends,

@@ -13,6 +13,8 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
     pub read: Read<'a>,
     pub resolve_environment: bool,
+    /// Profiles that are on, and services that were named.
+    pub on: (&'a [String], &'a [String]),
 }
 
 /// Fills the defaults in.
@@ -27,8 +29,8 @@ pub fn apply(model: &mut Node, context: &Context<'_>) -> Result<()> {
     let mut default_network = None;
     if let Some(services) = model.get_mut("services").and_then(Node::as_map_mut) {
         let names: Vec<String> = services.keys().cloned().collect();
-        for entry in services.values_mut() {
-            service(&mut entry.node, &names, context)?;
+        for (key, entry) in services.iter_mut() {
+            service(key, &mut entry.node, &names, context)?;
             if entry.node.at(&["networks", "default"]).is_some() {
                 default_network.get_or_insert_with(|| entry.place.clone());
             }
@@ -71,7 +73,7 @@ fn named(node: &mut Node, key: &str, project: &str) {
     }
 }
 
-fn service(node: &mut Node, names: &[String], context: &Context<'_>) -> Result<()> {
+fn service(name: &str, node: &mut Node, names: &[String], context: &Context<'_>) -> Result<()> {
     let place = node.place.clone();
     if let Some(build) = node.get_mut("build") {
         let place = build.place.clone();
@@ -90,7 +92,7 @@ fn service(node: &mut Node, names: &[String], context: &Context<'_>) -> Result<(
     }
     depends(node, names, &place);
     if context.resolve_environment {
-        environment(node, context)?;
+        environment(name, node, context)?;
     }
     labels(node, context)?;
     for hook in ["pre_start", "post_start", "pre_stop"] {
@@ -167,8 +169,13 @@ fn depends(node: &mut Node, names: &[String], place: &Place) {
 }
 
 /// `env_file` beneath `environment`; names without a value from ours.
-fn environment(node: &mut Node, context: &Context<'_>) -> Result<()> {
+fn environment(name: &str, node: &mut Node, context: &Context<'_>) -> Result<()> {
     let place = node.place.clone();
+    let profiles = list_of(node.get("profiles"));
+    let (on, named) = context.on;
+    let is_on = profiles.is_empty()
+        || profiles.iter().any(|profile| on.contains(profile) || on.iter().any(|on| on == "*"))
+        || named.iter().any(|named| named == name);
     let files = node.as_map_mut().and_then(|map| map.remove("env_file"));
     let mut below: Environment = Environment::new();
     for file in files.as_ref().and_then(|files| files.node.as_list()).unwrap_or_default() {
@@ -186,7 +193,7 @@ fn environment(node: &mut Node, context: &Context<'_>) -> Result<()> {
         };
         match (context.read)(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if required {
+                if required && is_on {
                     return Err(Error::at(&file.place, format!("env file {} not found", path.display())));
                 }
                 continue;

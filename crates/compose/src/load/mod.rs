@@ -113,6 +113,7 @@ fn model(request: &Request<'_>) -> Result<Loaded> {
         environment: &environment,
         read: request.read,
         resolve_environment: request.resolve_environment,
+        on: (&found.profiles, &request.services),
     };
     defaults::apply(&mut model, &context)?;
     if request.interpolate {

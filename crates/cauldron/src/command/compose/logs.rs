@@ -1,0 +1,219 @@
+//! What containers say, line by line, each with its container's name.
+
+use super::project::load_or_name;
+use crate::args::Given;
+use crate::command::filters::bit;
+use crate::fail::{Failure, Outcome};
+use crate::render::time;
+use crate::session::Session;
+use crate::stream::{self, Demultiplexer};
+use clap::ArgMatches;
+use client::{Chunks, Client, Lines, Method, encode, query};
+use compose::actual;
+use std::io::Write;
+
+/// Bytes of a line that are held back at most.
+const LINE: usize = 64 * 1024;
+
+const COLOURS: &[u8] = &[36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
+
+/// What of a log is wanted.
+#[derive(Clone, Default)]
+pub struct Follow {
+    pub since: String,
+    pub until: String,
+    pub tail: String,
+    pub timestamps: bool,
+    pub follow: bool,
+}
+
+/// Writes lines with their containers' names.
+pub struct Printer {
+    project: String,
+    names: Vec<String>,
+    width: usize,
+    prefix: bool,
+    colour: bool,
+}
+
+impl Printer {
+    /// For containers of these names.
+    pub fn new<'a>(
+        session: &Session,
+        given: &ArgMatches,
+        project: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let ansi = super::project::Globals(session.group()).text("ansi").unwrap_or("auto").to_owned();
+        let terminal = stream::is_terminal(std::io::stdout()) && std::env::var_os("NO_COLOR").is_none();
+        let mut own = Self {
+            project: project.to_owned(),
+            names: names.map(str::to_owned).collect(),
+            width: 0,
+            prefix: !given.on("no-log-prefix"),
+            colour: !given.on("no-color") && (ansi == "always" || (ansi == "auto" && terminal)),
+        };
+        own.width = own.names.iter().map(|name| own.short(name).len()).max().unwrap_or(0);
+        own
+    }
+
+    /// A container's name without the project's.
+    pub fn short<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(&format!("{}-", self.project)).unwrap_or(name)
+    }
+
+    fn print(&self, name: &str, stream: u8, line: &[u8]) -> Result<(), Failure> {
+        let mut out = Vec::with_capacity(line.len() + 32);
+        if self.prefix {
+            let prefix = format!("{:width$}  | ", self.short(name), width = self.width);
+            if self.colour {
+                let index = self.names.iter().position(|known| known == name).unwrap_or(0);
+                out.extend_from_slice(
+                    format!("\x1b[{}m{prefix}\x1b[0m", COLOURS[index % COLOURS.len()]).as_bytes(),
+                );
+            } else {
+                out.extend_from_slice(prefix.as_bytes());
+            }
+        }
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        let written = match stream {
+            2 => std::io::stderr().write_all(&out),
+            _ => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&out).and_then(|()| stdout.flush())
+            }
+        };
+        written.map_err(|_| Failure::silent(141))
+    }
+
+    /// Prints one container's log to its end.
+    pub async fn log(
+        &self,
+        client: &Client,
+        id: &str,
+        name: &str,
+        tty: bool,
+        want: &Follow,
+    ) -> Result<(), Failure> {
+        let path = query(
+            &format!("/containers/{}/logs", encode(id)),
+            [
+                ("stdout", "1".to_owned()),
+                ("stderr", "1".to_owned()),
+                ("follow", bit(want.follow)),
+                ("timestamps", bit(want.timestamps)),
+                ("since", want.since.clone()),
+                ("until", want.until.clone()),
+                ("tail", if want.tail.is_empty() { "all".to_owned() } else { want.tail.clone() }),
+            ],
+        );
+        let mut body = Chunks::new(client.call(Method::GET, &path, None).await?);
+        let mut splitter = Demultiplexer::default();
+        let mut held: [Vec<u8>; 3] = Default::default();
+        while let Some(bytes) = body.next().await? {
+            if tty {
+                self.lines(name, 1, &bytes, &mut held[1])?;
+            } else {
+                splitter.feed(&bytes, |stream, bytes| {
+                    let stream = stream.min(2);
+                    self.lines(name, stream, bytes, &mut held[usize::from(stream)])
+                })?;
+            }
+        }
+        for (stream, rest) in held.iter().enumerate().filter(|(_, rest)| !rest.is_empty()) {
+            self.print(name, u8::try_from(stream).unwrap_or(1), rest)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&self, name: &str, stream: u8, bytes: &[u8], held: &mut Vec<u8>) -> Result<(), Failure> {
+        held.extend_from_slice(bytes);
+        while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = held.drain(..=end).collect();
+            self.print(
+                name,
+                stream,
+                line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(&line),
+            )?;
+        }
+        if held.len() > LINE {
+            self.print(name, stream, held)?;
+            held.clear();
+        }
+        Ok(())
+    }
+
+    /// Follows a container over its restarts until it is over; its exit code.
+    pub async fn until_over(
+        &self,
+        client: &Client,
+        id: &str,
+        name: &str,
+        mut want: Follow,
+        silent: bool,
+    ) -> Result<i64, Failure> {
+        let path = format!("/containers/{}/json", encode(id));
+        let tty = client.get(&path).await?["Config"]["Tty"].as_bool().unwrap_or(false);
+        loop {
+            let waiting = format!("/containers/{}/wait", encode(id));
+            let wait = client.call(Method::POST, &waiting, None);
+            if silent {
+                let _ = Lines::new(wait.await?).next().await?;
+            } else {
+                self.log(client, id, name, tty, &want).await?;
+                // The log ends with the run; the state that the run left is there when the wait is over.
+                let _ = Lines::new(wait.await?).next().await?;
+            }
+            let state = client.get(&path).await?;
+            let state = &state["State"];
+            if !state["Running"].as_bool().unwrap_or(false) && !state["Restarting"].as_bool().unwrap_or(false)
+            {
+                return Ok(state["ExitCode"].as_i64().unwrap_or(125));
+            }
+            // What was said up to its end is printed.
+            if let Some((seconds, nanos)) = state["FinishedAt"].as_str().and_then(time::parse) {
+                want.since = format!("{seconds}.{nanos:09}");
+            }
+        }
+    }
+}
+
+/// `logs`.
+pub async fn logs(session: Session, given: ArgMatches) -> Outcome {
+    let services = given.texts("services");
+    let project = load_or_name(&session, &services)?;
+    let client = session.client()?;
+    let index: Option<u32> = given.text("index").and_then(|text| text.parse().ok());
+    let mut containers = actual::containers(client, &project.name).await?;
+    containers.retain(|one| {
+        let named = services.is_empty() || services.contains(&one.service);
+        named && (!one.oneoff || services.is_empty()) && index.is_none_or(|index| one.number == index)
+    });
+    let moment = |flag: &str| given.text(flag).map(|text| time::moment(text, session.now())).transpose();
+    let want = Follow {
+        since: moment("since")?.unwrap_or_default(),
+        until: moment("until")?.unwrap_or_default(),
+        tail: given.text("tail").unwrap_or_default().to_owned(),
+        timestamps: given.on("timestamps"),
+        follow: given.on("follow"),
+    };
+    let printer =
+        Printer::new(&session, &given, &project.name, containers.iter().map(|one| one.name.as_str()));
+    let one = |container: actual::Container| {
+        let (printer, want) = (&printer, &want);
+        async move {
+            let found = client.get(&format!("/containers/{}/json", container.id)).await?;
+            let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
+            printer.log(client, &container.id, &container.name, tty, want).await
+        }
+    };
+    if want.follow {
+        futures_util::future::try_join_all(containers.into_iter().map(one)).await?;
+    } else {
+        for container in containers {
+            one(container).await?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,217 @@
+//! Images: built or pulled as the services and the command line say.
+
+use super::{BuildJob, Host, PullJob};
+use crate::body::Source;
+use crate::error::{Error, Result};
+use crate::project::{Project, Service};
+use client::encode;
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+
+/// When images are made.
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    /// Build even where there is an image.
+    pub build: bool,
+    /// Never build.
+    pub no_build: bool,
+    /// `always`, `missing`, `never`: before what the services say.
+    pub pull: Option<String>,
+    /// Without output.
+    pub quiet: bool,
+}
+
+/// The id of an image, if the engine has it.
+///
+/// # Errors
+/// The engine does not say.
+pub async fn image_of(host: &Host, name: &str) -> Result<Option<String>> {
+    match host.client.get(&format!("/images/{}/json", encode(name))).await {
+        Ok(found) => Ok(found["Id"].as_str().map(str::to_owned)),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes sure of the images of services; their ids by service.
+///
+/// # Errors
+/// An image cannot be built or pulled.
+pub async fn ensure(
+    host: &Host,
+    project: &Project,
+    names: &[String],
+    how: &Images,
+) -> Result<BTreeMap<String, String>> {
+    let services: Vec<&Service> = names.iter().filter_map(|name| project.services.get(name)).collect();
+    // One image may serve many services: it is looked at, built or pulled once.
+    let mut groups: BTreeMap<String, Vec<&Service>> = BTreeMap::new();
+    for service in services {
+        groups.entry(service.image_name(&project.name)).or_default().push(service);
+    }
+    let (mut building, mut pulling) = (Vec::new(), Vec::new());
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    for (image, services) in &groups {
+        let first = services.iter().find(|service| service.build.is_some()).or(services.first());
+        let Some(service) = first else { continue };
+        let found = image_of(host, image).await?;
+        if let Some(id) = &found {
+            ids.insert(image.clone(), id.clone());
+        }
+        match wanted(service, how, found.is_some(), image)? {
+            Want::Nothing => {}
+            Want::Build => building.push(*service),
+            Want::Pull => pulling.push((*service, image.clone())),
+        }
+    }
+    if host.dry_run {
+        for service in building {
+            host.tell("Image", &service.image_name(&project.name), "Built");
+        }
+        for (_, image) in pulling {
+            host.tell("Image", &image, "Pulled");
+        }
+    } else {
+        let pulled = join_all(
+            pulling.iter().map(|(service, image)| pull_or_build(host, project, service, image, how)),
+        );
+        for outcome in pulled.await {
+            outcome?;
+        }
+        for service in &building {
+            build(host, project, service, &BuildHow { quiet: how.quiet, ..BuildHow::default() }).await?;
+        }
+        let fresh = building.iter().map(|service| service.image_name(&project.name));
+        for image in fresh.chain(pulling.into_iter().map(|(_, image)| image)) {
+            if let Some(id) = image_of(host, &image).await? {
+                ids.insert(image, id);
+            }
+        }
+    }
+    let id = |(image, services): (&String, &Vec<&Service>)| {
+        let id = ids.get(image).cloned();
+        services.iter().filter_map(|service| Some((service.name.clone(), id.clone()?))).collect::<Vec<_>>()
+    };
+    Ok(groups.iter().flat_map(id).collect())
+}
+
+enum Want {
+    Nothing,
+    Build,
+    Pull,
+}
+
+fn wanted(service: &Service, how: &Images, there: bool, image: &str) -> Result<Want> {
+    let own = service.pull_policy.as_deref().unwrap_or_default();
+    let policy = how.pull.as_deref().filter(|policy| *policy != "policy").unwrap_or(own);
+    if service.build.is_some() {
+        let build = how.build || own == "build" || (!there && policy != "always");
+        if build && !how.no_build {
+            return Ok(Want::Build);
+        }
+        if !there && how.no_build {
+            return Err(Error::project(format!("No such image: {image}")));
+        }
+        // What is built here is in no registry, unless a name and a policy say so.
+        return Ok(if policy == "always" && service.image.is_some() { Want::Pull } else { Want::Nothing });
+    }
+    match policy {
+        "always" | "refresh" => Ok(Want::Pull),
+        "never" if !there => Err(Error::project(format!("No such image: {image}"))),
+        _ if there => Ok(Want::Nothing),
+        _ => Ok(Want::Pull),
+    }
+}
+
+async fn pull_or_build(
+    host: &Host,
+    project: &Project,
+    service: &Service,
+    image: &str,
+    how: &Images,
+) -> Result<()> {
+    let pulled = pull(host, service, image, how.quiet).await;
+    match pulled {
+        Err(_) if service.build.is_some() && !how.no_build => {
+            build(host, project, service, &BuildHow { quiet: how.quiet, ..BuildHow::default() }).await
+        }
+        other => other,
+    }
+}
+
+/// Pulls an image.
+///
+/// # Errors
+/// The registry or the engine says no.
+pub async fn pull(host: &Host, service: &Service, image: &str, quiet: bool) -> Result<()> {
+    host.tell("Image", image, "Pulling");
+    let job = PullJob { image: image.to_owned(), platform: service.platform.clone(), quiet };
+    (host.pull)(job).await?;
+    host.tell("Image", image, "Pulled");
+    Ok(())
+}
+
+/// How `build` was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct BuildHow {
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--pull`.
+    pub pull: bool,
+    /// `-q`.
+    pub quiet: bool,
+    /// `--build-arg`.
+    pub args: Vec<(String, Option<String>)>,
+}
+
+/// Builds a service's image.
+///
+/// # Errors
+/// The build fails.
+pub async fn build(host: &Host, project: &Project, service: &Service, how: &BuildHow) -> Result<()> {
+    let Some(mut build) = service.build.clone() else { return Ok(()) };
+    let image = service.image_name(&project.name);
+    build.args.extend(how.args.iter().cloned());
+    let contexts: Vec<(String, String)> = build
+        .additional_contexts
+        .iter()
+        .filter_map(|(name, place)| {
+            Some((name.clone(), place.as_deref()?.strip_prefix("service:")?.to_owned()))
+        })
+        .collect();
+    for (name, other) in contexts {
+        // Another service's image, built first.
+        let other = project.service(&other)?;
+        Box::pin(self::build(host, project, other, how)).await?;
+        build
+            .additional_contexts
+            .insert(name, Some(format!("docker-image://{}", other.image_name(&project.name))));
+    }
+    let mut secrets = Vec::new();
+    for item in &build.secrets {
+        let Some(secret) = project.secrets.get(&item.source) else { continue };
+        let id = item.target.clone().unwrap_or_else(|| item.source.clone());
+        let source = match (&secret.file, &secret.environment) {
+            (Some(path), _) => Source::File(path.clone()),
+            (None, Some(name)) => {
+                Source::Bytes(project.environment.get(name).cloned().unwrap_or_default().into_bytes())
+            }
+            (None, None) => Source::Bytes(secret.content.clone().unwrap_or_default().into_bytes()),
+        };
+        secrets.push((id, source));
+    }
+    let job = BuildJob {
+        service: service.name.clone(),
+        image: image.clone(),
+        no_cache: how.no_cache || build.no_cache == Some(true),
+        pull: how.pull || build.pull == Some(true),
+        build,
+        platform: service.platform.clone(),
+        quiet: how.quiet,
+        secrets,
+    };
+    host.tell("Image", &image, "Building");
+    (host.build)(job).await?;
+    host.tell("Image", &image, "Built");
+    Ok(())
+}
