@@ -97,6 +97,32 @@ pub fn force() -> Arg {
     flag("force", "f", "Do not prompt for confirmation")
 }
 
+/// A flag as Docker's messages name it: `-m, --memory`.
+pub fn shown(name: &str) -> String {
+    const SHORT: [(&str, char); 10] = [
+        ("attach", 'a'),
+        ("cpu-shares", 'c'),
+        ("env", 'e'),
+        ("hostname", 'h'),
+        ("label", 'l'),
+        ("memory", 'm'),
+        ("publish", 'p'),
+        ("tag", 't'),
+        ("user", 'u'),
+        ("volume", 'v'),
+    ];
+    match SHORT.iter().find(|(long, _)| *long == name) {
+        Some((_, short)) => format!("-{short}, --{name}"),
+        None => format!("--{name}"),
+    }
+}
+
+/// Docker's words for a flag whose value is wrong; exit code 125.
+pub fn invalid(name: &str, value: &str, why: impl std::fmt::Display) -> crate::fail::Failure {
+    crate::fail::Failure::new(format!("invalid argument \"{value}\" for \"{}\" flag: {why}", shown(name)))
+        .code(125)
+}
+
 /// What was given, by a flag's name.
 pub trait Given {
     /// Whether a switch is on.

@@ -291,9 +291,10 @@ fn malformed(program: &str, error: &clap::Error) -> u8 {
     let path: Vec<&str> = usage
         .split_whitespace()
         .take_while(|word| {
-            !word.starts_with(['[', '<', '-']) && !word.chars().all(|c| c.is_ascii_uppercase())
+            !word.starts_with(['[', '<', '-']) && !word.contains(|c: char| c.is_ascii_uppercase())
         })
         .collect();
+    let arguments = usage.split_whitespace().skip(path.len()).collect::<Vec<_>>().join(" ");
     let path = if path.is_empty() { program.to_owned() } else { path.join(" ") };
     let (text, code) = match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with("--") => {
@@ -303,19 +304,28 @@ fn malformed(program: &str, error: &clap::Error) -> u8 {
             format!("unknown shorthand flag: '{}' in {argument}", argument.chars().nth(1).unwrap_or('-')),
             125,
         ),
-        ErrorKind::UnknownArgument => (format!("'{path}' accepts no argument {argument}"), 1),
+        ErrorKind::UnknownArgument
+        | ErrorKind::MissingRequiredArgument
+        | ErrorKind::TooFewValues
+        | ErrorKind::WrongNumberOfValues => (format!("'{path}' {}", Arity::of(&arguments).words()), 1),
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             (format!("unknown command: {path} {name}"), 1)
         }
-        ErrorKind::MissingRequiredArgument => (format!("'{path}' requires more arguments: {usage}"), 1),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
             let flag = argument.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
             if value.is_empty() {
                 (format!("flag needs an argument: {flag}"), 125)
             } else {
-                (format!("invalid argument \"{value}\" for \"{flag}\" flag"), 125)
+                let flag = crate::args::shown(flag.trim_start_matches('-'));
+                // Only switches are read by the parser itself.
+                (
+                    format!(
+                        "invalid argument \"{value}\" for \"{flag}\" flag: strconv.ParseBool: parsing \"{value}\": invalid syntax"
+                    ),
+                    125,
+                )
             }
         }
         _ => (rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(), 125),
@@ -324,9 +334,63 @@ fn malformed(program: &str, error: &clap::Error) -> u8 {
     code
 }
 
+/// How many arguments a usage line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Arity {
+    least: usize,
+    most: Option<usize>,
+}
+
+impl Arity {
+    /// Reads what stands after the flags: `CONTAINER [CONTAINER...]`, `PATH | URL | -`, `A B  |  C D`.
+    fn of(arguments: &str) -> Self {
+        let mut arity = Self { least: 0, most: Some(0) };
+        let words: Vec<&str> =
+            arguments.split_whitespace().filter(|word| !["[OPTIONS]", "[FLAGS]"].contains(word)).collect();
+        let mut words = words.split(|word| *word == "|").next().unwrap_or_default().iter();
+        for word in words.by_ref() {
+            arity.least += usize::from(!word.starts_with('['));
+            arity.most = match arity.most {
+                Some(most) if !word.contains("...") => Some(most + 1),
+                _ => None,
+            };
+        }
+        arity
+    }
+    /// Docker's words (docker/cli `cli/required.go`).
+    fn words(self) -> String {
+        let some = |count: usize| format!("{count} argument{}", if count == 1 { "" } else { "s" });
+        match (self.least, self.most) {
+            (_, Some(0)) => "accepts no arguments".to_owned(),
+            (least, Some(most)) if least == most => format!("requires {}", some(most)),
+            (0, Some(most)) => format!("requires at most {}", some(most)),
+            (least, Some(most)) => format!("requires at least {least} and at most {}", some(most)),
+            (least, None) => format!("requires at least {}", some(least)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_are_counted_by_the_usage_line() {
+        for (usage, words) in [
+            ("", "accepts no arguments"),
+            ("[OPTIONS]", "accepts no arguments"),
+            ("[OPTIONS] CONTAINER", "requires 1 argument"),
+            ("CONTAINER NEW_NAME", "requires 2 arguments"),
+            ("[OPTIONS] CONTAINER [CONTAINER...]", "requires at least 1 argument"),
+            ("[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments"),
+            ("[OPTIONS] [REPOSITORY[:TAG]]", "requires at most 1 argument"),
+            ("[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "requires at least 1 and at most 2 arguments"),
+            ("[OPTIONS] PATH | URL | -", "requires 1 argument"),
+            ("[OPTIONS] C:SRC DEST|-  |  SRC|- C:DEST", "requires 2 arguments"),
+        ] {
+            assert_eq!(Arity::of(usage).words(), words, "{usage}");
+        }
+    }
 
     fn run(args: &[&str]) -> Result<ArgMatches, clap::Error> {
         root("cauldron", None).try_get_matches_from(std::iter::once("cauldron").chain(args.iter().copied()))

@@ -117,7 +117,7 @@ fn what_is_wrong_is_said() {
     };
     for (args, code, text) in [
         (&["nope"][..], 1, "unknown command"),
-        (&["run"], 1, "requires more arguments"),
+        (&["run"], 1, "requires at least 1 argument"),
         (&["run", "--bogus", "x"], 125, "unknown flag: --bogus"),
         (&["inspect", "nope"], 1, "No such object: nope"),
         (&["image", "inspect", "nope"], 1, "No such image: nope"),

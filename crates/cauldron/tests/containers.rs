@@ -367,7 +367,7 @@ fn inspect_repeats_what_was_asked() {
         ("{{.HostConfig.Memory}}", "67108864"),
         ("{{.HostConfig.NanoCpus}}", "500000000"),
         ("{{.HostConfig.PidsLimit}}", "10"),
-        ("{{json .HostConfig.CapAdd}}", "[\"NET_ADMIN\"]"),
+        ("{{json .HostConfig.CapAdd}}", "[\"CAP_NET_ADMIN\"]"),
         (
             "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}",
             "on-failure 3",

@@ -113,3 +113,91 @@ fn names_are_filtered_by_regular_expressions() {
     }
     assert_eq!(engine.ok(&["volume", "ls", "-q", "--filter", "name=^a.1$"]), "aa1\n");
 }
+
+#[test]
+fn what_cannot_be_is_refused_in_docker_s_words() {
+    let engine = Engine::new("refused");
+    std::fs::write(engine.dir.join("blank"), "A B=1\n").unwrap();
+    for (flags, code, text) in [
+        (
+            &["--device", "/dev/nope"][..],
+            127,
+            "adding custom device \"/dev/nope\": no such file or directory",
+        ),
+        (&["--device", "/dev/null:/dev/x:q"], 125, "bad mode specified: q"),
+        (&["--mount", "type=bind,src=/nope-x,dst=/x"], 125, "bind source path does not exist: /nope-x"),
+        (&["-v", "/tmp:/x:ro,rw"], 125, "invalid mode: ro,rw"),
+        (&["-v", "a:b:c:d"], 125, "invalid volume specification: 'a:b:c:d'"),
+        (&["--volumes-from", "nope:wat"], 125, "invalid mode: wat"),
+        (&["--env-file", "blank"], 125, "invalid env file (blank): variable 'A B' contains whitespaces"),
+        (&["-e", "=x"], 125, "invalid argument \"=x\" for \"-e, --env\" flag"),
+        (&["-m", "abc"], 125, "invalid argument \"abc\" for \"-m, --memory\" flag: invalid size: 'abc'"),
+        (&["--memory-swappiness", "-2"], 125, "valid memory swappiness range is 0-100"),
+        (&["--cpuset-cpus", "9-8"], 125, "Invalid value 9-8 for cpuset cpus"),
+        (&["--cpuset-cpus", "4000"], 125, "Requested CPUs are not available - requested 4000"),
+        (&["--cap-add", "nope"], 125, "unknown capability: \"CAP_NOPE\""),
+        (&["--sysctl", "vm.swappiness=5"], 125, "sysctl 'vm.swappiness=5' is not allowed"),
+        (&["--sysctl", "net.bogus=1"], 127, "no such file or directory"),
+        (&["--isolation", "hyperv"], 125, "linux only supports 'default'"),
+        (&["--runtime", "nope"], 125, "unknown or invalid runtime name: nope"),
+        (&["--storage-opt", "size=1G"], 125, "supported only for overlay over xfs with 'pquota'"),
+        (&["--gpus", "all"], 125, "could not select device driver"),
+        (&["--platform", "linux/arm64", "--pull", "never"], 125, "does not match the specified platform"),
+        (&["--platform", "a/b/c/d"], 125, "invalid platform"),
+        (&["--dns", "x"], 125, "IP address is not correctly formatted: x"),
+        (&["--ip", "x"], 125, "invalid IPv4 address: x"),
+        (
+            &["--network-alias", "a"],
+            125,
+            "network-scoped aliases are only supported for user-defined networks",
+        ),
+        (&["--pid", "bogus"], 125, "--pid: invalid PID mode"),
+        (&["--uts", "bogus"], 125, "--uts: invalid UTS mode"),
+        (&["--userns", "bogus"], 125, "--userns: invalid USER mode"),
+        (&["--cgroupns", "bogus"], 125, "--cgroupns: invalid CGROUP mode"),
+        (&["--blkio-weight-device", "/dev/x:5"], 125, "invalid weight for device: /dev/x:5"),
+        (&["--device-read-iops", "/dev/x:1mb"], 125, "invalid rate for device"),
+        (&["--device-cgroup-rule", "bogus"], 125, "invalid device cgroup format 'bogus'"),
+        (&["--ulimit", "nofile=1:2:3"], 125, "can only have up to two"),
+        (&["--stop-timeout", "x"], 125, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (&["--health-interval", "-1s"], 125, "--health-interval cannot be negative"),
+        (&["--rm=x"], 125, "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool"),
+        (&["--cidfile", "/nope/cid"], 125, "failed to create the container ID file"),
+    ] {
+        let (got, words) = said(&engine, &[&["run", "--rm"], flags, &["busybox", "true"]].concat());
+        assert!(got == code && words.contains(text), "{flags:?}: {got}\n{words}");
+        assert!(!words.contains("os error"), "{flags:?}: {words}");
+    }
+    assert_eq!(engine.ok(&["ps", "-aq"]), "");
+    for (args, text) in [
+        (&["ps", "x"][..], "'cauldron ps' accepts no arguments"),
+        (&["cp", "a"], "'cauldron cp' requires 2 arguments"),
+        (&["exec", "a"], "'cauldron exec' requires at least 2 arguments"),
+        (&["network", "create"], "'cauldron network create' requires 1 argument"),
+        (&["commit"], "'cauldron commit' requires at least 1 and at most 2 arguments"),
+    ] {
+        let (code, words) = said(&engine, args);
+        assert!(code == 1 && words.contains(text), "{args:?}: {code}\n{words}");
+    }
+}
+
+#[test]
+fn what_docker_accepts_is_accepted() {
+    let engine = Engine::new("accepted");
+    for (flags, command, out) in [
+        (&["--isolation", "default", "--runtime", "io.containerd.runc.v2"][..], "echo ok", "ok\n"),
+        (&["--uts", "host", "--userns", "host"], "hostname | wc -l", "1\n"),
+        (&["--security-opt", "apparmor=unconfined", "--security-opt", "label=disable"], "echo ok", "ok\n"),
+        (&["--cgroup-parent", "cauldron-parent"], "grep -c cauldron-parent /proc/1/cgroup || true", "0\n"),
+        (&["--volume-driver", "local", "-v", "data:/d"], "ls -d /d", "/d\n"),
+        (&["--device-cgroup-rule", "c 1:* rwm", "--ulimit", "core=-1"], "ulimit -c", "unlimited\n"),
+        (&["--platform", "linux/amd64", "--annotation", "a=b", "--quiet"], "echo ok", "ok\n"),
+        (&["--memory-swappiness", "-1", "--stop-timeout", "3"], "echo ok", "ok\n"),
+        (&["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status", "Cpus_allowed_list:\t0\n"),
+        (&["--shm-size", "1m"], "df /dev/shm | tail -1 | cut -c1-4", "shm \n"),
+        (&["--security-opt", "systempaths=unconfined"], "mount | grep -c '/proc/' || true", "0\n"),
+    ] {
+        let (got, words, code) = engine.container(&[flags, &["busybox", "sh", "-c", command]].concat());
+        assert_eq!((got.as_str(), code), (out, 0), "{flags:?}: {words}");
+    }
+}

@@ -76,7 +76,12 @@ pub fn normalise(text: &str) -> Result<String> {
     if name == "ALL" || ALL.contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(Error::invalid(format!("invalid capability: {text:?}")))
+    Err(Error::invalid(format!("unknown capability: \"CAP_{name}\"")))
+}
+
+/// A normalised name as Docker shows it: `CAP_NET_ADMIN`, `ALL`.
+pub fn shown(name: &str) -> String {
+    if name == "ALL" { name.to_owned() } else { format!("CAP_{name}") }
 }
 
 /// The set that a container's process gets, in the kernel's order.
@@ -120,6 +125,6 @@ mod tests {
     fn names() {
         assert_eq!(normalise("cap_net_admin").unwrap(), "NET_ADMIN");
         assert_eq!(normalise("all").unwrap(), "ALL");
-        assert_eq!(normalise("CAP_NOPE").unwrap_err().to_string(), "invalid capability: \"CAP_NOPE\"");
+        assert_eq!(normalise("CAP_NOPE").unwrap_err().to_string(), "unknown capability: \"CAP_NOPE\"");
     }
 }

@@ -446,8 +446,10 @@ pub struct Security {
     pub no_new_privileges: bool,
     /// `seccomp=…`.
     pub seccomp: Seccomp,
-    /// `systempaths=unconfined`: no masked and no read-only paths.
-    pub unmasked_paths: bool,
+    /// Paths to hide; `None` hides Docker's own, an empty list none (`systempaths=unconfined`).
+    pub masked_paths: Option<Vec<ContainerPath>>,
+    /// Paths that are readable only; as above.
+    pub readonly_paths: Option<Vec<ContainerPath>>,
     /// All of `--security-opt` as given, for inspect.
     pub options: Vec<String>,
     /// `--device`.
@@ -513,6 +515,8 @@ pub struct Resources {
     pub blkio_weight: Option<u16>,
     /// `--device-read-bps` and its three siblings: (which, device, rate).
     pub blkio_throttle: Vec<(BlkioThrottle, HostPath, u64)>,
+    /// `--blkio-weight-device`: (device, weight).
+    pub blkio_weight_device: Vec<(HostPath, u16)>,
     /// `--ulimit`.
     pub ulimits: Vec<Ulimit>,
     /// `--cgroup-parent`.
@@ -756,6 +760,21 @@ impl LogSpec {
         }
         Ok(())
     }
+}
+
+/// A list of processors or memory nodes as the kernel writes it, `0-2,7`; `None` where it is malformed or names one above
+/// 8191.
+pub fn parse_set(text: &str) -> Option<std::collections::BTreeSet<u16>> {
+    let mut set = std::collections::BTreeSet::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?);
+        if first > last || last > 8191 {
+            return None;
+        }
+        set.extend(first..=last);
+    }
+    Some(set)
 }
 
 /// `10m`, `1.5g`, `64kb`, `1024`: bytes, in powers of 1024 as Docker reads sizes of memory and logs.

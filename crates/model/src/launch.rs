@@ -7,7 +7,7 @@ use crate::bundle::{
 use crate::capability;
 use crate::container::{
     ContainerPath, ContainerSpec, Healthcheck, HostPath, IpcMode, Lifecycle, Mount, MountSource, Propagation,
-    Resources, Seccomp,
+    Resources, Seccomp, Security,
 };
 
 /// Docker's default `PATH`.
@@ -96,12 +96,8 @@ pub struct Facts {
 /// The bundle of a container.
 pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
     let security = &spec.security;
-    let unmasked = security.privileged || security.unmasked_paths;
-    let paths = |list: &[&str]| -> Vec<ContainerPath> {
-        if unmasked { Vec::new() } else { list.iter().map(|path| ContainerPath::root().join(path)).collect() }
-    };
-    let mut masked_paths = paths(&MASKED_PATHS);
-    if !unmasked {
+    let (mut masked_paths, readonly_paths) = hidden_paths(security);
+    if !security.privileged && security.masked_paths.is_none() {
         masked_paths.extend(facts.more_masked_paths.iter().cloned());
     }
     let env = environment(spec, &facts.hostname, &facts.link_env);
@@ -126,7 +122,7 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
         device_rules: device_rules(security.privileged, facts.device_rules),
         devices: facts.devices,
         masked_paths,
-        readonly_paths: paths(&READONLY_PATHS),
+        readonly_paths,
         log: match spec.log.driver.as_str() {
             "none" => LogTarget::None,
             _ => LogTarget::JsonFile {
@@ -149,6 +145,16 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
         on_exit_env: facts.on_exit_env,
         firewall: facts.firewall,
     }
+}
+
+/// What is masked and what is readable only: Docker's lists unless the request has its own; nothing where privileged.
+pub fn hidden_paths(security: &Security) -> (Vec<ContainerPath>, Vec<ContainerPath>) {
+    let paths = |asked: &Option<Vec<ContainerPath>>, ours: &[&str]| match asked {
+        _ if security.privileged => Vec::new(),
+        Some(asked) => asked.clone(),
+        None => ours.iter().map(|path| ContainerPath::root().join(path)).collect(),
+    };
+    (paths(&security.masked_paths, &MASKED_PATHS), paths(&security.readonly_paths, &READONLY_PATHS))
 }
 
 fn process(spec: &ContainerSpec, env: Vec<String>, resources: &Resources) -> Process {
@@ -350,7 +356,7 @@ fn default_mounts(spec: &ContainerSpec, facts: &Facts) -> Vec<MountOp> {
             "/dev/shm",
             "tmpfs",
             [true, true, true],
-            &[("mode", "1777"), ("size", &shm_bytes)],
+            &[("source", "shm"), ("mode", "1777"), ("size", &shm_bytes)],
         )),
     }
     mounts

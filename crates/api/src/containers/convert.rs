@@ -4,8 +4,8 @@
 use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig};
 use engine::container::Request;
 use engine::model::container::{
-    Attachment, ContainerSpec, Healthcheck, IpcMode, Lifecycle, Link, LogSpec, NamespaceMode, Namespaces,
-    NetworkMode, Port, ProcessSpec, Resolver, RestartPolicy, Seccomp, Security, StopSpec,
+    Attachment, ContainerPath, ContainerSpec, Healthcheck, IpcMode, Lifecycle, Link, LogSpec, NamespaceMode,
+    Namespaces, NetworkMode, Port, ProcessSpec, Resolver, RestartPolicy, Seccomp, Security, StopSpec,
 };
 use engine::model::{ContainerId, Digest, Error, Kind, Result, capability, launch, signal};
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(super) fn request(
     resolve: Resolve<'_>,
 ) -> Result<(Request, Vec<String>)> {
     let host_config = body.get("HostConfig").cloned().unwrap_or(Value::Null);
-    let unmasked = normalise(&mut body)?;
+    normalise(&mut body)?;
     let mac = body.get("MacAddress").and_then(Value::as_str).unwrap_or_default().to_owned();
     let body: ContainerCreateBody = serde_json::from_value(body)
         .map_err(|error| Error::invalid("invalid JSON in the request's body").caused_by(error))?;
@@ -49,6 +49,9 @@ pub(super) fn request(
         body.exposed_ports.iter().flatten().map(|text| Port::parse(text)).collect::<Result<_>>()?;
     let volume_options = mounts::convert(&body, &host, &mut spec)?;
     spec.volumes_from = host.volumes_from.clone().unwrap_or_default();
+    if let Some(bad) = host.dns.iter().flatten().find(|text| text.parse::<std::net::IpAddr>().is_err()) {
+        return Err(Error::invalid(format!("invalid DNS server: {bad:?} is not an IP address")));
+    }
     spec.resolver = Resolver {
         servers: list(host.dns.as_ref()),
         search: list(host.dns_search.as_ref()),
@@ -57,7 +60,7 @@ pub(super) fn request(
     };
     spec.namespaces = namespaces(&host, resolve)?;
     spec.network = network(&body, &host, &mac, &mut spec, resolve, &mut warnings)?;
-    spec.security = security(&host, unmasked)?;
+    spec.security = security(&host)?;
     spec.resources = resources::convert(&host, &mut warnings)?;
     spec.lifecycle = lifecycle(&host)?;
     spec.stop = StopSpec { signal: text(body.stop_signal.as_ref()), timeout: body.stop_timeout };
@@ -76,12 +79,20 @@ pub(super) fn request(
     spec.annotations = host.annotations.clone().unwrap_or_default().into_iter().collect();
     spec.cidfile = text(host.container_id_file.as_ref());
     spec.runtime = text(host.runtime.as_ref());
-    Ok((Request { name, spec, host_config, volume_options }, warnings))
+    if !["", "runc", "io.containerd.runc.v2"].contains(&spec.runtime.as_str()) {
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", spec.runtime)));
+    }
+    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
+    }
+    Ok((Request { name, spec, host_config, volume_options, platform: None }, warnings))
 }
 
 /// Shapes that Docker takes and the generated structures do not: a command as one string, a policy in words that are
-/// none. Returns whether the paths that Docker masks were unmasked (`systempaths=unconfined`).
-fn normalise(body: &mut Value) -> Result<bool> {
+/// none.
+fn normalise(body: &mut Value) -> Result<()> {
     if !body.is_object() {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
@@ -91,8 +102,15 @@ fn normalise(body: &mut Value) -> Result<bool> {
         }
     }
     let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) else {
-        return Ok(false);
+        return Ok(());
     };
+    if let Some(isolation) = host.get("Isolation").and_then(Value::as_str)
+        && !["", "default"].contains(&isolation.to_ascii_lowercase().as_str())
+    {
+        return Err(Error::invalid(format!(
+            "invalid isolation {isolation:?}: linux only supports 'default'"
+        )));
+    }
     if let Some(policy) =
         host.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str)
     {
@@ -103,7 +121,7 @@ fn normalise(body: &mut Value) -> Result<bool> {
     {
         return Err(Error::invalid(format!("invalid cgroup namespace mode: {mode}")));
     }
-    Ok(host.get("MaskedPaths").and_then(Value::as_array).is_some_and(Vec::is_empty))
+    Ok(())
 }
 
 fn text(value: Option<&String>) -> String {
@@ -233,6 +251,9 @@ fn network(
     }
     let endpoints = ports::endpoints(mode, mac, body.networking_config.as_ref(), resolve)?;
     let user_defined = mode != "bridge";
+    if !user_defined && endpoints.iter().any(|end| end.network == "bridge" && !end.aliases.is_empty()) {
+        return Err(Error::invalid("network-scoped aliases are only supported for user-defined networks"));
+    }
     let mut attachment = Attachment {
         endpoints,
         ports: bindings,
@@ -291,7 +312,10 @@ pub(super) fn links(asked: &[String], resolve: Resolve<'_>) -> Result<Vec<Link>>
         .collect()
 }
 
-fn security(host: &HostConfig, unmasked: bool) -> Result<Security> {
+fn security(host: &HostConfig) -> Result<Security> {
+    let paths = |list: Option<&Vec<String>>| -> Result<Option<Vec<ContainerPath>>> {
+        list.map(|list| list.iter().map(|path| ContainerPath::parse(path)).collect()).transpose()
+    };
     let caps = |list: Option<&Vec<String>>, what: &str| -> Result<Vec<String>> {
         let list = list.into_iter().flatten();
         list.map(|text| capability::normalise(text).map_err(|error| error.within(format!("invalid {what}"))))
@@ -301,7 +325,8 @@ fn security(host: &HostConfig, unmasked: bool) -> Result<Security> {
         privileged: host.privileged.unwrap_or_default(),
         cap_add: caps(host.cap_add.as_ref(), "CapAdd")?,
         cap_drop: caps(host.cap_drop.as_ref(), "CapDrop")?,
-        unmasked_paths: unmasked,
+        masked_paths: paths(host.masked_paths.as_ref())?,
+        readonly_paths: paths(host.readonly_paths.as_ref())?,
         options: list(host.security_opt.as_ref()),
         devices: resources::devices(host)?,
         device_rules: list(host.device_cgroup_rules.as_ref()),
@@ -341,7 +366,9 @@ fn security_option(option: &str, security: &mut Security) -> Result<()> {
                 }
             };
         }
-        "systempaths" if value == "unconfined" => security.unmasked_paths = true,
+        "systempaths" if value == "unconfined" => {
+            (security.masked_paths, security.readonly_paths) = (Some(Vec::new()), Some(Vec::new()));
+        }
         // There is no such module in force: accepted, as Docker does where the kernel has none.
         "apparmor" | "label" | "writable-cgroups" => {}
         _ => return Err(bad()),
@@ -461,7 +488,11 @@ fn sysctls(host: &HostConfig, spec: &ContainerSpec) -> Result<BTreeMap<String, S
             (!matches!(spec.namespaces.ipc, IpcMode::Host), "IPC")
         } else if plain.starts_with("net.") {
             (!matches!(spec.network, NetworkMode::Host), "network")
-        } else if plain == "kernel.domainname" || plain == "kernel.hostname" {
+        } else if plain == "kernel.hostname" {
+            return Err(Error::invalid(format!(
+                "sysctl \"{name}\" is not allowed as it conflicts with the OCI \"hostname\" field"
+            )));
+        } else if plain == "kernel.domainname" {
             (spec.namespaces.uts != NamespaceMode::Host, "UTS")
         } else {
             return Err(Error::invalid(format!("sysctl \"{name}\" is not in a separate kernel namespace")));

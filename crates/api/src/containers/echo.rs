@@ -3,8 +3,8 @@
 use engine::Engine;
 use engine::container::Container;
 use engine::model::Result;
-use engine::model::container::{IpcMode, Lifecycle, NamespaceMode, RestartPolicy};
-use engine::model::launch;
+use engine::model::container::{ContainerPath, IpcMode, Lifecycle, NamespaceMode, RestartPolicy};
+use engine::model::{capability, launch};
 use serde_json::{Map, Value, json};
 
 use super::inspect::network_mode;
@@ -133,12 +133,19 @@ fn in_force(container: &Container, value: &mut Map<String, Value>) {
         "CgroupnsMode",
         if spec.namespaces.cgroup == NamespaceMode::Host { "host".into() } else { "private".into() },
     );
-    let paths = |paths: &[&str]| {
-        let unmasked = spec.security.privileged || spec.security.unmasked_paths;
-        if unmasked { Value::Null } else { json!(paths) }
+    let (masked, readonly) = launch::hidden_paths(&spec.security);
+    let paths = |paths: Vec<ContainerPath>| match spec.security.privileged {
+        true => Value::Null,
+        false => json!(paths.iter().map(ContainerPath::as_str).collect::<Vec<_>>()),
     };
-    set("MaskedPaths", paths(&launch::MASKED_PATHS));
-    set("ReadonlyPaths", paths(&launch::READONLY_PATHS));
+    set("MaskedPaths", paths(masked));
+    set("ReadonlyPaths", paths(readonly));
+    let capabilities = |list: &[String]| match list {
+        [] => Value::Null,
+        list => json!(list.iter().map(|name| capability::shown(name)).collect::<Vec<_>>()),
+    };
+    set("CapAdd", capabilities(&spec.security.cap_add));
+    set("CapDrop", capabilities(&spec.security.cap_drop));
     let limits = container.resources();
     set("Memory", limits.memory.unwrap_or_default().into());
     let swap = limits

@@ -41,8 +41,13 @@ async fn create(
     body: Body<Value>,
 ) -> Result<Response, Failure> {
     let name = Some(params.text("name").trim_start_matches('/').to_owned()).filter(|name| !name.is_empty());
+    let platform = match params.text("platform") {
+        "" => None,
+        text => Some(engine::transfer::parse_platform(text)?),
+    };
     let (created, warnings) = call(&engine, move |engine| {
-        let (request, mut warnings) = convert::request(name, body.0, &|name| engine.container_id(name))?;
+        let (mut request, mut warnings) = convert::request(name, body.0, &|name| engine.container_id(name))?;
+        request.platform = platform;
         let created = engine.create_container(request)?;
         warnings.extend(created.warnings.iter().cloned());
         Ok((created, warnings))

@@ -132,6 +132,14 @@ fn bind(text: &str, driver: &str) -> Result<Mount> {
     let mut read_only = false;
     let mut copy = true;
     let mut propagation = Propagation::default();
+    // One access mode, one propagation, one label at most (moby `volume/mounts`, `linuxValidMountMode`).
+    let of = |known: &[&str]| mode.split(',').filter(|word| known.contains(word)).count();
+    if of(&["ro", "rw"]) > 1
+        || of(&["z", "Z"]) > 1
+        || mode.split(',').filter(|word| parse_propagation(word).is_some()).count() > 1
+    {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
     for word in mode.split(',').filter(|word| !word.is_empty()) {
         match word {
             "ro" => read_only = true,

@@ -1,7 +1,9 @@
 //! Limits and devices of a request.
 
 use bollard_stubs::models::{ContainerUpdateBody, HostConfig};
-use engine::model::container::{BlkioThrottle, ContainerPath, Device, HostPath, Resources, Ulimit};
+use engine::model::container::{
+    BlkioThrottle, ContainerPath, Device, HostPath, Resources, Ulimit, parse_set,
+};
 use engine::model::{Error, Result};
 
 const ULIMITS: [&str; 16] = [
@@ -58,7 +60,7 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
         memory: positive(host.memory),
         memory_swap: host.memory_swap.filter(|value| *value != 0),
         memory_reservation: positive(host.memory_reservation),
-        memory_swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        memory_swappiness: swappiness(host.memory_swappiness)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or_default(),
         oom_score_adj: (score != 0).then(|| i32::try_from(score).unwrap_or_default()),
         nano_cpus: positive(host.nano_cpus),
@@ -70,6 +72,7 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
         pids_limit: host.pids_limit.filter(|value| *value != 0),
         blkio_weight: host.blkio_weight.filter(|value| *value != 0),
         blkio_throttle: throttle,
+        blkio_weight_device: weights(host)?,
         ulimits: ulimits(host)?,
         cgroup_parent: word(host.cgroup_parent.as_ref()),
     };
@@ -122,9 +125,6 @@ fn check(limits: &Resources) -> Result<()> {
     {
         return fail("Minimum memoryswap limit should be larger than memory limit, see usage".to_owned());
     }
-    if let Some(value) = limits.memory_swappiness.filter(|value| *value > 100) {
-        return fail(format!("Invalid value: {value}, valid memory swappiness range is 0-100"));
-    }
     if let (Some(memory), Some(reserved)) = (limits.memory, limits.memory_reservation)
         && memory < reserved
     {
@@ -152,10 +152,52 @@ fn check(limits: &Resources) -> Result<()> {
     if limits.cpu_quota.is_some_and(|quota| (0..1000).contains(&quota)) {
         return fail("CPU cfs quota can not be less than 1ms (i.e. 1000)".to_owned());
     }
+    check_set(limits.cpuset_cpus.as_ref(), "/sys/devices/system/cpu/online", "cpus", "CPUs")?;
+    check_set(limits.cpuset_mems.as_ref(), "/sys/devices/system/node/online", "mems", "memory nodes")?;
     if limits.blkio_weight.is_some_and(|weight| !(10..=1000).contains(&weight)) {
         return fail("Range of blkio weight is from 10 to 1000".to_owned());
     }
     Ok(())
+}
+
+/// -1 is the kernel's own.
+fn swappiness(value: Option<i64>) -> Result<Option<u64>> {
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(value @ 0..=100) => Ok(Some(value.unsigned_abs())),
+        Some(value) => {
+            Err(Error::invalid(format!("invalid value: {value}, valid memory swappiness range is 0-100")))
+        }
+    }
+}
+
+/// `--blkio-weight-device`.
+fn weights(host: &HostConfig) -> Result<Vec<(HostPath, u16)>> {
+    let read = |asked: &bollard_stubs::models::ResourcesBlkioWeightDevice| {
+        let path = asked.path.clone().unwrap_or_default();
+        match u16::try_from(asked.weight.unwrap_or_default()) {
+            Ok(weight @ (0 | 10..=1000)) => Ok((HostPath(path.into()), weight)),
+            _ => Err(Error::invalid(format!("range of blkio weight is from 10 to 1000: {path}"))),
+        }
+    };
+    host.blkio_weight_device.iter().flatten().map(read).collect()
+}
+
+/// The numbers of a set, and whether they are all among what the machine has (moby `isCpusetListAvailable`).
+fn check_set(asked: Option<&String>, online: &str, singular: &str, what: &str) -> Result<()> {
+    let Some(asked) = asked else { return Ok(()) };
+    let wanted = parse_set(asked).ok_or_else(|| {
+        Error::invalid(format!("Invalid value {asked} for cpuset {singular}: invalid format: {asked}"))
+    })?;
+    let Ok(available) = std::fs::read_to_string(online) else { return Ok(()) };
+    let available = available.trim();
+    let Some(there) = parse_set(available) else { return Ok(()) };
+    if wanted.is_subset(&there) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Requested {what} are not available - requested {asked}, available: {available}"
+    )))
 }
 
 fn ulimits(host: &HostConfig) -> Result<Vec<Ulimit>> {
@@ -201,7 +243,7 @@ pub(super) fn devices(host: &HostConfig) -> Result<Vec<Device>> {
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| "rwm".to_owned());
         if !permissions.bytes().all(|b| b"rwm".contains(&b)) {
-            return Err(Error::invalid(format!("invalid device mode: {permissions}")));
+            return Err(Error::invalid(format!("bad mode specified: {permissions}")));
         }
         devices.push(Device {
             host: HostPath(path.into()),

@@ -55,7 +55,7 @@ fn what_the_docker_cli_sends_for_a_plain_run() {
     assert_eq!(spec.lifecycle, Lifecycle::RemoveOnExit);
     assert_eq!(spec.resources, Default::default());
     assert_eq!(spec.shm_bytes, 64 << 20);
-    assert!(!spec.security.unmasked_paths);
+    assert_eq!(spec.security.masked_paths, None);
     let NetworkMode::Attached(attachment) = spec.network else { panic!("the bridge") };
     assert_eq!(attachment.endpoints.len(), 1);
     assert_eq!(attachment.endpoints[0].network, "bridge");
@@ -206,7 +206,11 @@ fn namespaces_and_security() {
     assert_eq!(spec.namespaces.pid, NamespaceMode::Host);
     assert!(matches!(spec.namespaces.ipc, IpcMode::Join(_)));
     assert_eq!(spec.security.cap_add, ["NET_ADMIN"]);
-    assert!(spec.security.no_new_privileges && spec.security.unmasked_paths);
+    assert!(spec.security.no_new_privileges);
+    assert_eq!(
+        (spec.security.masked_paths, spec.security.readonly_paths),
+        (Some(Vec::new()), Some(Vec::new()))
+    );
     assert!(matches!(&spec.security.seccomp, Seccomp::Profile(text) if text.contains("ALLOW")));
     assert_eq!(spec.security.devices[0].container.as_str(), "/dev/fuse");
     for (hosts, text) in [

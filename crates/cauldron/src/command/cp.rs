@@ -68,7 +68,8 @@ async fn stat(client: &Client, container: &str, path: &str) -> Result<Option<(u6
     let url = query(&format!("/containers/{}/archive", encode(container)), [("path", path.to_owned())]);
     let response = match client.call(Method::HEAD, &url, None).await {
         Ok(response) => response,
-        Err(error) if error.status() == Some(404) => {
+        // 400: a part of the path is no directory.
+        Err(error) if matches!(error.status(), Some(400 | 404)) => {
             // HEAD has no body: is it the container or the path?
             client.get(&format!("/containers/{}/json", encode(container))).await?;
             return Ok(None);

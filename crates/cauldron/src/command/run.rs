@@ -1,7 +1,7 @@
 //! `run`, `create`, `start`, `attach`: create → attach (before start) → wait (registered) → start → stream → exit code.
 
 use super::pull;
-use crate::args::{Given, flag, list, one, opt, some};
+use crate::args::{Given, flag, invalid, list, one, opt, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome};
 use crate::options::create;
@@ -87,16 +87,45 @@ fn attach_args() -> Vec<Arg> {
     ]
 }
 
+/// `--cidfile`: made before the container is, so that one that cannot be written leaves none; taken away again while it is
+/// empty.
+struct IdFile {
+    path: std::path::PathBuf,
+    written: bool,
+}
+
+impl IdFile {
+    fn create(path: &str) -> Result<Self, Failure> {
+        match std::fs::File::create_new(path) {
+            Ok(_) => Ok(Self { path: path.into(), written: false }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::new(format!(
+                "container ID file found, make sure the other container isn't running or delete {path}"
+            ))),
+            Err(error) => Err(Failure::new(format!(
+                "failed to create the container ID file: open {path}: {}",
+                crate::fail::reason(&error)
+            ))),
+        }
+    }
+    fn write(&mut self, id: &str) -> Result<(), Failure> {
+        std::fs::write(&self.path, id).map_err(crate::fail::file("write container ID file", &self.path))?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.written {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Creates, pulling a missing image; gives the id.
 async fn create(session: &Session, given: &ArgMatches, request: &create::Request) -> Result<String, Failure> {
     let client = session.client()?;
-    if let Some(path) = given.text("cidfile")
-        && std::path::Path::new(path).exists()
-    {
-        return Err(Failure::new(format!(
-            "container ID file found, make sure the other container isn't running or delete {path}"
-        )));
-    }
+    let mut cidfile = given.text("cidfile").map(IdFile::create).transpose()?;
     let policy = given.text("pull").unwrap_or("missing");
     if !["always", "missing", "never", ""].contains(&policy) {
         return Err(Failure::new(format!(
@@ -114,7 +143,9 @@ async fn create(session: &Session, given: &ArgMatches, request: &create::Request
         Err(error)
             if error.status() == Some(404)
                 && policy != "never"
-                && error.to_string().contains("No such image") =>
+                && ["No such image", "does not match the specified platform"]
+                    .iter()
+                    .any(|known| error.to_string().contains(known)) =>
         {
             session.say(&format!("Unable to find image '{}' locally", pull::familiar(&request.image)));
             pull::to_stderr(session, &request.image, platform, given.on("quiet")).await?;
@@ -126,8 +157,8 @@ async fn create(session: &Session, given: &ArgMatches, request: &create::Request
         session.say(&format!("WARNING: {warning}"));
     }
     let id = answer["Id"].as_str().unwrap_or_default().to_owned();
-    if let Some(path) = given.text("cidfile") {
-        std::fs::write(path, &id).map_err(crate::fail::file("write container ID file", path.as_ref()))?;
+    if let Some(file) = &mut cidfile {
+        file.write(&id)?;
     }
     Ok(id)
 }
@@ -157,9 +188,7 @@ fn ends(given: &ArgMatches, tty: bool) -> Result<Ends, Failure> {
             "stdout" => ends.stdout = true,
             "stderr" => ends.stderr = true,
             _ => {
-                return Err(
-                    Failure::new(format!("valid streams are STDIN, STDOUT and STDERR: {name}")).code(125)
-                );
+                return Err(invalid("attach", name, "valid streams are STDIN, STDOUT and STDERR"));
             }
         }
     }

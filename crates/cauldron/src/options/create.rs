@@ -1,11 +1,13 @@
 //! The flags of `run` and `create`, and the request that they make.
 
 use super::{files, mount, network, ports, resources};
-use crate::args::{Given, flag, list, opt, rest};
-use crate::fail::{Failure, file};
+use crate::args::{Given, flag, invalid, list, opt, rest};
+use crate::fail::Failure;
 use crate::render::{size, time};
 use clap::{Arg, ArgMatches};
-use client::bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig};
+use client::bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigIsolationEnum, HostConfigLogConfig,
+};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -216,7 +218,7 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 fn number(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
     let wrong = |text: &str| {
-        Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: not a number")).code(125)
+        invalid(name, text, format_args!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
     };
     given.text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
 }
@@ -224,20 +226,18 @@ fn number(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
 fn bytes(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
     let read = |text: &str| match text {
         "-1" if name == "memory-swap" => Ok(-1),
-        text => size::parse(text).map_err(|error| {
-            Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
-        }),
+        text => size::parse(text).map_err(|error| invalid(name, text, error)),
     };
     given.text(name).map(read).transpose()
 }
 
 fn nanos(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let read = |text: &str| {
-        time::duration(text).map_err(|error| {
-            Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
-        })
-    };
-    given.text(name).map(read).transpose()
+    let read = |text: &str| time::duration(text).map_err(|error| invalid(name, text, error));
+    let value = given.text(name).map(read).transpose()?;
+    if value.is_some_and(|value| value < 0) {
+        return Err(Failure::new(format!("--{name} cannot be negative")));
+    }
+    Ok(value)
 }
 
 fn health(given: &ArgMatches) -> Result<Option<HealthConfig>, Failure> {
@@ -246,7 +246,9 @@ fn health(given: &ArgMatches) -> Result<Option<HealthConfig>, Failure> {
         test: command.map(|command| vec!["CMD-SHELL".to_owned(), command.to_owned()]),
         interval: nanos(given, "health-interval")?,
         timeout: nanos(given, "health-timeout")?,
-        retries: number(given, "health-retries")?,
+        retries: number(given, "health-retries")?
+            .map(|count| if count < 0 { Err("--health-retries cannot be negative") } else { Ok(count) })
+            .transpose()?,
         start_period: nanos(given, "health-start-period")?,
         start_interval: nanos(given, "health-start-interval")?,
     };
@@ -264,9 +266,7 @@ fn host(given: &ArgMatches, cwd: &Path) -> Result<HostConfig, Failure> {
     let list = |name: &str| some(given.texts(name));
     let mut mounts = Vec::new();
     for flag in given.texts("mount") {
-        mounts.push(mount::mount(&flag, cwd).map_err(|error| {
-            Failure::new(format!("invalid argument \"{flag}\" for \"--mount\" flag: {error}")).code(125)
-        })?);
+        mounts.push(mount::mount(&flag, cwd).map_err(|error| invalid("mount", &flag, error))?);
     }
     if given.on("rm") && given.text("restart").is_some_and(|policy| policy != "no") {
         return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
@@ -289,21 +289,28 @@ fn host(given: &ArgMatches, cwd: &Path) -> Result<HostConfig, Failure> {
         cap_drop: list("cap-drop"),
         cgroupns_mode: given
             .text("cgroupns")
-            .map(|mode| mode.parse().map_err(|_| format!("invalid cgroup namespace mode: {mode}")))
+            .map(|mode| mode.parse().map_err(|_| "--cgroupns: invalid CGROUP mode"))
             .transpose()?,
         container_id_file: text("cidfile"),
-        device_cgroup_rules: list("device-cgroup-rule"),
-        dns: list("dns"),
+        device_cgroup_rules: some(checked(given, "device-cgroup-rule", resources::device_rule)?),
+        dns: some(checked(given, "dns", |text| match text.trim().parse::<std::net::IpAddr>() {
+            Ok(address) => Ok(address.to_string()),
+            Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
+        })?),
         dns_options: list("dns-option"),
         dns_search: list("dns-search"),
         extra_hosts: some(hosts(&given.texts("add-host"))?),
         group_add: list("group-add"),
         init: given.switch("init"),
         ipc_mode: text("ipc"),
-        links: list("link"),
+        links: some(checked(given, "link", |text| match text.split(':').count() {
+            1 | 2 if !text.is_empty() => Ok(text.to_owned()),
+            _ => Err(format!("bad format for links: {text}")),
+        })?),
         log_config: log,
         mounts: some(mounts),
-        pid_mode: text("pid"),
+        pid_mode: mode(given, "pid", "PID", true)?,
+        isolation: isolation(given)?,
         privileged: Some(given.on("privileged")),
         publish_all_ports: Some(given.on("publish-all")),
         readonly_rootfs: Some(given.on("read-only")),
@@ -311,10 +318,10 @@ fn host(given: &ArgMatches, cwd: &Path) -> Result<HostConfig, Failure> {
         security_opt: some(security(&given.texts("security-opt"))?),
         shm_size: bytes(given, "shm-size")?,
         storage_opt: list("storage-opt").map(|flags| files::pairs(&flags)),
-        sysctls: list("sysctl").map(|flags| files::pairs(&flags)),
+        sysctls: some(checked(given, "sysctl", resources::sysctl)?).map(|flags| files::pairs(&flags)),
         tmpfs: (!tmpfs.is_empty()).then_some(tmpfs),
-        userns_mode: text("userns"),
-        uts_mode: text("uts"),
+        userns_mode: mode(given, "userns", "USER", false)?,
+        uts_mode: mode(given, "uts", "UTS", false)?,
         volume_driver: text("volume-driver"),
         volumes_from: list("volumes-from"),
         runtime: text("runtime"),
@@ -337,18 +344,17 @@ pub fn limit(given: &ArgMatches, config: &mut HostConfig) -> Result<(), Failure>
         read: fn(&str) -> Result<T, String>,
     ) -> Result<Option<Vec<T>>, Failure> {
         let values = given.texts(name);
-        let read = values.iter().map(|text| {
-            read(text).map_err(|error| {
-                Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag: {error}")).code(125)
-            })
-        });
+        let read = values.iter().map(|text| read(text).map_err(|error| invalid(name, text, error)));
         Ok(some(read.collect::<Result<Vec<T>, _>>()?))
     }
     config.memory = bytes(given, "memory")?;
     config.memory_reservation = bytes(given, "memory-reservation")?;
     config.memory_swap = bytes(given, "memory-swap")?;
     config.memory_swappiness = number(given, "memory-swappiness")?;
-    config.nano_cpus = given.text("cpus").map(resources::cpus).transpose()?;
+    config.nano_cpus = given
+        .text("cpus")
+        .map(|text| resources::cpus(text).map_err(|error| invalid("cpus", text, error)))
+        .transpose()?;
     config.cpu_shares = number(given, "cpu-shares")?;
     config.cpu_period = number(given, "cpu-period")?;
     config.cpu_quota = number(given, "cpu-quota")?;
@@ -362,14 +368,43 @@ pub fn limit(given: &ArgMatches, config: &mut HostConfig) -> Result<(), Failure>
         None => None,
     };
     config.blkio_weight_device = each(given, "blkio-weight-device", resources::weight)?;
-    config.blkio_device_read_bps = each(given, "device-read-bps", resources::throttle)?;
-    config.blkio_device_write_bps = each(given, "device-write-bps", resources::throttle)?;
-    config.blkio_device_read_iops = each(given, "device-read-iops", resources::throttle)?;
-    config.blkio_device_write_iops = each(given, "device-write-iops", resources::throttle)?;
+    config.blkio_device_read_bps = each(given, "device-read-bps", resources::throttle_bytes)?;
+    config.blkio_device_write_bps = each(given, "device-write-bps", resources::throttle_bytes)?;
+    config.blkio_device_read_iops = each(given, "device-read-iops", resources::throttle_operations)?;
+    config.blkio_device_write_iops = each(given, "device-write-iops", resources::throttle_operations)?;
     config.ulimits = each(given, "ulimit", resources::ulimit)?;
     config.devices = each(given, "device", resources::device)?;
     config.oom_kill_disable = given.switch("oom-kill-disable");
     Ok(())
+}
+
+/// The values of a flag, each read by `read`.
+fn checked(
+    given: &ArgMatches,
+    name: &str,
+    read: fn(&str) -> Result<String, String>,
+) -> Result<Vec<String>, Failure> {
+    given.texts(name).iter().map(|text| read(text).map_err(|error| invalid(name, text, error))).collect()
+}
+
+/// A namespace's mode: the host's or, where `join`, another container's.
+fn mode(given: &ArgMatches, name: &str, what: &str, join: bool) -> Result<Option<String>, Failure> {
+    let Some(text) = given.text(name) else { return Ok(None) };
+    let other = text.strip_prefix("container:").is_some_and(|other| join && !other.is_empty());
+    if other || ["", "host"].contains(&text) || (name == "userns" && text == "private") {
+        return Ok(Some(text.to_owned()));
+    }
+    Err(Failure::new(format!("--{name}: invalid {what} mode")))
+}
+
+fn isolation(given: &ArgMatches) -> Result<Option<HostConfigIsolationEnum>, Failure> {
+    match given.text("isolation") {
+        None | Some("") => Ok(None),
+        Some(text) if text.eq_ignore_ascii_case("default") => Ok(Some(HostConfigIsolationEnum::DEFAULT)),
+        Some(text) => {
+            Err(Failure::new(format!("Invalid isolation: \"{text}\" - linux only supports 'default'")))
+        }
+    }
 }
 
 fn hosts(flags: &[String]) -> Result<Vec<String>, Failure> {
@@ -378,10 +413,14 @@ fn hosts(flags: &[String]) -> Result<Vec<String>, Failure> {
         let (host, address) = flag
             .split_once('=')
             .or_else(|| flag.split_once(':'))
-            .ok_or_else(|| Failure::new(format!("bad format for add-host: \"{flag}\"")))?;
+            .ok_or_else(|| invalid("add-host", flag, format_args!("bad format for add-host: \"{flag}\"")))?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
-            return Err(Failure::new(format!("invalid IP address in add-host: \"{address}\"")).code(125));
+            return Err(invalid(
+                "add-host",
+                flag,
+                format_args!("invalid IP address in add-host: \"{address}\""),
+            ));
         }
         out.push(format!("{host}:{address}"));
     }
@@ -393,9 +432,15 @@ fn security(flags: &[String]) -> Result<Vec<String>, Failure> {
     let mut out = Vec::new();
     for flag in flags {
         match flag.split_once('=').or_else(|| flag.split_once(':')) {
+            None if flag != "no-new-privileges" => {
+                return Err(Failure::new(format!("invalid --security-opt: {flag:?}")));
+            }
             Some(("seccomp", profile)) if !["unconfined", "builtin"].contains(&profile) => {
                 let path = Path::new(profile);
-                let text = std::fs::read_to_string(path).map_err(file("opening seccomp profile", path))?;
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    let why = crate::fail::reason(&error);
+                    Failure::new(format!("opening seccomp profile ({profile}) failed: open {profile}: {why}"))
+                })?;
                 let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
                     Failure::new(format!("compacting json for seccomp profile ({profile}) failed: {error}"))
                 })?;

@@ -13,12 +13,7 @@ pub fn env(files: &[String], flags: &[String]) -> Result<Vec<String>, Failure> {
         for line in lines(path)? {
             let name = line.split('=').next().unwrap_or_default();
             if name.is_empty() {
-                return Err(Failure::new(format!("no variable name on line '{line}' of {path}")));
-            }
-            if name.contains(char::is_whitespace) {
-                return Err(Failure::new(format!(
-                    "poorly formatted environment: variable '{name}' contains whitespaces"
-                )));
+                return Err(malformed(path, &format!("no variable name on line '{line}'")));
             }
             out.extend(variable(&line)?);
         }
@@ -31,7 +26,9 @@ pub fn env(files: &[String], flags: &[String]) -> Result<Vec<String>, Failure> {
 
 fn variable(text: &str) -> Result<Option<String>, Failure> {
     match text.split_once('=') {
-        Some(("", _)) => Err(Failure::new(format!("invalid environment variable: {text}"))),
+        Some(("", _)) => {
+            Err(crate::args::invalid("env", text, format_args!("invalid environment variable: {text}")))
+        }
         Some(_) => Ok(Some(text.to_owned())),
         None if text.is_empty() => Err(Failure::new(format!("invalid environment variable: {text}"))),
         None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
@@ -73,9 +70,28 @@ pub fn pairs(flags: &[String]) -> HashMap<String, String> {
         .collect()
 }
 
+fn malformed(path: &str, why: &str) -> Failure {
+    Failure::new(format!("invalid env file ({path}): {why}"))
+}
+
+/// The lines of a file that say something; names without blanks.
 fn lines(path: &str) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(path).map_err(file("open", path.as_ref()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(str::to_owned).collect())
+    let bytes = std::fs::read(path).map_err(file("open", path.as_ref()))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut lines = Vec::new();
+    for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let text = std::str::from_utf8(line)
+            .map_err(|_| malformed(path, &format!("invalid utf8 bytes at line {}: {line:?}", at + 1)))?
+            .trim_start();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let name = text.split('=').next().unwrap_or_default();
+        if name.contains(char::is_whitespace) {
+            return Err(malformed(path, &format!("variable '{name}' contains whitespaces")));
+        }
+        lines.push(text.to_owned());
+    }
+    Ok(lines)
 }

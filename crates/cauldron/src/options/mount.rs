@@ -22,6 +22,12 @@ pub enum Volume {
 /// It is malformed.
 pub fn volume(flag: &str, cwd: &Path) -> Result<Volume, String> {
     let parts: Vec<&str> = flag.split(':').collect();
+    if flag.is_empty() {
+        return Err("invalid empty volume spec".to_owned());
+    }
+    if parts.len() > 3 {
+        return Err(format!("invalid volume specification: '{flag}'"));
+    }
     if parts.iter().any(|part| part.is_empty()) {
         return Err(format!("invalid spec: {flag}: empty section between colons"));
     }

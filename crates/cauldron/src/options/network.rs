@@ -15,7 +15,7 @@ pub fn networks(given: &ArgMatches) -> Result<(Option<String>, Option<Networking
         attachments.push(attachment(&flag)?);
     }
     let Some((mode, _)) = attachments.first().cloned() else {
-        let plain = endpoint(given);
+        let plain = endpoint(given)?;
         return Ok((None, plain.map(|endpoint| single("default", endpoint))));
     };
     let special = |name: &str| ["host", "none"].contains(&name) || name.starts_with("container:");
@@ -44,10 +44,10 @@ fn single(name: &str, endpoint: EndpointSettings) -> NetworkingConfig {
     NetworkingConfig { endpoints_config: Some(HashMap::from([(name.to_owned(), endpoint)])) }
 }
 
-fn endpoint(given: &ArgMatches) -> Option<EndpointSettings> {
+fn endpoint(given: &ArgMatches) -> Result<Option<EndpointSettings>, String> {
     let mut settings = EndpointSettings::default();
-    merge(&mut settings, given).ok()?;
-    (settings != EndpointSettings::default()).then_some(settings)
+    merge(&mut settings, given)?;
+    Ok((settings != EndpointSettings::default()).then_some(settings))
 }
 
 fn merge(settings: &mut EndpointSettings, given: &ArgMatches) -> Result<(), String> {

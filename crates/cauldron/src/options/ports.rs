@@ -29,8 +29,12 @@ fn protocol(text: &str) -> Result<(&str, String), String> {
 /// # Errors
 /// Not a port.
 pub fn exposed(flag: &str) -> Result<Vec<String>, String> {
+    if flag.contains(':') {
+        return Err(format!("invalid port format for --expose: {flag}"));
+    }
     let (ports, protocol) = protocol(flag)?;
-    let (first, last) = range(ports).map_err(|_| format!("invalid range format for --expose: {flag}"))?;
+    let (first, last) =
+        range(ports).map_err(|error| format!("invalid range format for --expose: {flag}, error: {error}"))?;
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 

@@ -44,8 +44,17 @@ pub fn ulimit(text: &str) -> Result<ResourcesUlimits, String> {
     if !known.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
-    let number =
-        |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| wrong()) };
+    let number = |text: &str| match text {
+        "unlimited" => Ok(-1),
+        text => {
+            text.parse::<i64>().map_err(|_| format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+        }
+    };
+    if values.matches(':').count() > 1 {
+        return Err(format!(
+            "too many limit value arguments - {values}, can only have up to two, `soft[:hard]`"
+        ));
+    }
     let (soft, hard) = match values.split_once(':') {
         Some((soft, hard)) => (number(soft)?, number(hard)?),
         None => (number(values)?, number(values)?),
@@ -68,6 +77,7 @@ pub fn device(text: &str) -> Result<DeviceMapping, String> {
         [host, mode] if is_mode(mode) => (*host, *host, *mode),
         [host, container] => (*host, *container, "rwm"),
         [host, container, mode] if is_mode(mode) => (*host, *container, *mode),
+        [_, _, mode] => return Err(format!("bad mode specified: {mode}")),
         _ => return Err(format!("invalid device specification: {text}")),
     };
     if host.is_empty() || !container.starts_with('/') {
@@ -103,13 +113,37 @@ pub fn restart(text: &str) -> Result<RestartPolicy, String> {
     Ok(RestartPolicy { name: Some(policy), maximum_retry_count: count })
 }
 
-/// `--device-read-bps /dev/sda:1mb`; operations take a plain number, which this reads as well.
+/// `--device-read-bps /dev/sda:1mb`.
 ///
 /// # Errors
 /// It is malformed.
-pub fn throttle(text: &str) -> Result<ThrottleDevice, String> {
-    let (path, rate) = text.rsplit_once(':').ok_or_else(|| format!("bad format: {text}"))?;
-    Ok(ThrottleDevice { path: Some(path.to_owned()), rate: Some(crate::render::size::parse(rate)?) })
+pub fn throttle_bytes(text: &str) -> Result<ThrottleDevice, String> {
+    let (path, rate) = device_value(text)?;
+    let rate = crate::render::size::parse(rate).ok().filter(|rate| *rate >= 0).ok_or_else(|| {
+        format!("invalid rate for device: {text}. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb")
+    })?;
+    Ok(ThrottleDevice { path: Some(path.to_owned()), rate: Some(rate) })
+}
+
+/// `--device-read-iops /dev/sda:1000`.
+///
+/// # Errors
+/// It is malformed.
+pub fn throttle_operations(text: &str) -> Result<ThrottleDevice, String> {
+    let (path, rate) = device_value(text)?;
+    let rate = rate.parse::<i64>().ok().filter(|rate| *rate >= 0).ok_or_else(|| {
+        format!("invalid rate for device: {text}. The correct format is <device-path>:<number>. Number must be a positive integer")
+    })?;
+    Ok(ThrottleDevice { path: Some(path.to_owned()), rate: Some(rate) })
+}
+
+/// A path below /dev, and what is said about it.
+fn device_value(text: &str) -> Result<(&str, &str), String> {
+    let (path, value) = text.split_once(':').ok_or_else(|| format!("bad format: {text}"))?;
+    if !path.starts_with("/dev/") {
+        return Err(format!("bad format for device path: {text}"));
+    }
+    Ok((path, value))
 }
 
 /// `--blkio-weight-device /dev/sda:500`.
@@ -117,12 +151,53 @@ pub fn throttle(text: &str) -> Result<ThrottleDevice, String> {
 /// # Errors
 /// It is malformed.
 pub fn weight(text: &str) -> Result<ResourcesBlkioWeightDevice, String> {
-    let wrong = || format!("invalid weight for device: {text}");
-    let (path, weight) = text.rsplit_once(':').ok_or_else(wrong)?;
-    Ok(ResourcesBlkioWeightDevice {
-        path: Some(path.to_owned()),
-        weight: Some(weight.parse().map_err(|_| wrong())?),
-    })
+    let (path, weight) = device_value(text)?;
+    match weight.parse() {
+        Ok(weight @ (0 | 10..=1000)) => {
+            Ok(ResourcesBlkioWeightDevice { path: Some(path.to_owned()), weight: Some(weight) })
+        }
+        _ => Err(format!("invalid weight for device: {text}")),
+    }
+}
+
+/// `--device-cgroup-rule 'c 1:3 rwm'`.
+///
+/// # Errors
+/// It is malformed.
+pub fn device_rule(text: &str) -> Result<String, String> {
+    let bad = || format!("invalid device cgroup format '{text}'");
+    let mut words = text.split(' ');
+    let (Some("a" | "b" | "c"), Some(numbers), Some(access), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(bad());
+    };
+    let number = |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let numbers = numbers.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor));
+    let access = (1..=3).contains(&access.len()) && access.bytes().all(|b| b"rwm".contains(&b));
+    if numbers && access { Ok(text.to_owned()) } else { Err(bad()) }
+}
+
+/// `--sysctl NAME=VALUE`, of what namespaces have of their own.
+///
+/// # Errors
+/// It is of the whole host, or malformed.
+pub fn sysctl(text: &str) -> Result<String, String> {
+    const KNOWN: [&str; 9] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.domainname",
+    ];
+    let known = text.split_once('=').is_some_and(|(name, _)| {
+        KNOWN.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.")
+    });
+    if known { Ok(text.to_owned()) } else { Err(format!("sysctl '{text}' is not allowed")) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct Request {
     pub spec: ContainerSpec,
     /// The request's `HostConfig`, repeated by inspect.
     pub host_config: serde_json::Value,
+    /// The platform that the image must be for, where the request says one.
+    pub platform: Option<model::image::Platform>,
     /// Labels and driver options for volumes that a mount makes, by target.
     pub volume_options: BTreeMap<String, VolumeOptions>,
 }
@@ -71,6 +73,9 @@ impl Engine {
                 .filter(|_| error.kind() == model::Kind::NotFound && !is_id(&request.spec.image_name))
                 .unwrap_or(error)
         })?;
+        if let Some(wanted) = &request.platform {
+            check_platform(&request.spec.image_name, &image.config, wanted)?;
+        }
         let spec = &mut request.spec;
         spec.id = Self::new_container_id()?;
         spec.created = crate::now();
@@ -141,6 +146,23 @@ impl Engine {
         write_json(&dir.join("request.json"), &request.host_config, false)?;
         write_json(&dir.join("spec.json"), &request.spec, durable)
     }
+}
+
+/// Docker's text (moby `daemon/images`) where an image is there, but for another machine.
+fn check_platform(
+    name: &str,
+    config: &model::image::ImageConfig,
+    wanted: &model::image::Platform,
+) -> Result<()> {
+    let variant = wanted.variant.is_none() || config.variant.is_none() || wanted.variant == config.variant;
+    let known = !config.architecture.is_empty();
+    if !known || (wanted.os == config.os && wanted.architecture == config.architecture && variant) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but its platform ({}/{}) does not match the specified platform ({}/{})",
+        config.os, config.architecture, wanted.os, wanted.architecture
+    )))
 }
 
 /// Whether this may be an image's id rather than a name.

@@ -135,7 +135,10 @@ fn read_only_mode(text: &str, mode: &str) -> Result<bool> {
     match mode {
         "ro" => Ok(true),
         "rw" | "z" | "Z" => Ok(false),
-        _ => Err(Error::invalid(format!("invalid mode {mode:?} for volumes-from {text:?}"))),
+        _ => {
+            Err(Error::invalid(format!("invalid mode: {mode}"))
+                .hint(format!("--volumes-from {text}: ro or rw")))
+        }
     }
 }
 

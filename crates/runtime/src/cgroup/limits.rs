@@ -1,6 +1,6 @@
 //! Limits: Docker's numbers to the kernel's files.
 
-use model::container::{BlkioThrottle, Resources};
+use model::container::{BlkioThrottle, HostPath, Resources};
 use model::error::Context as _;
 use model::{Error, Result};
 use std::path::Path;
@@ -146,14 +146,14 @@ fn others(resources: &Resources, unified_pids: bool, unified_io: bool) -> Result
         };
         settings.push(Setting { controller: "blkio", file, value: value.to_string(), optional: true });
     }
+    for (device, weight) in &resources.blkio_weight_device {
+        let (major, minor) = device_number(device)?;
+        let file = if unified_io { "io.bfq.weight" } else { "blkio.bfq.weight_device" };
+        let value = format!("{major}:{minor} {weight}");
+        settings.push(Setting { controller: "blkio", file, value, optional: true });
+    }
     for (which, device, rate) in &resources.blkio_throttle {
-        use std::os::unix::fs::MetadataExt as _;
-        let number =
-            std::fs::metadata(device).context(|| format!("device {}", device.as_ref().display()))?.rdev();
-        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-        if number == 0 {
-            return Err(Error::invalid(format!("{} is no device", device.as_ref().display())));
-        }
+        let (major, minor) = device_number(device)?;
         let (v1, v2) = match which {
             BlkioThrottle::ReadBps => ("blkio.throttle.read_bps_device", "rbps"),
             BlkioThrottle::WriteBps => ("blkio.throttle.write_bps_device", "wbps"),
@@ -167,4 +167,14 @@ fn others(resources: &Resources, unified_pids: bool, unified_io: bool) -> Result
         settings.push(Setting { controller: "blkio", file, value, optional: false });
     }
     Ok(settings)
+}
+
+/// Major and minor number of a device of the host.
+fn device_number(device: &HostPath) -> Result<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let number = std::fs::metadata(device).context(|| format!("stat {}", device.as_ref().display()))?.rdev();
+    if number == 0 {
+        return Err(Error::invalid(format!("{} is no device", device.as_ref().display())));
+    }
+    Ok((rustix::fs::major(number), rustix::fs::minor(number)))
 }

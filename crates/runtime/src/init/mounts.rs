@@ -107,8 +107,11 @@ fn file_system(
     options: &[(String, Option<String>)],
     root: &OwnedFd,
 ) -> Result<OwnedFd> {
+    // `source` is what /proc/mounts names it by: `shm`, as Docker's users know it.
+    let named = options.iter().find(|(name, _)| name == "source").and_then(|(_, value)| value.as_deref());
     let settings: Vec<Setting<'_>> = options
         .iter()
+        .filter(|(name, _)| name != "source")
         .map(|(name, value)| match value {
             Some(value) => Setting::Text(name, value.as_bytes()),
             None => Setting::Flag(name),
@@ -118,7 +121,8 @@ fn file_system(
     if fstype == "tmpfs" {
         set &= !attr::RDONLY;
     }
-    let mount = sys::mount::create(fstype, fstype, &settings, set).context(|| format!("create {fstype}"))?;
+    let mount = sys::mount::create(fstype, named.unwrap_or(fstype), &settings, set)
+        .context(|| format!("create {fstype}"))?;
     let target = directory(root, &op.target)?;
     if matches!(fstype, "proc" | "sysfs") {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;

@@ -53,8 +53,34 @@ pub(super) struct Scope {
 }
 
 /// Fields that Docker leaves out of its JSON when they are empty, printed as Go prints a nil pointer.
-const OPTIONAL: &[&str] =
-    &["Health", "Healthcheck", "HostRoot", "IPAMConfig", "ClusterVolume", "UsageData", "Descriptor"];
+const OPTIONAL: &[&str] = &[
+    "ClusterVolume",
+    "Descriptor",
+    "Health",
+    "Healthcheck",
+    "HostRoot",
+    "IPAMConfig",
+    "SizeRootFs",
+    "SizeRw",
+    "StopTimeout",
+    "UsageData",
+];
+/// Sets that the API leaves out where they are empty.
+const MAPS: &[&str] = &["Annotations", "ExposedPorts", "StorageOpt", "Sysctls", "Tmpfs"];
+/// Texts that the API leaves out where they are empty.
+const EMPTY: &[&str] = &[
+    "Author",
+    "Comment",
+    "Driver",
+    "From",
+    "ID",
+    "MacAddress",
+    "Name",
+    "Source",
+    "Status",
+    "StopSignal",
+    "Variant",
+];
 
 impl Scope {
     pub(super) fn new(root: &Value, header: bool) -> Self {
@@ -262,6 +288,12 @@ pub(super) fn hidden(key: &str) -> bool {
 fn missing(name: &str) -> Result<String, String> {
     if OPTIONAL.contains(&name) {
         return Ok("<nil>".to_owned());
+    }
+    if EMPTY.contains(&name) {
+        return Ok(String::new());
+    }
+    if MAPS.contains(&name) {
+        return Ok("map[]".to_owned());
     }
     if name.starts_with(|c: char| c.is_ascii_uppercase()) {
         return Err(format!("executing \"\" at <.{name}>: map has no entry for key \"{name}\""));
