@@ -62,6 +62,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("system", "Manage the engine"),
     ("tls", "Make certificates for engines and clients that meet over TCP"),
     ("builder", "Manage builds"),
+    ("context", "Manage contexts"),
     ("buildx", "Build, under the name that newer Docker versions use"),
     ("compose", "Define and run multi-container applications"),
 ];
@@ -247,6 +248,7 @@ fn engine(matches: &ArgMatches) -> client::Options {
     client::Options {
         host: matches.texts("host").pop(),
         context: matches.text("context").map(str::to_owned),
+        config: path("config"),
         tls: client::TlsFiles {
             enabled: matches.on("tls") || matches.on("tlsverify"),
             verify: matches.on("tlsverify"),

@@ -180,7 +180,11 @@ impl Session {
         Ok(code)
     }
 
-    fn tell(&self, name: &str, outcome: Result<(), Failure>) -> crate::fail::Outcome {
+    /// Names an object for which something worked, or complains; the exit code.
+    ///
+    /// # Errors
+    /// Stdout is closed.
+    pub fn tell(&self, name: &str, outcome: Result<(), Failure>) -> crate::fail::Outcome {
         match outcome {
             Ok(()) => self.line(name).map(|()| 0),
             Err(failure) => {

@@ -72,7 +72,30 @@ pub(crate) fn resolve(options: &Options, env: impl Fn(&str) -> Option<String>) -
     }
     match env("DOCKER_CONTEXT") {
         Some(context) => from_context(&context, options, &env),
-        None => Ok(Endpoint::Embedded(options.roots.clone())),
+        None => match current_context(&options.client_dir(&env)) {
+            Some(context) => from_context(&context, options, &env),
+            None => Ok(Endpoint::Embedded(options.roots.clone())),
+        },
+    }
+}
+
+/// What `context use` chose: `currentContext` of `config.json`.
+pub fn current_context(dir: &Path) -> Option<String> {
+    let bytes = std::fs::read(dir.join("config.json")).ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let name = value["currentContext"].as_str()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The name of a context's directories: the digest of its name.
+pub fn context_id(name: &str) -> String {
+    hex(&sha2::Sha256::digest(name.as_bytes()))
+}
+
+impl Options {
+    /// Where the client keeps contexts and credentials: `--config`, `DOCKER_CONFIG`, `~/.docker`.
+    fn client_dir(&self, env: &impl Fn(&str) -> Option<String>) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| docker_dir(env))
     }
 }
 
@@ -152,8 +175,8 @@ fn from_context(name: &str, options: &Options, env: &impl Fn(&str) -> Option<Str
     if name == "default" || name == "embedded" {
         return Ok(Endpoint::Embedded(options.roots.clone()));
     }
-    let dir = docker_dir(env).join("contexts");
-    let id = hex(&sha2::Sha256::digest(name.as_bytes()));
+    let dir = options.client_dir(env).join("contexts");
+    let id = context_id(name);
     let meta = dir.join("meta").join(&id).join("meta.json");
     let unknown = || {
         Error::Options(format!(

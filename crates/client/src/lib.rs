@@ -17,7 +17,7 @@ mod transport;
 
 pub use call::{Body, Chunks, Client, Lines, body_channel, encode, query};
 pub use demultiplex::Demultiplexer;
-pub use endpoint::{Endpoint, Roots, TlsFiles};
+pub use endpoint::{Endpoint, Roots, TlsFiles, context_id, current_context};
 pub use error::{Error, Result};
 pub use transport::Io;
 
@@ -36,14 +36,16 @@ pub struct Options {
     pub context: Option<String>,
     /// `--tls*`.
     pub tls: TlsFiles,
+    /// `--config`: contexts and credentials.
+    pub config: Option<std::path::PathBuf>,
     /// Where the embedded engine keeps things.
     pub roots: Roots,
 }
 
 /// Finds the engine and returns its client. Nothing is sent yet.
 ///
-/// The order: `host`, `context`, `CAULDRON_HOST`, `DOCKER_HOST`, `DOCKER_CONTEXT`, embedded. The Docker CLI's
-/// `currentContext` is not followed: with nothing named the engine is this process.
+/// The order: `host`, `context`, `CAULDRON_HOST`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the context that
+/// `context use` chose, embedded.
 ///
 /// # Errors
 /// The host or context is malformed or unknown, certificates cannot be read, or the embedded engine cannot be opened.

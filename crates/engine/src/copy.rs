@@ -81,7 +81,7 @@ impl Engine {
     pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
         let asked = Asked::parse(path)?;
         let container = self.find(name)?;
-        self.with_root(&container, false, |root| stat(&asked, root, &container))
+        self.with_root(&container, |root| stat(&asked, root, &container))
     }
     /// Writes what is at a path as a tar, members named by its last component (`.` for a directory's contents).
     ///
@@ -90,7 +90,7 @@ impl Engine {
     pub fn get_archive(&self, name: &str, path: &str, archive: impl Write + Send) -> Result<()> {
         let asked = Asked::parse(path)?;
         let container = self.find(name)?;
-        self.with_root(&container, false, |root| {
+        self.with_root(&container, |root| {
             let file = asked.open(root, &container)?;
             let kind = stat_of(&file)?.st_mode;
             let base = if path.ends_with("/.") || asked.base().is_empty() { "." } else { asked.base() };
@@ -122,7 +122,8 @@ impl Engine {
     ) -> Result<()> {
         let asked = Asked { contents: true, ..Asked::parse(path)? };
         let container = self.find(name)?;
-        self.with_root(&container, true, |root| {
+        refuse_read_only(&container, &asked.path)?;
+        self.with_root(&container, |root| {
             let dir = asked.open(root, &container)?;
             let dir = sys::fs::open_in_root(&dir, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
                 .context(|| format!("open {} in container {}", asked.path, container.id()))?;
@@ -169,7 +170,6 @@ impl Engine {
     fn with_root<T: Send>(
         &self,
         container: &Container,
-        write: bool,
         work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
     ) -> Result<T> {
         if let Some(root) = live_root(container)? {
@@ -178,9 +178,6 @@ impl Engine {
         let (container, _lock) = self.find_locked(container.id().as_str())?;
         if container.live.is_some() {
             return Err(Error::conflict(format!("container {} is being started", container.id())));
-        }
-        if write && container.spec.read_only_rootfs {
-            return Err(Error::invalid("container rootfs is marked read-only"));
         }
         sys::view::with_private_mounts(|| {
             let root = self.mount_stopped(&container)?;
@@ -223,7 +220,25 @@ impl Engine {
                 sys::view::make_read_only(target).context(what)?;
             }
         }
+        if container.spec.read_only_rootfs {
+            sys::view::make_read_only(&root).context(what)?;
+        }
         Ok(root)
+    }
+}
+
+/// Nothing is put where the container itself cannot write: on a read-only mount, or on a read-only root beside all mounts.
+fn refuse_read_only(container: &Container, path: &ContainerPath) -> Result<()> {
+    let covers = |target: &ContainerPath| {
+        let target = target.as_str();
+        path.as_str().strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let spec = &container.spec;
+    let mount = spec.mounts.iter().filter(|mount| covers(&mount.target));
+    match mount.max_by_key(|mount| mount.target.as_str().len()) {
+        Some(mount) if mount.read_only => Err(Error::invalid("mounted volume is marked read-only")),
+        None if spec.read_only_rootfs => Err(Error::invalid("container rootfs is marked read-only")),
+        _ => Ok(()),
     }
 }
 

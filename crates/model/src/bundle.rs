@@ -266,6 +266,9 @@ pub enum LogTarget {
         max_bytes: u64,
         /// Files kept.
         max_files: u32,
+        /// What each entry says of the container (`labels`, `env` and `tag` of `--log-opt`).
+        #[serde(default)]
+        attributes: std::collections::BTreeMap<String, String>,
     },
     /// Nowhere.
     None,

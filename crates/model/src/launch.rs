@@ -9,6 +9,7 @@ use crate::container::{
     ContainerPath, ContainerSpec, Healthcheck, HostPath, IpcMode, Lifecycle, Mount, MountSource, Propagation,
     Resources, Seccomp, Security,
 };
+use std::collections::BTreeMap;
 
 /// Docker's default `PATH`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -129,6 +130,7 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
                 path: facts.log,
                 max_bytes: spec.log.max_bytes,
                 max_files: spec.log.max_files,
+                attributes: log_attributes(spec, &facts.name),
             },
         },
         healthcheck: spec.healthcheck.as_ref().and_then(healthcheck),
@@ -221,6 +223,42 @@ fn wants_reaper(spec: &ContainerSpec, namespaces: &NamespaceSet) -> bool {
         Some(asked) => asked && namespaces.pid == Namespace::New,
         None => namespaces.pid == Namespace::New && !own_init,
     }
+}
+
+/// The attributes that `--log-opt labels=…`, `labels-regex=…`, `env=…`, `env-regex=…` and `tag=…` ask for (moby
+/// `daemon/logger/loginfo.go`).
+fn log_attributes(spec: &ContainerSpec, name: &str) -> BTreeMap<String, String> {
+    let option = |name: &str| spec.log.options.get(name).map_or("", String::as_str);
+    let pattern = |name: &str| match option(name) {
+        "" => None,
+        text => regex_lite::Regex::new(text).ok(),
+    };
+    let chosen = |list: &str, pattern: &Option<regex_lite::Regex>, key: &str| {
+        list.split(',').any(|wanted| wanted == key)
+            || pattern.as_ref().is_some_and(|pattern| pattern.is_match(key))
+    };
+    let mut attributes = BTreeMap::new();
+    let (list, regex) = (option("labels"), pattern("labels-regex"));
+    for (key, value) in spec.labels.iter().filter(|(key, _)| chosen(list, &regex, key)) {
+        attributes.insert(key.clone(), value.clone());
+    }
+    let (list, regex) = (option("env"), pattern("env-regex"));
+    let variables = spec.process.env.iter().filter_map(|entry| entry.split_once('='));
+    for (key, value) in variables.filter(|(key, _)| chosen(list, &regex, key)) {
+        attributes.insert(key.to_owned(), value.to_owned());
+    }
+    if !option("tag").is_empty() {
+        let tag = [
+            ("{{.ID}}", spec.id.short()),
+            ("{{.FullID}}", spec.id.as_str()),
+            ("{{.Name}}", name),
+            ("{{.ImageName}}", &spec.image_name),
+        ]
+        .iter()
+        .fold(option("tag").to_owned(), |tag, (field, value)| tag.replace(field, value));
+        attributes.insert("tag".to_owned(), tag);
+    }
+    attributes
 }
 
 /// All defaults filled in (moby `daemon/health.go`); `None` where it says `NONE` or nothing.

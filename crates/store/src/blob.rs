@@ -1,12 +1,14 @@
 //! Blobs: `blobs/sha256/<hex>`, immutable, named by their content.
 //!
-//! A blob begins as an [`Ingest`] under `ingest/` (a random name, removed when it is dropped) and becomes a blob by
+//! A blob begins as an [`Ingest`] under `ingest/` (a random name, locked while it is written, removed when it is dropped; the
+//! next writer removes those that nobody has locked) and becomes a blob by
 //! [`Ingest::commit`] only: hashed while written, compared, fsynced, renamed. Two writers of one blob do no harm: the
 //! second rename replaces equal bytes. Blobs are deleted by [`crate::image`]'s collection alone, under the store's
 //! exclusive lock; whoever makes blobs that no image names yet holds a [`crate::Lease`].
 
 use model::error::Context as _;
 use model::{Digest, Error, Kind, Result};
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -104,6 +106,32 @@ impl Drop for Ingest {
     }
 }
 
+/// A new file, locked for as long as this process writes it.
+fn begin(layout: &Layout) -> Result<(PathBuf, File)> {
+    loop {
+        let path = layout.ingest().join(crate::random_name());
+        let what = || format!("create {}", path.display());
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path).context(what)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from).context(what)?;
+        // Somebody may have swept it away before it was locked.
+        if std::os::unix::fs::MetadataExt::nlink(&file.metadata().context(what)?) > 0 {
+            return Ok((path, file));
+        }
+    }
+}
+
+/// Removes what processes that were killed left behind: files that nobody has locked.
+fn sweep(layout: &Layout) {
+    for entry in std::fs::read_dir(layout.ingest()).into_iter().flatten().flatten() {
+        if let Ok(file) = File::open(entry.path())
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            // What cannot be removed is left to the collection, which reports it.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl Store {
     /// Begins a blob.
     ///
@@ -111,13 +139,8 @@ impl Store {
     /// The file cannot be made.
     pub fn ingest(&self) -> Result<Ingest> {
         let lease = self.lease()?;
-        let path = self.layout.ingest().join(crate::random_name());
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .context(|| format!("create {}", path.display()))?;
+        self.swept.call_once(|| sweep(&self.layout));
+        let (path, file) = begin(&self.layout)?;
         Ok(Ingest {
             layout: self.layout.clone(),
             path,

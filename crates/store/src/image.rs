@@ -178,6 +178,7 @@ impl Store {
             }
             chain = Some(this);
         }
+        self.sync_layers()?;
         self.put_blob(config_json)?;
         let manifest_digest = self.put_blob(manifest_json)?;
         let _changing = self.lock_images()?;

@@ -2,8 +2,9 @@
 //!
 //! A layer is unpacked or committed under a temporary name (`layers/.tmp-…`) and renamed when it is complete; a
 //! temporary one that a crash left is removed by the next collection. The lock `layer-<two digits>` keeps two processes
-//! from unpacking the same one. Nothing is fsynced file by file.
+//! from unpacking the same one. Nothing is fsynced file by file: an image's record waits for all of it at once.
 
+use model::container::HostPath;
 use model::digest::chain_id;
 use model::error::Context as _;
 use model::image::Descriptor;
@@ -82,13 +83,17 @@ impl Store {
         let diff = sys::fs::open_root(temporary.diff())
             .context(|| format!("open {}", temporary.diff().display()))?;
         let how = Unpack { whiteouts: Whiteouts::Overlay, owner: None, keep_kinds: false };
-        let (unpacked, found) =
-            stream::unpack_compressed(source, |plain| tree::unpack(diff.as_fd(), plain, &how)).map_err(
-                |error| match blob {
-                    Some(blob) => error.within(format_args!("layer {}", blob.digest)),
-                    None => error.within("layer"),
-                },
-            )?;
+        let (unpacked, found) = stream::unpack_compressed(source, |plain| match parent {
+            Some(parent) => {
+                let below = || self.mount_detached(&self.lower_of_chain(parent)?, None);
+                tree::unpack_over(diff.as_fd(), plain, &how, &below)
+            }
+            None => tree::unpack(diff.as_fd(), plain, &how),
+        })
+        .map_err(|error| match blob {
+            Some(blob) => error.within(format_args!("layer {}", blob.digest)),
+            None => error.within("layer"),
+        })?;
         if let Some(expected) = diff_id
             && *expected != found
         {
@@ -118,11 +123,37 @@ impl Store {
             Err(error) => Err(error).context(|| format!("read {}", path.display())),
         }
     }
+    /// The directories of a layer and those below it, uppermost first.
+    fn lower_of_chain(&self, chain: &Digest) -> Result<Vec<HostPath>> {
+        let mut paths = Vec::new();
+        let mut next = Some(chain.clone());
+        while let Some(chain) = next {
+            let layer = self
+                .layer(&chain)?
+                .ok_or_else(|| Error::not_found(format!("layer {chain}: it is not in the store")))?;
+            paths.push(HostPath(self.layout.layer_diff(&chain)));
+            next = layer.parent;
+        }
+        Ok(paths)
+    }
+    /// Waits until the layers that this process made are on the disk. An image's record promises that they are; file by file
+    /// this would cost an fsync each.
+    pub(crate) fn sync_layers(&self) -> Result<()> {
+        if !self.unsynced.swap(false, std::sync::atomic::Ordering::AcqRel) {
+            return Ok(());
+        }
+        let what = || format!("sync {}", self.layout.layers().display());
+        let dir = sys::fs::open_root(self.layout.layers()).context(what)?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        let dir = sys::fs::open_in_root(&dir, ".", flags, 0).context(what)?;
+        rustix::fs::syncfs(&dir).map_err(std::io::Error::from).context(what)
+    }
     /// A place for a layer in the making.
     pub(crate) fn temporary_layer(&self) -> Result<Temporary> {
         let lease = self.lease()?;
         let path = self.layout.layers().join(format!("{TEMPORARY}{}", crate::random_name()));
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
+        self.unsynced.store(true, std::sync::atomic::Ordering::Release);
         Ok(Temporary { layout: self.layout.clone(), path, published: false, _lease: lease })
     }
 }

@@ -23,6 +23,10 @@ use model::error::Context as _;
 pub struct Store {
     /// Its paths.
     pub layout: layout::Layout,
+    /// This process made layers that no record has waited for yet.
+    unsynced: std::sync::atomic::AtomicBool,
+    /// This process has looked for what killed ones left in `ingest/`.
+    swept: std::sync::Once,
 }
 
 /// Keeps blobs and layers from being collected while no image names them yet: held by whoever pulls, loads, builds
@@ -41,7 +45,7 @@ impl Store {
     pub fn open(layout: layout::Layout) -> Result<Self> {
         layout.create()?;
         format::check(&layout)?;
-        Ok(Self { layout })
+        Ok(Self { layout, unsynced: false.into(), swept: std::sync::Once::new() })
     }
     /// A lease on everything in the store.
     ///

@@ -386,3 +386,75 @@ fn a_newer_format_is_refused() {
     let error = Store::open(store.layout.clone()).err().unwrap();
     assert!(error.to_string().contains("time-travel"), "{error}");
 }
+
+/// A tar of one hard link.
+fn hard_link(name: &str, target: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_size(0);
+    header.set_mode(0o644);
+    archive.append_link(&mut header, name, target).unwrap();
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn a_hard_link_may_lead_to_a_file_of_the_layer_below() {
+    let dir = Dir::new("link-below");
+    let store = dir.store("store");
+    sh(
+        "mkdir -p t/etc/deep t/out && echo secret > t/etc/deep/file && chmod 4640 t/etc/deep/file && chown 5:6 t/etc/deep/file
+         chmod 0710 t/etc && chown 7:8 t/etc/deep && setfattr -n user.note -v kept t/etc/deep/file 2>/dev/null || true
+         touch -d '2020-02-02 02:02:02' t/etc/deep/file t/etc
+         ln -s / t/away && ln -s etc t/inside && mkdir t/hidden && echo x > t/hidden/file
+         tar -C t -cf base.tar .",
+        &dir.0,
+    );
+    let base = std::fs::File::open(dir.0.join("base.tar")).unwrap();
+    let base = store.unpack_stream(None, base, None, None).unwrap();
+    let below = Some(&base.chain);
+    let layer =
+        store.unpack_stream(below, hard_link("bin/name", "etc/deep/file").as_slice(), None, None).unwrap();
+    let diff = store.layout.layer_diff(&layer.chain);
+    let (file, name) = (picture(&diff)["etc/deep/file"].clone(), picture(&diff)["bin/name"].clone());
+    assert!(name.contains("same as") || file.contains("same as"), "{file}\n{name}");
+    let original = &picture(&store.layout.layer_diff(&base.chain))["etc/deep/file"];
+    let same =
+        |line: &str| line.replace(" nlink 2 ", " nlink 1 ").split(" same as").next().unwrap().to_owned();
+    assert_eq!(same(&file), *original);
+    for (path, mode, uid) in [("etc", 0o40710, 0), ("etc/deep", 0o40755, 7)] {
+        let meta = std::fs::metadata(diff.join(path)).unwrap();
+        assert_eq!((meta.mode(), meta.uid()), (mode, uid), "{path}");
+    }
+    assert_eq!(layer.size, 7);
+    // Nothing outside of the image, whatever its links say; nothing that is no file, or not there.
+    for target in ["away/etc/hostname", "etc", "nope", "out/../../etc/hostname", "etc/deep/file/x"] {
+        let refused = store.unpack_stream(below, hard_link("x", target).as_slice(), None, None);
+        assert!(refused.is_err(), "{target}");
+    }
+    // A file that this layer itself takes away is not there any more.
+    let mut gone = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    gone.append_data(&mut header, ".wh.hidden", &[][..]).unwrap();
+    let mut gone = gone.into_inner().unwrap();
+    gone.truncate(512);
+    gone.extend(hard_link("x", "hidden/file"));
+    assert!(store.unpack_stream(below, gone.as_slice(), None, None).is_err());
+}
+
+#[test]
+fn what_a_killed_writer_left_is_swept_away() {
+    let dir = Dir::new("ingest");
+    let first = dir.store("store");
+    let mut alive = first.ingest().unwrap();
+    alive.write_all(b"half").unwrap();
+    let stray = first.layout.ingest().join("0123456789abcdef");
+    std::fs::write(&stray, "left by a killed process").unwrap();
+    // Another process begins.
+    let second = dir.store("store");
+    drop(second.ingest().unwrap());
+    assert!(!stray.exists());
+    let (digest, size) = alive.commit(None).unwrap();
+    assert_eq!((digest, size), (Digest::of(b"half"), 4));
+}

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use clap::ArgMatches;
 use client::Method;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 
 /// The key of docker.io's credentials.
 pub const HUB: &str = "https://index.docker.io/v1/";
@@ -40,7 +40,7 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
-fn config(session: &Session) -> Result<Value, Failure> {
+pub(super) fn config(session: &Session) -> Result<Value, Failure> {
     let path = session.docker_config().join("config.json");
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -106,7 +106,7 @@ fn from_helper(helper: &str, host: &str) -> Option<Value> {
     })
 }
 
-fn save(session: &Session, config: &Value) -> Result<(), Failure> {
+pub(super) fn save(session: &Session, config: &Value) -> Result<(), Failure> {
     use std::os::unix::fs::OpenOptionsExt;
     let dir = session.docker_config();
     std::fs::create_dir_all(dir).map_err(file("create", dir))?;
@@ -142,8 +142,13 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
     } else {
         given.text("password").map(str::to_owned)
     };
-    let (Some(name), Some(password)) = (given.text("username"), password) else {
-        return Err("Cannot perform an interactive login: use --username and --password-stdin".into());
+    let (name, password) = match (given.text("username"), password) {
+        (Some(name), Some(password)) => (name.to_owned(), password),
+        (name, None) => ask(&host, name)?,
+        (None, Some(_)) if given.on("password-stdin") => {
+            return Err("Must provide --username with --password-stdin".into());
+        }
+        (None, Some(password)) => (ask_name(&host)?, password),
     };
     let body = json!({"username": name, "password": password, "serveraddress": host});
     let answer = session.client()?.json(Method::POST, "/auth", Some(&body)).await?;
@@ -159,6 +164,76 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
     session
         .line(answer["Status"].as_str().filter(|status| !status.is_empty()).unwrap_or("Login Succeeded"))?;
     Ok(0)
+}
+
+/// Asks for what is missing, on the terminal only.
+fn ask(host: &str, name: Option<&str>) -> Result<(String, String), Failure> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => ask_name(host)?,
+    };
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err("Cannot perform an interactive login from a non TTY device".into());
+    }
+    prompt("Password: ")?;
+    let password = {
+        let _dark = Dark::enter();
+        answer()?
+    };
+    prompt("\n")?;
+    if password.is_empty() {
+        return Err("password is required".into());
+    }
+    Ok((name, password))
+}
+
+fn ask_name(host: &str) -> Result<String, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err("Cannot perform an interactive login from a non TTY device".into());
+    }
+    prompt(&format!("Username for {host}: "))?;
+    match answer()? {
+        name if name.is_empty() => Err("username is required".into()),
+        name => Ok(name),
+    }
+}
+
+fn prompt(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::new(format!("write to stdout: {error}")))
+}
+
+fn answer() -> Result<String, Failure> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| Failure::new(format!("read stdin: {error}")))?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// The terminal without echo, until it is dropped.
+struct Dark(Option<rustix::termios::Termios>);
+
+impl Dark {
+    fn enter() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
+        let mut dark = before.clone();
+        dark.local_modes.remove(LocalModes::ECHO);
+        let _ = tcsetattr(&stdin, OptionalActions::Flush, &dark);
+        Self(Some(before))
+    }
+}
+
+impl Drop for Dark {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ =
+                rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, before);
+        }
+    }
 }
 
 async fn logout(session: Session, given: ArgMatches) -> Outcome {

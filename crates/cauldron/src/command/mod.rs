@@ -3,6 +3,7 @@
 mod build;
 pub mod compose;
 mod container;
+mod context;
 mod cp;
 mod df;
 mod doctor;
@@ -43,6 +44,7 @@ pub const ALL: &[&[Verb]] = &[
     system::VERBS,
     doctor::VERBS,
     login::VERBS,
+    context::VERBS,
     serve::VERBS,
     task::VERBS,
     tls::VERBS,

@@ -74,6 +74,8 @@ impl Engine {
             sys::failpoint::environment()
                 .map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned())),
         );
+        // Whatever context the user has chosen meanwhile.
+        env.push(("DOCKER_CONTEXT".to_owned(), "default".to_owned()));
         env.extend(self.roots.config.as_deref().map(|path| pair("CAULDRON_CONFIG", path)));
         env
     }

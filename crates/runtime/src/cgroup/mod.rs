@@ -10,7 +10,7 @@ use model::bundle::DeviceRule;
 use model::container::Resources;
 use model::error::Context as _;
 use model::{Error, Kind, Result};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::cgroup::{Hierarchy, write};
 
@@ -150,6 +150,23 @@ impl Cgroup {
             .find_map(|line| line.strip_prefix("oom_kill "))
             .and_then(|count| count.trim().parse().ok())
             .unwrap_or(0)
+    }
+    /// A descriptor that tells when the out-of-memory killer is called in: an eventfd on v1; on v2 (true) `memory.events`,
+    /// which is always readable and has news with `POLLPRI`. `None` where there is no memory controller.
+    ///
+    /// # Errors
+    /// Those of `eventfd(2)`, and of the controller's files.
+    pub fn watch_oom(&self) -> std::io::Result<Option<(OwnedFd, bool)>> {
+        let Some((dir, unified)) = self.dir("memory") else { return Ok(None) };
+        if unified {
+            return Ok(Some((std::fs::File::open(dir.join("memory.events"))?.into(), true)));
+        }
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let told = rustix::event::eventfd(0, flags)?;
+        let control = std::fs::File::open(dir.join("memory.oom_control"))?;
+        let line = format!("{} {}", told.as_raw_fd(), control.as_raw_fd());
+        write(&dir.join("cgroup.event_control"), &line)?;
+        Ok(Some((told, false)))
     }
     /// Freezes or thaws everything inside and waits until it is so.
     ///

@@ -23,6 +23,8 @@ struct Target {
     size: u64,
     max_bytes: u64,
     max_files: u32,
+    /// `"attrs":{…},` or nothing.
+    attributes: String,
 }
 
 impl Log {
@@ -33,7 +35,7 @@ impl Log {
     pub fn open(target: &LogTarget) -> Result<Self> {
         let target = match target {
             LogTarget::None => None,
-            LogTarget::JsonFile { path, max_bytes, max_files } => {
+            LogTarget::JsonFile { path, max_bytes, max_files, attributes } => {
                 let file = open(&path.0).context(|| format!("open log {}", path.0.display()))?;
                 let size = file.metadata().context(|| format!("stat log {}", path.0.display()))?.len();
                 Some(Target {
@@ -42,6 +44,13 @@ impl Log {
                     size,
                     max_bytes: *max_bytes,
                     max_files: (*max_files).max(1),
+                    attributes: match attributes.is_empty() {
+                        true => String::new(),
+                        false => format!(
+                            "\"attrs\":{},",
+                            String::from_utf8_lossy(&crate::wire::encode(attributes))
+                        ),
+                    },
                 })
             }
         };
@@ -92,7 +101,7 @@ impl Target {
     /// Adds an entry to those that are still to be written; those before it go to the old file where the file is full.
     fn entry(&mut self, entries: &mut Vec<u8>, line: &[u8], stream: u8, now: Timestamp) {
         let before = entries.len();
-        entry(entries, line, stream, now);
+        entry(entries, line, stream, &self.attributes, now);
         if self.size + before as u64 > 0 && self.size + entries.len() as u64 > self.max_bytes {
             self.append(&entries[..before]);
             entries.drain(..before);
@@ -131,7 +140,7 @@ impl Target {
 }
 
 /// One line of the file.
-fn entry(out: &mut Vec<u8>, line: &[u8], stream: u8, now: Timestamp) {
+fn entry(out: &mut Vec<u8>, line: &[u8], stream: u8, attributes: &str, now: Timestamp) {
     out.extend_from_slice(b"{\"log\":\"");
     for chunk in line.utf8_chunks() {
         escape(out, chunk.valid());
@@ -141,7 +150,7 @@ fn entry(out: &mut Vec<u8>, line: &[u8], stream: u8, now: Timestamp) {
         }
     }
     let name = if stream == 2 { "stderr" } else { "stdout" };
-    let _ = writeln!(out, "\",\"stream\":\"{name}\",\"time\":\"{now}\"}}");
+    let _ = writeln!(out, "\",\"stream\":\"{name}\",{attributes}\"time\":\"{now}\"}}");
 }
 
 fn escape(out: &mut Vec<u8>, text: &str) {
@@ -167,7 +176,7 @@ mod tests {
     #[test]
     fn entries() {
         let mut out = Vec::new();
-        entry(&mut out, b"a\"<\x01\xff\xfe\xc3\xa9\n", 2, Timestamp { seconds: 1, nanos: 0 });
+        entry(&mut out, b"a\"<\x01\xff\xfe\xc3\xa9\n", 2, "", Timestamp { seconds: 1, nanos: 0 });
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,

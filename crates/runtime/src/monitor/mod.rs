@@ -67,6 +67,17 @@ pub struct Monitor {
     next_probe: Option<Instant>,
     ports: Ports,
     firewall: firewall::Watching,
+    /// Where this run has a limit of memory.
+    memory: Option<Memory>,
+}
+
+/// What tells of the out-of-memory killer.
+struct Memory {
+    told: OwnedFd,
+    /// It is v2's `memory.events`.
+    unified: bool,
+    /// How often it told.
+    seen: u64,
 }
 
 /// The monitor's `main`.
@@ -152,6 +163,7 @@ impl Monitor {
             next_probe: None,
             ports: Ports::default(),
             firewall: firewall::Watching::default(),
+            memory: None,
             bundle,
         })
     }
@@ -263,6 +275,28 @@ impl Monitor {
             .map(|_| model::state::Health { status: "starting".into(), ..Default::default() });
         record::write_state(&self.bundle, &self.state)
     }
+    /// Wants to be told of the out-of-memory killer, where there is a limit. Without it the end of the run tells.
+    fn watch_memory(&mut self) {
+        if self.bundle.resources.memory.is_some()
+            && let Ok(Some((told, unified))) = self.cgroup.watch_oom()
+            && self.poll.add(&told, Token::Memory, if unified { poll::NEWS } else { poll::IN }).is_ok()
+        {
+            self.memory = Some(Memory { told, unified, seen: 0 });
+        }
+    }
+    fn memory_ran_out(&mut self) {
+        let kills = self.cgroup.oom_kills();
+        let Some(Memory { told, unified, seen }) = &mut self.memory else { return };
+        // Reading takes the news away. memory.events has other news too; the eventfd comes before the kill is counted.
+        let called = match unified {
+            true => rustix::io::pread(&*told, &mut [0; 512], 0).is_ok() && kills > *seen,
+            false => rustix::io::read(&*told, &mut [0; 8]).is_ok(),
+        };
+        if called {
+            *seen = kills.max(*seen + 1);
+            record::event(&self.bundle, "oom", &[]);
+        }
+    }
     /// Makes a started process the main session.
     fn adopt(&mut self, starting: Starting) {
         let Starting { pid, pidfd, ends, .. } = starting;
@@ -273,6 +307,7 @@ impl Monitor {
             session.stdin = None;
         }
         self.watch(MAIN, session);
+        self.watch_memory();
         self.schedule_probe();
         self.rest = Some(Instant::now() + REST);
     }
@@ -305,6 +340,7 @@ impl Monitor {
                     Token::Relay => self.relay_ended(),
                     Token::Firewall => self.firewall_changed(),
                     Token::Restore => self.firewall_restored(),
+                    Token::Memory => self.memory_ran_out(),
                     Token::Process(MAIN) => self.main_ended(),
                     Token::Process(index) => {
                         self.exec_ended(index);
@@ -405,7 +441,8 @@ impl Monitor {
             ("exitCode", ended.code().to_string()),
             ("execDuration", self.started.elapsed().as_secs().to_string()),
         ];
-        if self.state.oom_killed {
+        let told = self.memory.take().is_some_and(|memory| memory.seen > 0);
+        if self.state.oom_killed && !told {
             record::event(&self.bundle, "oom", &[]);
         }
         record::event(&self.bundle, "die", &attributes);

@@ -9,6 +9,8 @@ pub use rustix::event::epoll::EventFlags;
 
 /// Readable.
 pub const IN: EventFlags = EventFlags::IN;
+/// News in a file of the kernel's.
+pub const NEWS: EventFlags = EventFlags::PRI;
 /// Writable.
 pub const OUT: EventFlags = EventFlags::OUT;
 
@@ -35,6 +37,8 @@ pub enum Token {
     Firewall,
     /// The pidfd of what restores it.
     Restore,
+    /// The kernel's word of its out-of-memory killer.
+    Memory,
     /// A socket of the resolver's.
     Resolver(Part),
 }
@@ -63,6 +67,7 @@ impl Token {
             Self::Channel(index) => (6, index),
             Self::Port => (7, 0),
             Self::Relay => (8, 0),
+            Self::Memory => (15, 0),
             Self::Resolver(Part::Datagrams) => (9, 0),
             Self::Resolver(Part::Listener) => (10, 0),
             Self::Resolver(Part::Stream(index)) => (11, index),
@@ -83,6 +88,7 @@ impl Token {
             6 => Self::Channel(index),
             7 => Self::Port,
             8 => Self::Relay,
+            15 => Self::Memory,
             9 => Self::Resolver(Part::Datagrams),
             10 => Self::Resolver(Part::Listener),
             11 => Self::Resolver(Part::Stream(index)),

@@ -136,7 +136,12 @@ impl Box_ {
             readonly_paths: paths(&model::launch::READONLY_PATHS),
             cgroup: format!("cauldron-test/{id}"),
             resources: Resources::default(),
-            log: LogTarget::JsonFile { path: path("log"), max_bytes: 1 << 20, max_files: 3 },
+            log: LogTarget::JsonFile {
+                path: path("log"),
+                max_bytes: 1 << 20,
+                max_files: 3,
+                attributes: Default::default(),
+            },
             lifecycle: Lifecycle::Keep,
             healthcheck: None,
             stop_signal: 15,

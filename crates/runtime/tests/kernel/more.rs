@@ -347,7 +347,8 @@ fn stop_in_back_off() {
 fn log_rotation() {
     let container = Box_::sh("seq 1 2000").with(|bundle| {
         let path = model::container::HostPath(bundle.container_dir.0.join("log"));
-        bundle.log = LogTarget::JsonFile { path, max_bytes: 20_000, max_files: 3 };
+        bundle.log =
+            LogTarget::JsonFile { path, max_bytes: 20_000, max_files: 3, attributes: Default::default() };
     });
     container.run();
     let size = |name: &str| std::fs::metadata(container.dir.join(name)).map(|stat| stat.len());

@@ -12,7 +12,7 @@ mod unpack;
 
 use model::Result;
 use std::io::{BufRead, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// How `.wh.` members are taken, and how overlay's whiteouts are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,25 @@ pub struct Pack {
 /// # Errors
 /// Names the member. What was unpacked before it stays: the caller removes the tree.
 pub fn unpack(root: BorrowedFd<'_>, archive: impl BufRead, how: &Unpack) -> Result<Unpacked> {
-    unpack::run(root, archive, how)
+    unpack::run(root, archive, how, None)
 }
+
+/// As [`unpack`], for a layer: a hard link may lead to a file of the layers below, whose merged tree `below` opens when it
+/// is first asked for. Such a file is copied up, as overlay does it.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_over(
+    root: BorrowedFd<'_>,
+    archive: impl BufRead,
+    how: &Unpack,
+    below: Below<'_>,
+) -> Result<Unpacked> {
+    unpack::run(root, archive, how, Some(below))
+}
+
+/// Opens the tree of the layers below.
+pub type Below<'a> = &'a dyn Fn() -> Result<OwnedFd>;
 
 /// Writes the tree (or the single file) at `path` below `root` as a tar stream, with its end marker. A link in the
 /// last component is not followed. Returns the bytes of regular files.

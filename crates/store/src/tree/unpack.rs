@@ -3,6 +3,7 @@
 use model::{Error, Kind as ErrorKind, Result, limits};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, Write as _};
@@ -11,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use super::header::{Kind, Member};
 use super::reader::Reader;
-use super::{Unpack, Unpacked, Whiteouts, shown};
+use super::{Below, Unpack, Unpacked, Whiteouts, shown};
 
 /// What marks a whiteout, an opaque directory, and the leftovers of aufs.
 const WHITEOUT: &[u8] = b".wh.";
@@ -19,11 +20,17 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 
 /// Unpacks a whole archive.
-pub fn run(root: BorrowedFd<'_>, archive: impl BufRead, how: &Unpack) -> Result<Unpacked> {
+pub fn run(
+    root: BorrowedFd<'_>,
+    archive: impl BufRead,
+    how: &Unpack,
+    below: Option<Below<'_>>,
+) -> Result<Unpacked> {
     let mut reader = Reader::new(archive);
     let mut tree = Tree {
         root,
         how: *how,
+        below: below.map(|open| (open, OnceCell::new())),
         parent: None,
         setgid: false,
         as_root: rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
@@ -42,6 +49,8 @@ pub fn run(root: BorrowedFd<'_>, archive: impl BufRead, how: &Unpack) -> Result<
 struct Tree<'a> {
     root: BorrowedFd<'a>,
     how: Unpack,
+    /// The layers below, opened when they are first asked for.
+    below: Option<(Below<'a>, OnceCell<OwnedFd>)>,
     /// The directory that the last member lay in.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Some directory has the setgid bit: what is made may have got another group than ours.
@@ -277,11 +286,79 @@ impl Tree<'_> {
                 let whiteout =
                     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
                 if whiteout && self.how.whiteouts == Whiteouts::Overlay {
-                    return Err(Errno::NOENT);
+                    // Gone by this archive's own word: not to be looked for below.
+                    return Err(Errno::STALE);
                 }
                 fs::linkat(&parent, name, place.dir, place.name, AtFlags::empty())
             });
+        let linked = match linked {
+            Err(Errno::NOENT) => self.link_below(&target, place),
+            Err(Errno::STALE) => Err(Errno::NOENT),
+            other => other,
+        };
         linked.map_err(|error| refuse(&std::io::Error::from(error).to_string()))
+    }
+
+    /// A hard link to a file that only the layers below have: the file is copied up to its own place in this layer, with
+    /// the directories that lead to it, and then linked.
+    fn link_below(&mut self, target: &[u8], place: &Place<'_>) -> Failed {
+        let Some((open, cell)) = &self.below else { return Err(Errno::NOENT) };
+        if self.whited_out.iter().any(|gone| {
+            target.strip_prefix(gone.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        }) {
+            return Err(Errno::NOENT);
+        }
+        let below = match cell.get() {
+            Some(below) => below,
+            None => {
+                let opened = open().map_err(|_| Errno::NOENT)?;
+                cell.get_or_init(|| opened)
+            }
+        };
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let from = sys::fs::open_in_root(below, OsStr::from_bytes(target), flags, 0).map_err(errno)?;
+        let stat = fs::fstat(&from)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Errno::NOENT);
+        }
+        let (parent, name) = match target.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&target[..slash], &target[slash + 1..]),
+            None => (&target[..0], target),
+        };
+        let dir = self.directory_as_below(below, parent)?;
+        let own = Place { dir: dir.as_fd(), name: OsStr::from_bytes(name) };
+        let mut to = std::fs::File::from(create_file(&own)?);
+        let mut from = std::fs::File::from(from);
+        self.size = self.size.saturating_add(std::io::copy(&mut from, &mut to).map_err(errno)?);
+        copy_attributes(&from, &stat, &to)?;
+        fs::linkat(&dir, name, place.dir, place.name, AtFlags::empty())
+    }
+
+    /// Opens a directory of this layer; it and what leads to it are made like those below where they are missing.
+    fn directory_as_below(&self, below: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let mut dir = sys::fs::open_in_root(self.root, ".", flags, 0).map_err(errno)?;
+        let mut done: Vec<u8> = Vec::new();
+        for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+            if !done.is_empty() {
+                done.push(b'/');
+            }
+            done.extend_from_slice(part);
+            match fs::mkdirat(&dir, part, Mode::RWXU) {
+                Ok(()) => {
+                    let made = fs::openat(&dir, part, flags | OFlags::CLOEXEC, Mode::empty())?;
+                    let like =
+                        sys::fs::open_in_root(below, OsStr::from_bytes(&done), flags, 0).map_err(errno)?;
+                    copy_attributes(&like, &fs::fstat(&like)?, &made)?;
+                    dir = made;
+                }
+                Err(Errno::EXIST) => dir = fs::openat(&dir, part, flags | OFlags::CLOEXEC, Mode::empty())?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(dir)
     }
 
     /// Writes a file's data and gives it its attributes.
@@ -427,6 +504,29 @@ pub fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
         return Err("it lies deeper than 512 directories");
     }
     Ok(parts.join(&b'/'))
+}
+
+/// Owner, extended attributes, mode and times of one open file for another.
+fn copy_attributes(from: impl AsFd, stat: &fs::Stat, to: impl AsFd) -> Failed {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    fs::fchown(to, Some(fs::Uid::from_raw(stat.st_uid)), Some(fs::Gid::from_raw(stat.st_gid)))?;
+    let mut names = vec![0; fs::flistxattr(from, &mut [] as &mut [u8])?];
+    let length = fs::flistxattr(from, &mut names[..])?;
+    for name in names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let mut value = vec![0; fs::fgetxattr(from, name, &mut [] as &mut [u8])?];
+        let length = fs::fgetxattr(from, name, &mut value[..])?;
+        allowed(fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()))?;
+    }
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let time = |seconds, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: nanos as _ };
+    let access = time(stat.st_atime, stat.st_atime_nsec);
+    fs::futimens(
+        to,
+        &Timestamps { last_access: access, last_modification: time(stat.st_mtime, stat.st_mtime_nsec) },
+    )
 }
 
 fn failed(path: &[u8], error: Errno) -> Error {
