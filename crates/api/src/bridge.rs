@@ -95,7 +95,7 @@ pub(crate) async fn stream(
     tokio::task::spawn_blocking(move || {
         if let Err(error) = work(&engine, Sink(sender.clone())) {
             // Nobody to tell where the client is gone.
-            let _ = sender.blocking_send(Err(error));
+            let _ = sender.blocking_send(Err(engine.explain(error)));
         }
     });
     let first = match receiver.recv().await {

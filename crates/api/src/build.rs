@@ -170,9 +170,10 @@ fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<(
     match engine.build(options, &report) {
         Ok(_) => Ok(()),
         Err(failed) => {
-            let message = match failed.error.hint_text() {
-                Some(hint) => format!("{}\n{hint}", failed.error),
-                None => failed.error.to_string(),
+            let error = engine.explain(failed.error);
+            let message = match error.hint_text() {
+                Some(hint) => format!("{error}\n{hint}"),
+                None => error.to_string(),
             };
             let mut detail = json!({ "message": message });
             if let Some(code) = failed.code {

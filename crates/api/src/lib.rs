@@ -134,7 +134,7 @@ pub(crate) async fn call<T: Send + 'static>(
     work: impl FnOnce(&Engine) -> engine::model::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {
     let engine = Arc::clone(engine);
-    match tokio::task::spawn_blocking(move || work(&engine)).await {
+    match tokio::task::spawn_blocking(move || work(&engine).map_err(|error| engine.explain(error))).await {
         Ok(result) => result.map_err(Failure),
         Err(error) => Err(Failure(engine::model::Error::internal("engine call panicked").caused_by(error))),
     }

@@ -32,6 +32,9 @@ impl Engine {
     /// # Errors
     /// Names what could not be read or written.
     pub fn commit(&self, name: &str, request: CommitRequest) -> Result<Digest> {
+        self.collecting(|| self.commit_leased(name, request))
+    }
+    fn commit_leased(&self, name: &str, request: CommitRequest) -> Result<Digest> {
         // Until the image's record names it, nobody may collect the new layer.
         let _lease = self.store.lease()?;
         let container = self.find(name)?;

@@ -109,6 +109,14 @@ impl Engine {
         }
         Ok(needed)
     }
+    /// Does something that makes blobs and layers; where it fails, those that nobody needs are collected (now, or by the
+    /// next collection where somebody holds a lease).
+    pub(crate) fn collecting<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        work().map_err(|error| {
+            let collected = self.store.collect(&|| self.layers_in_use());
+            error.with_undo_failures(collected.err())
+        })
+    }
     pub(crate) fn emit_image(&self, action: &str, image: &Digest, name: &str) {
         let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         self.emit("image", action, image.as_str(), attributes);

@@ -36,6 +36,9 @@ pub struct Info {
     pub warnings: Vec<String>,
 }
 
+/// A file system with fewer free bytes, or inodes, is named as the one that is full.
+const SHORT_OF: (u64, u64) = (64 << 20, 1000);
+
 impl Engine {
     /// Reads it.
     ///
@@ -80,6 +83,33 @@ impl Engine {
             }
         }
         Ok(chains.values().sum())
+    }
+    /// Says how much room is left, where that is the reason for an error.
+    #[must_use]
+    pub fn explain(&self, error: model::Error) -> model::Error {
+        if !error.is_out_of_space() {
+            return error;
+        }
+        let room = |path: &Path| {
+            let stat = rustix::fs::statvfs(path).ok()?;
+            let full = stat.f_bavail.saturating_mul(stat.f_frsize) < SHORT_OF.0 || stat.f_favail < SHORT_OF.1;
+            full.then(|| {
+                format!(
+                    "{} has {} bytes and {} inodes free",
+                    path.display(),
+                    stat.f_bavail.saturating_mul(stat.f_frsize),
+                    stat.f_favail
+                )
+            })
+        };
+        let rooms: Vec<String> =
+            [&self.roots.root, &self.roots.run_root].into_iter().filter_map(|path| room(path)).collect();
+        let rooms =
+            if rooms.is_empty() { "a file system or a quota is full".to_owned() } else { rooms.join(", ") };
+        let before = error.hint_text().map(|hint| format!("{hint}\n")).unwrap_or_default();
+        error.hint(format!(
+            "{before}{rooms}; remove what is not needed (`cauldron system df`, `cauldron system prune`), or choose another place with --root",
+        ))
     }
     /// Where this engine keeps things.
     pub fn roots(&self) -> &crate::Roots {

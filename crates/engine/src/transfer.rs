@@ -164,7 +164,7 @@ impl Engine {
     /// # Errors
     /// The archive is malformed or damaged.
     pub fn load_images(&self, source: impl Read, report: Report<'_>) -> Result<Vec<Loaded>> {
-        let loaded = self.store.load(source, report)?;
+        let loaded = self.collecting(|| self.store.load(source, report))?;
         for image in &loaded {
             let name = match image {
                 Loaded::Tag(tag) => tag.familiar(),
@@ -189,7 +189,7 @@ impl Engine {
         let platform = platform.unwrap_or_else(store::registry::host_platform);
         let import =
             store::archive::Import { config, message: message.to_owned(), platform, created: crate::now() };
-        let image = self.store.import(source, import)?;
+        let image = self.collecting(|| self.store.import(source, import))?;
         if let Some(reference) = reference {
             self.store.tag(&reference.clone().with_default_tag(), &image.id)?;
         }

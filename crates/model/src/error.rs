@@ -111,6 +111,18 @@ impl Error {
         self.inner.undo.extend(failures);
         self
     }
+    /// Whether a full file system, or an exhausted quota, is behind it.
+    pub fn is_out_of_space(&self) -> bool {
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(io, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
     /// What the caller should do.
     pub fn kind(&self) -> Kind {
         self.inner.kind

@@ -89,7 +89,9 @@ impl Write for Ingest {
                 format!("it is longer than {} bytes", self.limit),
             ));
         }
-        let count = self.file.write(bytes)?;
+        let count = self.file.write(bytes).map_err(|error| {
+            io::Error::new(error.kind(), format!("write {}: {error}", self.path.display()))
+        })?;
         self.hasher.update(&bytes[..count]);
         self.written += count as u64;
         Ok(count)

@@ -229,6 +229,35 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool)
     }
 }
 
+/// As [`replace_file`], but where the file system is full, a file that is there already is overwritten in place: its blocks
+/// are its own. What was longer is blanked out with spaces, which JSON does not mind. Not atomic then: for records
+/// without which nothing could be ended or removed, and room be made.
+///
+/// # Errors
+/// As [`replace_file`].
+pub fn update_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
+    let path = path.as_ref();
+    match replace_file(path, bytes, mode, sync) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            overwrite(path, bytes).map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len().max(length.min(OVERWRITTEN)), b' ');
+    file.write_all_at(&padded, 0)
+}
+
+/// Bytes up to which a longer file is blanked out when it is overwritten.
+const OVERWRITTEN: usize = 1 << 20;
+
 /// A failpoint's part for a file: its name, digits and the like left out.
 fn point(name: &std::ffi::OsStr) -> std::borrow::Cow<'_, str> {
     let name = name.to_string_lossy();

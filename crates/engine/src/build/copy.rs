@@ -364,7 +364,7 @@ impl Writer<'_> {
     /// Copies one file, link or node to exactly this place, over whatever is no directory there.
     fn file(&mut self, place: &Path, item: &Item) -> Result<()> {
         let (parent, name) = parent(self.root, place)?;
-        let shown = || format!("create /{}", place.display());
+        let shown = || format!("create /{}", place.strip_prefix(".").unwrap_or(place).display());
         clear(&parent, &name, place)?;
         match item.kind() {
             FileType::RegularFile => {
@@ -422,7 +422,7 @@ impl Writer<'_> {
     }
     fn plain(&self, place: &Path, bytes: &[u8], mode: u32, modified: Option<i64>) -> Result<()> {
         let (parent, name) = parent(self.root, place)?;
-        let shown = || format!("create /{}", place.display());
+        let shown = || format!("create /{}", place.strip_prefix(".").unwrap_or(place).display());
         clear(&parent, &name, place)?;
         let mut file = create(&parent, &name).context(shown)?;
         file.write_all(bytes).context(shown)?;

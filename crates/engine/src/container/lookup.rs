@@ -300,7 +300,12 @@ impl Engine {
         write_json(&container.dir.join("changes.json"), &container.changes, true)
     }
     pub(crate) fn write_state(&self, container: &Container) -> Result<()> {
-        write_json(&container.dir.join("state.json"), &container.state, true)
+        let path = container.dir.join("state.json");
+        let what = || format!("write {}", path.display());
+        let bytes =
+            serde_json::to_vec(&container.state).map_err(|error| Error::internal(what()).caused_by(error))?;
+        // On a full disk too: what fills it must be possible to end.
+        sys::fs::update_file(&path, &bytes, 0o600, true).context(what)
     }
 }
 

@@ -59,8 +59,14 @@ impl Engine {
         let id = container.id();
         let anonymous = |mount: &Mount| matches!(mount.source, MountSource::Volume { anonymous: true, .. });
         if volumes && container.spec.mounts.iter().any(anonymous) {
+            // Another name of a file that is there: a full disk has room for it.
             let mark = container.dir.join("with-volumes");
-            std::fs::write(&mark, "").context(|| format!("write {}", mark.display()))?;
+            match std::fs::hard_link(container.dir.join("spec.json"), &mark) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(error).context(|| format!("create {}", mark.display()));
+                }
+                _ => {}
+            }
         }
         let trash = self.store.layout.trash().join(id.as_str());
         std::fs::rename(&container.dir, &trash).context(|| format!("remove container {id}"))?;

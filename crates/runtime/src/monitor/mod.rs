@@ -178,6 +178,8 @@ impl Monitor {
         };
         let prepared =
             self.open_socket().and_then(|()| self.connect_waiting()).and_then(|()| self.open_resolver());
+        // Room for its end, before the process can fill the disk (`record::write_state`).
+        let prepared = prepared.and_then(|()| record::make_state(&self.bundle));
         sys::failpoint!("set up");
         // The launcher has gone, or thought better of it: end of file.
         let told = sys::socket::receive(&control).is_ok_and(|(message, _)| message == [GO]);
@@ -480,7 +482,8 @@ impl Monitor {
     /// A person wants it stopped.
     fn stop(&mut self, signal: Option<i32>) -> Result<()> {
         self.state.stopped_by_user = true;
-        record::write_state(&self.bundle, &self.state)?;
+        // It is written again at the end: what cannot be noted now does not keep the container running.
+        let _ = record::write_state(&self.bundle, &self.state);
         if self.restart.take().is_some() {
             self.ports = Ports::default();
             record::remove_live(&self.bundle);

@@ -37,14 +37,25 @@ pub fn read_state(bundle: &Bundle) -> State {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Replaces `state.json`. It outlives the boot, but is not synced: a crash of the machine leaves the last one, and says
-/// itself that nothing runs.
+/// Makes a `state.json` that says nothing, where there is none.
+///
+/// # Errors
+/// It cannot be written.
+pub fn make_state(bundle: &Bundle) -> Result<()> {
+    if bundle.container_dir.0.join("state.json").exists() {
+        return Ok(());
+    }
+    write_state(bundle, &State::default())
+}
+
+/// Replaces `state.json`, on a full disk too: whatever fills it must be possible to end. It outlives the boot, but is not
+/// synced: a crash of the machine leaves the last one, and says itself that nothing runs.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write_state(bundle: &Bundle, state: &State) -> Result<()> {
     let path = bundle.container_dir.0.join("state.json");
-    sys::fs::replace_file(&path, &wire::encode(state), 0o600, false)
+    sys::fs::update_file(&path, &wire::encode(state), 0o600, false)
         .context(|| format!("write {}", path.display()))
 }
 
