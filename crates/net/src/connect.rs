@@ -129,10 +129,7 @@ impl Networks {
         let opened = kernel::allow_hairpin(endpoint)
             .and_then(|()| firewall.publish(&forwards_to(endpoint, &published)));
         match opened {
-            Ok(()) => {
-                firewall.forget_flows(&published);
-                Ok(published)
-            }
+            Ok(()) => Ok(published),
             Err(error) => {
                 let _files = self.files_lock()?;
                 Err(error.with_undo_failures(self.free_ports(container, &published).err()))
@@ -207,7 +204,6 @@ impl Networks {
             for endpoint in &endpoints {
                 failures.extend(firewall.unpublish(&forwards_to(endpoint, &ports)).err());
             }
-            firewall.forget_flows(&ports);
         }
         {
             let _files = self.files_lock()?;
@@ -233,6 +229,7 @@ impl Networks {
         // The rest waits for RCU and is nobody else's: the next container need not wait for it. The namespace's death
         // takes the pairs away, but whoever still holds the namespace must not keep them.
         drop(lock);
+        firewall.forget_flows(&ports);
         for endpoint in &endpoints {
             failures.extend(kernel::delete(&kernel::host_interface(endpoint)).err());
         }

@@ -140,7 +140,8 @@ impl Firewall {
         }
     }
     /// Forgets the UDP flows that lead to these ports: a flow that the kernel tracks goes where it went, whether or not
-    /// that container is there, for as long as datagrams come. Where the kernel cannot list flows they end by themselves.
+    /// that container is there, for as long as datagrams come. Flows from before a port was opened need nothing: they reach the
+    /// monitor's socket, and its relay. Where the kernel cannot list flows they end by themselves.
     pub(crate) fn forget_flows(&mut self, ports: &[PublishedPort]) {
         let mut numbers: Vec<u16> = ports
             .iter()
@@ -149,9 +150,7 @@ impl Firewall {
             .collect();
         numbers.dedup();
         if !numbers.is_empty() {
-            for family in [nft::IPV4, nft::IPV6] {
-                let _ = self.socket.forget_udp_flows(family, &numbers);
-            }
+            let _ = self.socket.forget_udp_flows(&numbers);
         }
     }
     /// Closes ports: one that is not there does not keep the others open.

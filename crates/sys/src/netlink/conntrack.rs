@@ -7,6 +7,7 @@ use std::io;
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
+const ANY_FAMILY: u8 = 0;
 const UDP: u8 = 17;
 
 /// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`.
@@ -45,18 +46,19 @@ fn leads_to_port(entry: &[u8], ports: &[u16]) -> Option<bool> {
 }
 
 impl Socket {
-    /// Forgets the UDP flows of a family (`NFPROTO_IPV4`, `NFPROTO_IPV6`) that lead to these ports of this machine.
+    /// Forgets the UDP flows that lead to these ports of this machine. The kernel goes through all of its table, which
+    /// takes some 20 ms however few flows there are.
     ///
     /// # Errors
     /// Those of netlink: the kernel cannot list tracked flows.
-    pub fn forget_udp_flows(&mut self, family: u8, ports: &[u16]) -> io::Result<()> {
-        let message = |kind: u16| Message::new(SUBSYSTEM << 8 | kind, 0, &[family, 0, 0, 0]);
-        for reply in self.query(message(GET), true)? {
+    pub fn forget_udp_flows(&mut self, ports: &[u16]) -> io::Result<()> {
+        let message = |kind: u16, family: u8| Message::new(SUBSYSTEM << 8 | kind, 0, &[family, 0, 0, 0]);
+        for reply in self.query(message(GET, ANY_FAMILY), true)? {
             let Some(entry) = reply.payload.get(4..) else { continue };
             if leads_to_port(entry, ports) != Some(true) {
                 continue;
             }
-            let mut delete = message(DELETE);
+            let mut delete = message(DELETE, reply.payload[0]);
             if let Some(original) = find(entry, ORIGINAL) {
                 delete.nest(ORIGINAL, |nest| {
                     nest.raw(original);
