@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const FALLBACK_DNS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
 
+/// Where the host keeps its name servers.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// One line of a hosts file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

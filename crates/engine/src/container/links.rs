@@ -13,8 +13,6 @@ use std::path::Path;
 use super::lookup::Container;
 use crate::Engine;
 
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-
 /// What a start knows of names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EtcFiles {
@@ -49,7 +47,7 @@ impl Engine {
         };
         write_in_place(&container.dir.join("hosts"), &text)?;
         write_in_place(&container.dir.join("hostname"), &format!("{hostname}\n"))?;
-        let (host, dns) = (read_or_empty(HOST_RESOLV_CONF), dns(container));
+        let (host, dns) = (read_or_empty(hosts::RESOLV_CONF), dns(container));
         let ipv6 = endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
         let text = if on_host {
             hosts::resolv_conf_on_host(&host, dns)
@@ -138,7 +136,7 @@ impl Engine {
             let path = container.dir.join("resolv.conf");
             write_in_place(
                 &path,
-                &hosts::resolv_conf_embedded(&read_or_empty(HOST_RESOLV_CONF), dns(container)),
+                &hosts::resolv_conf_embedded(&read_or_empty(hosts::RESOLV_CONF), dns(container)),
             )?;
             runtime::resolve(&container.run_dir)?;
         }
@@ -184,9 +182,12 @@ impl Engine {
             return Ok(false);
         }
         let mut config = model::dns::Config {
-            servers: hosts::name_servers(&read_or_empty(HOST_RESOLV_CONF), dns(container)),
+            host_servers: container.spec.resolver.servers.is_empty(),
             ..Default::default()
         };
+        if !config.host_servers {
+            config.servers = hosts::name_servers("", dns(container));
+        }
         for endpoint in endpoints {
             let network = self.networks.get(&endpoint.network)?;
             config.external |= !network.internal;

@@ -28,6 +28,9 @@ pub struct Config {
     pub links: Vec<Link>,
     /// Name servers for the rest, in order.
     pub servers: Vec<Server>,
+    /// The servers are this machine's, whatever they are at the time.
+    #[serde(default)]
+    pub host_servers: bool,
     /// Whether anything may be asked outside: false where all networks are internal.
     pub external: bool,
 }
@@ -147,6 +150,7 @@ mod tests {
             networks: vec![network("back"), network("front")],
             links: vec![Link { alias: "store".to_owned(), network: "back".to_owned(), container: id('a') }],
             servers: vec![Server { address: SocketAddr::from(([192, 0, 2, 53], 53)), inside: false }],
+            host_servers: false,
             external: true,
         }
     }

@@ -111,6 +111,8 @@ pub enum Expression<'a> {
     Meta(u32, u32),
     /// Loads from the packet: base (1 network, 2 transport header), offset, length, register.
     Payload(u32, u32, u32, u32),
+    /// Writes into the packet's transport header: offset, length, register, and where its checksum is.
+    Write(u32, u32, u32, u32),
     /// Compares a register: equal, or not.
     Compare(u32, bool, &'a [u8]),
     /// Loads conntrack data (`NFT_CT_*`) into a register.
@@ -148,7 +150,7 @@ impl Expression<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta(..) => "meta",
-            Self::Payload(..) => "payload",
+            Self::Payload(..) | Self::Write(..) => "payload",
             Self::Compare(..) => "cmp",
             Self::Conntrack(..) => "ct",
             Self::Mask(..) => "bitwise",
@@ -166,6 +168,11 @@ impl Expression<'_> {
             }
             Self::Payload(base, offset, length, register) => {
                 to.put_be32(1, register).put_be32(2, base).put_be32(3, offset).put_be32(4, length);
+            }
+            Self::Write(offset, length, register, checksum) => {
+                to.put_be32(5, register).put_be32(2, 2).put_be32(3, offset).put_be32(4, length);
+                // NFT_PAYLOAD_CSUM_INET
+                to.put_be32(6, 1).put_be32(7, checksum);
             }
             Self::Compare(register, equal, data) => {
                 to.put_be32(1, register).put_be32(2, u32::from(!equal));

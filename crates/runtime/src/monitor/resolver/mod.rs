@@ -13,7 +13,7 @@ mod stream;
 use model::dns::message::Query;
 use model::dns::{self, Config, Decision};
 use model::error::Context as _;
-use model::{Error, Result};
+use model::{Error, Result, hosts};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ enum Origin {
 pub struct Resolver {
     config_file: Watched,
     config: Config,
+    host: Watched,
     zones: Vec<Watched>,
     netns: OwnedFd,
     datagrams: UdpSocket,
@@ -68,26 +69,33 @@ fn inside<T>(netns: &OwnedFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Leads port 53 of the resolver's address to its sockets.
+/// Leads port 53 of the resolver's address to its sockets: the port is rewritten on the way there and on the way back, without
+/// connection tracking, which would keep an entry for each look-up. Redirections of the container's own (priority -100) come before,
+/// so that they see port 53; and whatever tracks connections (-200) sees port 53 both ways.
 fn redirect(udp: u16, tcp: u16) -> std::io::Result<()> {
     let mut batch = Batch::new();
     batch.table(nft::IPV4, TABLE);
-    // Before the priority of other tables' redirections.
-    batch.chain(nft::IPV4, TABLE, "output", Some(Hook { kind: "nat", number: 3, priority: -101 }));
+    for (chain, priority) in [("there", -90), ("back", -300)] {
+        batch.chain(nft::IPV4, TABLE, chain, Some(Hook { kind: "filter", number: 3, priority }));
+    }
     let (address, domain) = (dns::ADDRESS.octets(), 53u16.to_be_bytes());
-    for (protocol, port) in [(17u8, udp), (6, tcp)] {
-        let rule = [
-            Is::Payload(1, 16, 4, 1),
-            Is::Compare(1, true, &address),
-            Is::Meta(nft::META_PROTOCOL, 1),
-            Is::Compare(1, true, &[protocol]),
-            Is::Payload(2, 2, 2, 1),
-            Is::Compare(1, true, &domain),
-            Is::Load(1, &address),
-            Is::Load(2, &port.to_be_bytes()),
-            Is::Dnat(nft::IPV4, 1, 2),
-        ];
-        batch.rule(nft::IPV4, (TABLE, "output"), &rule, false, "");
+    // Protocol, port, and where in its header the checksum is.
+    for (protocol, port, checksum) in [(17u8, udp, 6), (6, tcp, 16)] {
+        let own = port.to_be_bytes();
+        // Of the IP header the destination or the source, of the other header its port.
+        for (chain, ip, at, from, to) in [("there", 16, 2, &domain, &own), ("back", 12, 0, &own, &domain)] {
+            let rule = [
+                Is::Payload(1, ip, 4, 1),
+                Is::Compare(1, true, &address),
+                Is::Meta(nft::META_PROTOCOL, 1),
+                Is::Compare(1, true, &[protocol]),
+                Is::Payload(2, at, 2, 1),
+                Is::Compare(1, true, from),
+                Is::Load(1, to),
+                Is::Write(at, 2, 1, checksum),
+            ];
+            batch.rule(nft::IPV4, (TABLE, chain), &rule, false, "");
+        }
     }
     sys::netlink::Socket::netfilter()?.commit(batch)
 }
@@ -105,11 +113,9 @@ impl Resolver {
             let listener = TcpListener::bind(any_port(dns::ADDRESS)).context(what)?;
             let udp = datagrams.local_addr().context(what)?.port();
             let tcp = listener.local_addr().context(what)?.port();
-            redirect(udp, tcp).context(|| format!("lead {}:53 to the resolver", dns::ADDRESS)).map_err(
-                |error: Error| {
-                    error.hint("names need nf_tables with NAT in the kernel (nft_chain_nat, nft_nat)")
-                },
-            )?;
+            redirect(udp, tcp)
+                .context(|| format!("lead {}:53 to the resolver", dns::ADDRESS))
+                .map_err(|error: Error| error.hint("names need nf_tables in the kernel"))?;
             Ok((datagrams, listener))
         })?;
         let watch = || "watch the resolver's sockets";
@@ -120,6 +126,7 @@ impl Resolver {
         Ok(Self {
             config_file: Watched::new(config),
             config: Config::default(),
+            host: Watched::new(hosts::RESOLV_CONF.into()),
             zones: Vec::new(),
             netns: netns.try_clone().context(|| "copy a descriptor")?,
             datagrams,
@@ -171,11 +178,16 @@ impl Resolver {
     }
     /// Reads what has been replaced.
     fn refresh(&mut self) {
-        if self.config_file.refresh() {
+        let changed = self.config_file.refresh();
+        if changed {
             // A damaged file resolves nothing; it is ours, and replaced whole.
             self.config = wire::decode(self.config_file.text.as_bytes()).unwrap_or_default();
             let path = |network: &dns::Network| Watched::new(network.zone.0.clone());
             self.zones = self.config.networks.iter().map(path).collect();
+            self.first = 0;
+        }
+        if self.config.host_servers && (self.host.refresh() || changed) {
+            self.config.servers = hosts::name_servers(&self.host.text, hosts::Dns::default());
             self.first = 0;
         }
         for zone in &mut self.zones {
