@@ -9,9 +9,15 @@ use bollard_stubs::models::{
 };
 use engine::model::Error;
 use engine::model::filter::Filters;
-use engine::volume::{PruneScope, Volume};
+use engine::model::time::Timestamp;
+use engine::volume::{Mark, PruneScope, Volume};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+/// Bytes of each text of a mark.
+const MARK_BYTES: usize = 512;
+
+use crate::input::{Body, Params};
 use crate::{ApiVersion, Failure, Shared, call};
 
 pub fn routes() -> Router<Shared> {
@@ -20,6 +26,11 @@ pub fn routes() -> Router<Shared> {
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
         .route("/volumes/{name}", get(inspect).delete(remove))
+        .route("/cauldron/v1/volumes/{name}", get(identity))
+        .route("/cauldron/v1/volumes/{name}/snapshot", post(snapshot))
+        .route("/cauldron/v1/volumes/{name}/commit", post(commit))
+        .route("/cauldron/v1/volumes/{name}/rollback", post(rollback))
+        .route("/cauldron/v1/volumes/{name}/forget", post(forget))
 }
 
 #[derive(Deserialize)]
@@ -97,6 +108,69 @@ async fn prune(
         volumes_deleted: Some(pruned.volumes),
         space_reclaimed: Some(i64::try_from(pruned.reclaimed).unwrap_or(i64::MAX)),
     }))
+}
+
+/// What tells a volume from another of the same name, and whose work it had.
+fn identified(volume: &Volume) -> Json<Value> {
+    let marks: Vec<Value> = volume
+        .marks
+        .iter()
+        .map(|mark| {
+            json!({
+                "Helper": mark.helper, "Digest": mark.digest, "Version": mark.version, "Image": mark.image, "At": mark.at.to_string(),
+            })
+        })
+        .collect();
+    Json(json!({ "Name": volume.name, "Id": volume.id, "CreatedAt": volume.created.to_string(), "Marks": marks }))
+}
+
+async fn identity(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Failure> {
+    Ok(identified(&call(&engine, move |engine| engine.volume(&name)).await?))
+}
+
+/// A copy of the volume, as a volume of another name.
+async fn snapshot(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Failure> {
+    let draft = call(&engine, move |engine| engine.draft_volume(&name)).await?;
+    Ok(Json(json!({ "Name": draft.name })))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Made {
+    helper: String,
+    digest: String,
+    version: Option<u64>,
+    #[serde(default)]
+    image: String,
+}
+
+/// The copy takes the volume's place.
+async fn commit(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    body: Body<Made>,
+) -> Result<Json<Value>, Failure> {
+    let Made { helper, digest, version, image } = body.0;
+    if [&helper, &digest, &image].iter().any(|text| text.len() > MARK_BYTES) {
+        return Err(Error::invalid("a mark's texts are too long").into());
+    }
+    let at = Timestamp::from_system(std::time::SystemTime::now());
+    let mark = Mark { helper, digest, version, image, at };
+    Ok(identified(&call(&engine, move |engine| engine.commit_draft(&name, mark)).await?))
+}
+
+async fn rollback(State(engine): State<Shared>, Path(name): Path<String>) -> Result<StatusCode, Failure> {
+    call(&engine, move |engine| engine.remove_draft(&name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn forget(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, Failure> {
+    let helper = Some(params.text("helper").to_owned()).filter(|helper| !helper.is_empty());
+    Ok(identified(&call(&engine, move |engine| engine.forget_marks(&name, helper.as_deref())).await?))
 }
 
 /// A volume in Docker's shape.

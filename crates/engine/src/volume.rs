@@ -10,7 +10,7 @@ use model::{ContainerId, Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use store::volume::{Mounted, Volume};
+pub use store::volume::{Mark, Mounted, Volume};
 
 use crate::Engine;
 
@@ -119,6 +119,68 @@ impl Engine {
         self.store.remove_volume(name)?;
         self.emit_volume("destroy", name);
         Ok(())
+    }
+    /// A copy of a volume to work on: see [`Store::draft_volume`](store::Store::draft_volume).
+    ///
+    /// # Errors
+    /// A running container has the volume, or it cannot be copied.
+    pub fn draft_volume(&self, name: &str) -> Result<Volume> {
+        // Shared: others make containers while it is copied.
+        let _lock = self.store.share_volumes()?;
+        self.store.volume(name)?;
+        self.unused_by_running(name)?;
+        let draft = self.store.draft_volume(name, crate::now())?;
+        self.emit_volume("create", &draft.name);
+        Ok(draft)
+    }
+    /// Puts a draft in its volume's place, with a mark of whose work it is.
+    ///
+    /// # Errors
+    /// It is no draft, or a running container has either.
+    pub fn commit_draft(&self, name: &str, mark: Mark) -> Result<Volume> {
+        let _lock = self.store.own_volumes()?;
+        self.unused_by_running(name)?;
+        if let Some((volume, _)) = name.rsplit_once(".draft-") {
+            self.unused_by_running(volume)?;
+        }
+        let volume = self.store.commit_draft(name, mark)?;
+        self.emit_volume("destroy", name);
+        Ok(volume)
+    }
+    /// Throws a draft away. Does nothing where there is none of that name.
+    ///
+    /// # Errors
+    /// It is no draft, or a container has it.
+    pub fn remove_draft(&self, name: &str) -> Result<()> {
+        let _lock = self.store.own_volumes()?;
+        self.unused_by_running(name)?;
+        self.store.remove_draft(name)?;
+        self.emit_volume("destroy", name);
+        Ok(())
+    }
+    /// Forgets marks of a volume: a helper's, or all.
+    ///
+    /// # Errors
+    /// There is no such volume.
+    pub fn forget_marks(&self, name: &str, helper: Option<&str>) -> Result<Volume> {
+        let _lock = self.store.own_volumes()?;
+        self.store.retain_marks(name, |mark| helper.is_some_and(|helper| mark.helper != helper))
+    }
+    fn unused_by_running(&self, name: &str) -> Result<()> {
+        let Some(users) = self.used_volumes()?.remove(name) else { return Ok(()) };
+        let mut running = Vec::new();
+        for id in users {
+            match self.find(id.as_str()) {
+                Ok(container) if container.is_running() => running.push(container.name().to_owned()),
+                Err(error) if error.kind() != model::Kind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if running.is_empty() {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("volume {name} is in use by running containers: {}", running.join(", ")))
+            .hint("stop them first"))
     }
     /// Removes volumes that no container has. Filters: `label`, `label!` and `all`.
     ///

@@ -138,6 +138,9 @@ impl Store {
             if name.starts_with('.') {
                 let problem = "whoever made this volume is gone and never finished it";
                 look.found(("volume", path.display()), problem, "delete it", || remove(&path));
+            } else if self.find_volume(&name).is_ok_and(|found| found.is_none()) && self.is_draft(&path)? {
+                let problem = "what was there before a helper's work took its place";
+                look.found(("volume", path.display()), problem, "delete it", || remove(&path));
             } else if let Err(error) = self.volume(&name) {
                 look.manual(
                     ("volume", path.display()),

@@ -9,6 +9,7 @@
 //! directory itself is locked (`flock`) meanwhile. Volumes of another file system (`type=tmpfs`) are mounted on
 //! `_data` while they are in use.
 
+mod draft;
 mod mount;
 
 use model::error::Context as _;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use sys::fs::Lock;
 
 use crate::{Store, copy};
+pub use draft::Mark;
 pub use mount::Mounted;
 
 /// Longest name: with the record's own names it must stay below `NAME_MAX`.
@@ -43,6 +45,12 @@ pub struct Volume {
     pub options: BTreeMap<String, String>,
     /// It got its name from us.
     pub anonymous: bool,
+    /// What worked on it once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+    /// The id of the volume that this is a draft of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_of: Option<String>,
     /// `_data`.
     #[serde(skip)]
     pub data: PathBuf,
@@ -126,6 +134,8 @@ impl Store {
             labels: labels.clone(),
             options: options.clone(),
             anonymous,
+            marks: Vec::new(),
+            draft_of: None,
             id,
         };
         let temporary = self.layout.volumes().join(format!(".new-{}", &volume.id[..16]));
@@ -183,6 +193,10 @@ impl Store {
         let mut volume: Volume = serde_json::from_slice(&bytes).map_err(|error| {
             Error::internal(format!("volume {name}: read {}", path.display())).caused_by(error)
         })?;
+        if volume.name != name {
+            // What the commit of a draft left when it was killed.
+            return Ok(None);
+        }
         volume.data = dir.join("_data");
         Ok(Some(volume))
     }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod history;
 pub mod home;
 pub mod notify;
+pub mod once;
 pub mod registry;
 pub mod run;
 pub mod schedule;

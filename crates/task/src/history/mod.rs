@@ -272,7 +272,7 @@ impl History {
         self.execute("DELETE FROM schedules WHERE project = ?1 AND task = ?2", params![key.project, key.task])
     }
 
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<()> {
+    pub(crate) fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<()> {
         let mut statement = self.db.prepare_cached(sql).context(|| "write")?;
         statement.execute(values).map(|_| ()).context(|| "write")
     }

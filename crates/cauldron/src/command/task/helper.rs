@@ -1,0 +1,156 @@
+//! `helper`: what prepares a volume once, and its ledger.
+
+use super::live::Live;
+use super::run::{available, stop_on_signal};
+use super::{book, home, open_history};
+use crate::args::{Given, format, maybe, one, quiet};
+use crate::cli::{VERB, Verb};
+use crate::fail::{Failure, Outcome};
+use crate::render::list::{Listing, Style};
+use crate::session::Session;
+use clap::ArgMatches;
+use serde_json::{Value, json};
+use task::once::{self, Done, Helper, Wish};
+use task::run::Runner;
+
+const HELPER: Verb = Verb { group: "helper", ..VERB };
+
+pub const VERBS: &[Verb] = &[
+    Verb {
+        names: &["status", "ls"],
+        usage: "[NAME]",
+        about: "Show helpers, their volumes, and whether they have run",
+        args: || vec![format(), quiet(), maybe("name")],
+        run: |session, given| Box::pin(status(session, given)),
+        ..HELPER
+    },
+    Verb {
+        names: &["run"],
+        usage: "NAME",
+        about: "Run a helper now, unless it has run on its volume",
+        args: || vec![quiet(), one("name")],
+        run: |session, given| Box::pin(run(session, given, Wish::Once)),
+        ..HELPER
+    },
+    Verb {
+        names: &["rerun"],
+        usage: "NAME",
+        about: "Run a helper once more, though it has run on its volume",
+        more: "It works on a copy that takes the volume's place when it succeeds; stop the containers that use the volume first.",
+        args: || vec![quiet(), one("name")],
+        run: |session, given| Box::pin(run(session, given, Wish::Again)),
+        ..HELPER
+    },
+    Verb {
+        names: &["forget"],
+        usage: "NAME",
+        about: "Forget that a helper has run: it runs when it is needed next",
+        args: || vec![one("name")],
+        run: |session, given| Box::pin(forget(session, given)),
+        ..HELPER
+    },
+    Verb {
+        names: &["accept"],
+        usage: "NAME",
+        about: "Take a helper that was interrupted as done, on an engine that could not take back what it did",
+        args: || vec![one("name")],
+        run: |session, given| Box::pin(accept(session, given)),
+        ..HELPER
+    },
+];
+
+/// Makes sure that helpers are done: the one that is asked for and, before it, those of lower versions.
+pub async fn ensure(session: &Session, helpers: &[Helper], wish: Wish, quiet: bool) -> Result<(), Failure> {
+    let home = home(session)?;
+    let live = Live::new(session, quiet);
+    let listener = |event| live.show(&event);
+    let runner = Runner { client: session.client()?.clone(), home: home.clone(), history: open_history(&home)?, listener: &listener };
+    for helper in helpers {
+        available(session, &helper.task).await?;
+    }
+    let done = once::run(&runner, helpers, wish, stop_on_signal()?).await?;
+    for (helper, done) in done {
+        if let Done::Before(mark) = done
+            && !quiet
+        {
+            session.say(&format!("helper {} ran on volume {} at {}", helper.task.key, helper.volume, mark.at));
+        }
+    }
+    Ok(())
+}
+
+async fn run(session: Session, given: ArgMatches, wish: Wish) -> Outcome {
+    let helpers = book::helpers(&session, &home(&session)?, given.text("name").unwrap_or_default())?;
+    ensure(&session, &helpers, wish, given.on("quiet")).await?;
+    Ok(0)
+}
+
+/// The helper that was named, without those before it.
+fn named(session: &Session, given: &ArgMatches) -> Result<Helper, Failure> {
+    let name = given.text("name").unwrap_or_default();
+    let helpers = book::helpers(session, &home(session)?, name)?;
+    helpers.into_iter().next_back().ok_or_else(|| Failure::new(format!("no such helper: {name}")))
+}
+
+async fn forget(session: Session, given: ArgMatches) -> Outcome {
+    let helper = named(&session, &given)?;
+    let history = open_history(&home(&session)?)?;
+    once::forget(session.client()?, &history, &helper.volume, Some(&helper.task.key.to_string())).await?;
+    session.line(&helper.task.key.task)?;
+    Ok(0)
+}
+
+async fn accept(session: Session, given: ArgMatches) -> Outcome {
+    let helper = named(&session, &given)?;
+    let history = open_history(&home(&session)?)?;
+    once::accept(session.client()?, &history, &helper).await?;
+    session.line(&helper.task.key.task)?;
+    Ok(0)
+}
+
+const ROWS: Listing = Listing {
+    table: "{{.helper}}\t{{.project}}\t{{.volume}}\t{{.version}}\t{{.status}}\t{{.at}}\t{{.image}}",
+    headers: &[("at", "WHEN")],
+};
+
+async fn status(session: Session, given: ArgMatches) -> Outcome {
+    let home = home(&session)?;
+    let history = open_history(&home)?;
+    let client = session.client()?;
+    let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "helper" };
+    let table = style.format.is_none_or(|format| format.starts_with("table"));
+    let mut rows: Vec<Value> = Vec::new();
+    for task in book::all(&session, &home)? {
+        if task.definition.once.is_none() || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string()) {
+            continue;
+        }
+        let Some(helper) = book::helper(&session, &home, &task)? else { continue };
+        let missing = client.get(&format!("/volumes/{}", client::encode(&helper.volume))).await.is_err();
+        let marks = if missing { Vec::new() } else { once::ledger(client, &history, &helper.volume).await?.marks };
+        let image = client.get(&format!("/images/{}/json", client::encode(helper.task.image()))).await.unwrap_or_default();
+        let digest = helper.digest(image["Id"].as_str().unwrap_or_default());
+        let own: Vec<_> = marks.iter().filter(|mark| mark.helper == task.key.to_string()).collect();
+        let mark = own.iter().find(|mark| mark.digest == digest);
+        let status = match (mark, own.is_empty()) {
+            (Some(mark), _) if mark.state == "done" => "done",
+            (Some(_), _) => "interrupted",
+            (None, true) => "not run",
+            (None, false) => "changed since it ran",
+        };
+        let at = mark.or(own.last()).map(|mark| mark.at.clone());
+        let mut row = json!({
+            "helper": task.key.task, "project": task.key.project, "volume": helper.volume, "version": helper.version, "status": status,
+            "at": at, "image": helper.task.image(), "marks": own.len(),
+        });
+        if table {
+            for key in ["version", "at"] {
+                if row[key].is_null() {
+                    row[key] = "".into();
+                }
+            }
+        }
+        rows.push(row);
+    }
+    session.out(&ROWS.render(&rows, &style)?)?;
+    Ok(0)
+}
