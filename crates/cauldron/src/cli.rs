@@ -59,6 +59,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("network", "Manage networks"),
     ("volume", "Manage volumes"),
     ("task", "Containers as binaries: run them for other containers, on schedules, with a history"),
+    ("helper", "What prepares a volume once: its ledger"),
     ("system", "Manage the engine"),
     ("tls", "Make certificates for engines and clients that meet over TCP"),
     ("builder", "Manage builds"),
@@ -149,7 +150,7 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
             .disable_help_subcommand(true)
             .subcommand_required(true)
             .arg_required_else_help(true);
-        if *group == "compose" {
+        if ["compose", "task", "helper"].contains(group) {
             command = command.args_override_self(true).args(command::compose::globals());
         }
         for verb in verbs().filter(|verb| verb.group == *group) {

@@ -382,3 +382,157 @@ fn slots_over_daylight_saving_and_units() {
             .contains("x-task.schedule")
     );
 }
+
+const SHOP: &str = r#"
+name: shop
+services:
+  database:
+    image: busybox
+    command: sh -c 'test -f /data/ready || exit 9; exec sleep 1000'
+    labels: {role: database}
+    expose: ["3306"]
+    volumes: [dbdata:/data]
+    depends_on: {init: {condition: service_completed_successfully}}
+    stop_grace_period: 0s
+  init:
+    image: busybox
+    command: sh -c 'echo line >> /data/ready; ${INIT:-true}'
+    volumes: [dbdata:/data]
+    secrets: [root]
+    x-task: {once: dbdata}
+  backup:
+    image: busybox
+    command: sh -c 'echo $$TARGET_NAME $$DB_PORT_3306_TCP_PORT; ping -c1 -w5 db >/dev/null && cat /run/secrets/root >/dev/null'
+    secrets: [root]
+    x-task:
+      each: {service: database, link: db}
+      schedule: "0 3 * * *"
+      on_success: [prune]
+  prune: {image: busybox, command: "true", x-task: {}}
+volumes: {dbdata: {}}
+secrets: {root: {file: ./secret}}
+"#;
+
+impl Home {
+    fn shop(text: &str) -> Self {
+        let home = Self::new();
+        fs::write(home.0.join("compose.yaml"), text).unwrap();
+        fs::write(home.0.join("secret"), "hush-hush").unwrap();
+        home
+    }
+    fn up(&self, init: &str) -> Run {
+        let Output { status, stdout, stderr } = self.command(&["up", "-d"]).env("INIT", init).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
+    }
+    fn volume(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join("root/volumes/shop_dbdata/_data").join(file)).unwrap_or_default()
+    }
+    fn drafts(&self) -> usize {
+        fs::read_dir(self.0.join("root/volumes")).unwrap().count() - 1
+    }
+}
+
+#[test]
+fn a_project_has_tasks_and_helpers() {
+    let home = Home::shop(SHOP);
+    let up = home.up("true");
+    assert_eq!(up.code, 0, "{}", up.err);
+    assert_eq!(home.volume("ready"), "line\n");
+    let names = home.ok(&["ps", "-a", "--format", "{{.Names}}"]);
+    assert_eq!(names, "shop-database-1", "up starts no task");
+    let run = home.run(&["task", "run", "backup"]);
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+    assert_eq!(home.run(&["task", "logs", "backup"]).out, "shop-database-1 3306\n");
+    assert_eq!(home.history("prune").len(), 1, "it follows");
+    let entry = &home.history("backup")[0];
+    assert_eq!((&entry["project"], &entry["target"]), (&"shop".into(), &"shop-database-1".into()));
+    // Down and up again, restarted: the helper has run; a volume that is made again is a new one.
+    home.ok(&["down"]);
+    assert_eq!(home.up("true").code, 0);
+    assert_eq!(home.volume("ready"), "line\n");
+    home.ok(&["down", "-v"]);
+    assert_eq!(home.up("true").code, 0);
+    assert_eq!((home.volume("ready"), home.history("init").len()), ("line\n".to_owned(), 2));
+    // Known elsewhere too, until it is taken down.
+    let elsewhere = |args: &[&str]| home.command(args).current_dir("/").output().unwrap();
+    let listed = elsewhere(&["task", "ls", "--format", "json"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("\"task\":\"backup\""));
+    assert!(elsewhere(&["task", "run", "shop/backup"]).status.success());
+    // No secret is kept anywhere.
+    home.ok(&["down", "-v"]);
+    let found = Command::new("grep").args(["-rl", "hush-hush"]).arg(home.0.join("root")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    assert!(elsewhere(&["task", "ls", "--format", "json"]).stdout.is_empty());
+}
+
+#[test]
+fn a_helper_that_fails_leaves_the_volume_as_it_was() {
+    let home = Home::shop(SHOP);
+    let failed = home.up("echo went wrong; exit 7");
+    assert_ne!(failed.code, 0);
+    for text in ["helper shop/init failed: exit code 7", "volume shop_dbdata is as it was", "went wrong"] {
+        assert!(failed.err.contains(text), "{text}: {}", failed.err);
+    }
+    assert!(home.ok(&["ps", "-q"]).is_empty(), "the service does not start");
+    assert_eq!((home.volume("ready"), home.drafts()), (String::new(), 0));
+    // Killed half-way: the volume is as it was, and the next start runs the helper again.
+    let mut up = home.command(&["up", "-d"]).env("INIT", "sleep 1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the helper", || home.drafts() == 1 && !home.ok(&["ps", "-q"]).is_empty());
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(home.volume("ready"), "");
+    let ok = home.up("true");
+    assert_eq!((ok.code, home.volume("ready"), home.drafts()), (0, "line\n".to_owned(), 0), "{}", ok.err);
+    assert_eq!(home.ok(&["helper", "status", "--format", "{{.helper}} {{.status}}"]), "init done");
+}
+
+#[test]
+fn two_starts_run_a_helper_once() {
+    let home = Home::shop(SHOP);
+    home.ok(&["volume", "create", "shop_dbdata"]);
+    let mut helpers: Vec<Child> = (0..4).map(|_| home.spawn(&["helper", "run", "init"])).collect();
+    assert!(helpers.iter_mut().all(|helper| helper.wait().unwrap().success()));
+    assert_eq!((home.volume("ready"), home.history("init").len()), ("line\n".to_owned(), 1));
+    home.ok(&["helper", "forget", "init"]);
+    home.ok(&["helper", "run", "init"]);
+    home.ok(&["helper", "rerun", "init"]);
+    assert_eq!(home.volume("ready"), "line\nline\nline\n");
+}
+
+#[test]
+fn migrations_run_in_order_each_once() {
+    let migration = |number: u32, more: &str| {
+        format!(
+            "  m{number}:\n    image: busybox\n    command: sh -c 'echo {number} >> /data/log'\n    volumes: [dbdata:/data]\n    x-task: {{once: dbdata, version: {number}}}\n{more}"
+        )
+    };
+    let file = |migrations: &str, last: u32| {
+        format!(
+            "name: shop\nservices:\n  server:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n    volumes: [dbdata:/data]\n    depends_on: {{m{last}: {{condition: service_completed_successfully}}}}\n{migrations}volumes: {{dbdata: {{}}}}\n"
+        )
+    };
+    let two = migration(1, "") + &migration(2, "");
+    let home = Home::shop(&file(&two, 2));
+    assert_eq!(home.up("").code, 0);
+    assert_eq!(home.volume("log"), "1\n2\n");
+    home.ok(&["stop", "shop-server-1"]);
+    fs::write(home.0.join("compose.yaml"), file(&(two + &migration(10, "")), 10)).unwrap();
+    let up = home.up("");
+    assert_eq!((up.code, home.volume("log")), (0, "1\n2\n10\n".to_owned()), "{}", up.err);
+    home.ok(&["rm", "-f", "shop-server-1"]);
+    fs::write(home.0.join("compose.yaml"), file(&migration(3, ""), 3)).unwrap();
+    let late = home.up("");
+    assert!(late.code != 0 && late.err.contains("is at version 10 already"), "{}", late.err);
+}
+
+#[test]
+fn errors_name_their_place() {
+    let home = Home::shop(&SHOP.replace("schedule: \"0 3 * * *\"", "shedule: \"0 3 * * *\""));
+    let run = home.run(&["task", "ls"]);
+    assert!(
+        run.code != 0 && run.err.contains("compose.yaml:25:7: services.backup.x-task.shedule: unknown key; did you mean schedule?"),
+        "{}",
+        run.err
+    );
+}

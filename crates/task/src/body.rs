@@ -70,6 +70,12 @@ pub fn request(
         }
     }
     let mut connect = Vec::new();
+    if target.is_none() {
+        let endpoints = endpoints(&mut body);
+        let own = !endpoints.is_empty();
+        connect = first_endpoint(&mut body, endpoints, own, false);
+    }
+    let host = object(&mut body, "HostConfig");
     if let Some(target) = target {
         if definition.volumes_from != VolumesFrom::No {
             let mode = if definition.volumes_from == VolumesFrom::ReadOnly { ":ro" } else { "" };
@@ -135,10 +141,7 @@ fn network(body: &mut Value, target: &Target, link: Option<&str>) -> Result<Vec<
             None => Ok(Vec::new()),
         };
     }
-    let mut endpoints: Vec<(String, Value)> =
-        std::mem::take(object(object_value(body, "NetworkingConfig"), "EndpointsConfig"))
-            .into_iter()
-            .collect();
+    let mut endpoints = endpoints(body);
     let mut linked = false;
     for (name, _) in &target.networks {
         if name == "bridge" && !own && endpoints.is_empty() && !linked {
@@ -165,7 +168,12 @@ fn network(body: &mut Value, target: &Target, link: Option<&str>) -> Result<Vec<
     {
         add_host(body, alias, target)?;
     }
-    first_endpoint(body, endpoints, own, target.networks.iter().any(|(name, _)| name == "bridge"))
+    Ok(first_endpoint(body, endpoints, own, target.networks.iter().any(|(name, _)| name == "bridge")))
+}
+
+/// Takes the endpoints out of a request.
+fn endpoints(body: &mut Value) -> Vec<(String, Value)> {
+    std::mem::take(object(object_value(body, "NetworkingConfig"), "EndpointsConfig")).into_iter().collect()
 }
 
 /// The first network is the container's own from the start, the others are connected.
@@ -174,9 +182,9 @@ fn first_endpoint(
     mut endpoints: Vec<(String, Value)>,
     own: bool,
     bridge: bool,
-) -> Result<Vec<(String, Value)>, String> {
+) -> Vec<(String, Value)> {
     if endpoints.is_empty() || !own && bridge {
-        return Ok(endpoints.into_iter().filter(|(name, _)| name != "bridge").collect());
+        return endpoints.into_iter().filter(|(name, _)| name != "bridge").collect();
     }
     let mode = body["HostConfig"]["NetworkMode"].as_str().unwrap_or_default().to_owned();
     let at = endpoints.iter().position(|(name, _)| *name == mode).unwrap_or(0);
@@ -185,7 +193,7 @@ fn first_endpoint(
         object(body, "HostConfig").insert("NetworkMode".to_owned(), name.clone().into());
     }
     object(object_value(body, "NetworkingConfig"), "EndpointsConfig").insert(name, endpoint);
-    Ok(endpoints)
+    endpoints
 }
 
 fn add_host(body: &mut Value, alias: &str, target: &Target) -> Result<(), String> {

@@ -56,6 +56,32 @@ pub struct Definition {
     pub new_privileges: bool,
 }
 
+impl Default for Definition {
+    /// A task that runs when it is told to.
+    fn default() -> Self {
+        Self {
+            once: None,
+            each: None,
+            volumes_from: VolumesFrom::No,
+            schedule: None,
+            policy: Policy::default(),
+            overlap: Overlap::Forbid,
+            timeout: None,
+            retries: Retries::default(),
+            parallel: 1,
+            before: Vec::new(),
+            after: Vec::new(),
+            on_success: Vec::new(),
+            on_failure: Vec::new(),
+            keep: Keep { runs: KEPT_RUNS, age: None },
+            lock: None,
+            resources: Resources::default(),
+            notify: Notify::default(),
+            new_privileges: false,
+        }
+    }
+}
+
 /// A helper that runs once for a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Once {
@@ -118,6 +144,13 @@ pub struct Retries {
     pub backoff: Duration,
     /// At most.
     pub most: Duration,
+}
+
+impl Default for Retries {
+    /// None.
+    fn default() -> Self {
+        Self { max: 0, backoff: Duration::from_secs(1), most: Duration::from_secs(3600) }
+    }
 }
 
 impl Retries {

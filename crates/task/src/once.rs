@@ -409,7 +409,7 @@ mod tests {
     fn helper(body: Value, version: Option<u64>) -> Helper {
         let key = Key { project: "shop".to_owned(), task: "init".to_owned() };
         let definition = Definition::parse(&json!({"once": "dbdata"})).unwrap();
-        Helper { task: Task { key, definition, body }, volume: "shop_dbdata".to_owned(), version }
+        Helper { task: Task { key, definition, body, ..Task::default() }, volume: "shop_dbdata".to_owned(), version }
     }
 
     #[test]

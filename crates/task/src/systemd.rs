@@ -68,7 +68,7 @@ mod tests {
         let task =
             json!({"schedule": schedule, "timezone": "Europe/Berlin", "jitter": "5m", "missed": "skip"});
         let key = Key { project: "shop".to_owned(), task: "backup".to_owned() };
-        let task = Task { key, definition: Definition::parse(&task).unwrap(), body: json!({}) };
+        let task = Task { key, definition: Definition::parse(&task).unwrap(), ..Task::default() };
         let [service, timer] =
             units(&task, &["/usr/bin/cauldron".to_owned(), "--root".to_owned(), "/a b%".to_owned()]).unwrap();
         assert_eq!(

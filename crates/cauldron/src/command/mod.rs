@@ -48,6 +48,7 @@ pub const ALL: &[&[Verb]] = &[
     serve::VERBS,
     task::VERBS,
     tls::VERBS,
+    task::HELPER_VERBS,
     compose::VERBS,
     compose::SHORT,
 ];

@@ -9,6 +9,7 @@ mod up;
 mod wait;
 
 pub use create::{Made, Oneoff, oneoff, resources};
+pub use deliver::deliver;
 pub use images::{BuildHow, Images, build, ensure, image_of, pull};
 pub use stop::{Down, down, kill, pause, remove, restart, start, stop, unpause};
 pub use up::{Standing, Up, reached, up};

@@ -33,7 +33,6 @@ const KEYS: &[&str] = &[
     "notify",
     "new_privileges",
 ];
-const RETRIES: Retries = Retries { max: 0, backoff: Duration::from_secs(1), most: Duration::from_secs(3600) };
 
 impl Definition {
     /// Reads the value of `x-task`; `{}` or nothing is a task that runs when it is told to.
@@ -151,19 +150,20 @@ fn schedule(keys: &Keys) -> Result<Option<Schedule>, Wrong> {
 
 fn retries(keys: &Keys) -> Result<Retries, Wrong> {
     if keys.map.get("retries").is_some_and(|value| value.is_u64() || value.is_string()) {
-        return Ok(Retries { max: keys.number("retries", 0, 1000)?.unwrap_or(0), ..RETRIES });
+        return Ok(Retries { max: keys.number("retries", 0, 1000)?.unwrap_or(0), ..Retries::default() });
     }
-    let Some(inner) = keys.map("retries")? else { return Ok(RETRIES) };
+    let Some(inner) = keys.map("retries")? else { return Ok(Retries::default()) };
     inner.known(&["max", "backoff", "max_backoff"])?;
+    let usual = Retries::default();
     Ok(Retries {
         max: inner.number("max", 0, 1000)?.unwrap_or(1),
-        backoff: inner.duration("backoff")?.unwrap_or(RETRIES.backoff),
-        most: inner.duration("max_backoff")?.unwrap_or(RETRIES.most),
+        backoff: inner.duration("backoff")?.unwrap_or(usual.backoff),
+        most: inner.duration("max_backoff")?.unwrap_or(usual.most),
     })
 }
 
 fn keep(keys: &Keys) -> Result<Keep, Wrong> {
-    let Some(inner) = keys.map("keep")? else { return Ok(Keep { runs: KEPT_RUNS, age: None }) };
+    let Some(inner) = keys.map("keep")? else { return Ok(Definition::default().keep) };
     inner.known(&["runs", "age"])?;
     let (runs, age) = (inner.number("runs", 1, u64::MAX >> 1)?, inner.duration("age")?);
     Ok(Keep { runs: runs.unwrap_or(if age.is_some() { u64::MAX >> 1 } else { KEPT_RUNS }), age })

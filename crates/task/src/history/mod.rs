@@ -50,7 +50,7 @@ pub struct History {
 }
 
 /// A task as the history names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The compose project; empty for a task of the command line.
     pub project: String,

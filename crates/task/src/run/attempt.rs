@@ -128,7 +128,8 @@ impl Run<'_> {
         let request =
             body::request(&self.task.body, &self.task.definition, target, of).map_err(Error::new)?;
         let client = &self.runner.client;
-        let made = client.json(Method::POST, "/containers/create", Some(&request.body)).await?;
+        let path = query("/containers/create", [("platform", self.task.platform.clone())]);
+        let made = client.json(Method::POST, &path, Some(&request.body)).await?;
         for warning in made["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             (self.runner.listener)(Event::Warning(warning.to_owned()));
         }
@@ -145,6 +146,8 @@ impl Run<'_> {
                     )
                     .await?;
             }
+            let delivered = compose::apply::deliver(client, &id, &self.task.deliveries).await;
+            delivered.map_err(|error| Error::new(error.to_string()))?;
             self.start(target, &id, recorder).await
         };
         let ran = ran.await;

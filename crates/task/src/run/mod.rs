@@ -31,14 +31,18 @@ pub const NOT_RUN: u8 = 125;
 pub const LAST_LINES: usize = 10;
 
 /// A task with its container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Task {
     /// Its name.
     pub key: Key,
     /// What `x-task` says.
     pub definition: Definition,
-    /// The body of `POST /containers/create`.
+    /// The body of `POST /containers/create`, with all its networks.
     pub body: Value,
+    /// Secrets and configs, put in before it starts.
+    pub deliveries: Vec<compose::body::Delivery>,
+    /// The image's platform, where it is not the engine's.
+    pub platform: String,
 }
 
 impl Task {

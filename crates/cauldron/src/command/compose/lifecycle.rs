@@ -43,6 +43,9 @@ pub async fn down(session: Session, given: ArgMatches) -> Outcome {
     };
     let project = load_or_name(&session, &how.services)?;
     apply::down(&host(&session)?, &project, &how).await?;
+    if how.services.is_empty() {
+        crate::command::task::disable(&session, &project)?;
+    }
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ mod lifecycle;
 mod list;
 mod logs;
 mod one;
-mod project;
+pub mod project;
 mod up;
 
 pub use project::globals;

@@ -50,7 +50,8 @@ impl Globals<'_> {
 /// Compose files are read whole: what is beyond this is not one.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// A file of a project; `-` is standard input.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if path.as_os_str() == "-" {
         std::io::stdin().take(FILE_BYTES).read_to_end(&mut bytes)?;
@@ -62,6 +63,14 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     }
     file.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Our variables.
+pub fn environment() -> compose::Environment {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Calls `work` with the request that the flags make.
@@ -94,9 +103,7 @@ pub fn with_request<T>(
         name: globals.text("project-name").map(str::to_owned),
         profiles: globals.texts("profile"),
         env_files: globals.texts("env-file"),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment: environment(),
         interpolate: true,
         resolve_environment: true,
         services: services.to_vec(),
@@ -148,7 +155,7 @@ pub fn host(session: &Session) -> Result<Host, Failure> {
         warn: Rc::new(move |text| warned.say(&format!("warning: {text}"))),
         build: work(session, |session, job| Box::pin(build(session, job))),
         pull: work(session, |session, job| Box::pin(pulled(session, job))),
-        once: None,
+        once: Some(work(session, |session, job| Box::pin(crate::command::task::once(session, job)))),
         parallel: parallel.and_then(|text| text.parse().ok()).unwrap_or(0),
         dry_run,
     })

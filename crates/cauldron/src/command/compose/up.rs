@@ -134,6 +134,7 @@ pub async fn up(session: Session, given: ArgMatches) -> Outcome {
         return Err(Failure::new("no service selected"));
     }
     let host = host(&session)?;
+    crate::command::task::enable(&session, &project)?;
     let detached = given.on("detach")
         || given.on("wait")
         || how.wishes.no_start

@@ -1,55 +1,361 @@
-//! Which tasks there are from here: those of the command line.
+//! Which tasks there are from here: those of the command line, of the project of this directory, and of projects that were
+//! enabled (`projects/<name>.json`: where their files are).
 
-use crate::fail::Failure;
+use crate::command::compose::project as place;
+use crate::fail::{Failure, file};
+use crate::session::Session;
+use compose::Project;
+use compose::apply::{self, Images};
+use compose::body::{Around, Which};
+use compose::plan::Plan;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::rc::Rc;
+use task::definition::{Definition, Wrong};
+use task::once::Helper;
 use task::registry;
 use task::run::Task;
 use task::{Home, Key};
 
-/// Every task, by name.
-pub fn all(home: &Home) -> Result<Vec<Task>, Failure> {
-    Ok(registry::all(home)?.into_iter().map(|kept| kept.task()).collect::<Result<_, _>>()?)
+/// A task and where it is written.
+#[derive(Clone)]
+pub struct Known {
+    /// The task; of a service its container is completed by [`complete`].
+    pub task: Task,
+    /// Its project, where it is a service.
+    pub project: Option<Rc<Project>>,
+}
+
+/// An enabled project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Enabled {
+    name: String,
+    directory: PathBuf,
+    files: Vec<PathBuf>,
+    env_files: Vec<PathBuf>,
+}
+
+/// Every task that is known here, by name.
+pub fn all(session: &Session, home: &Home) -> Result<Vec<Known>, Failure> {
+    let mut tasks = Vec::new();
+    let here = here(session)?;
+    if let Some(project) = &here {
+        tasks.extend(of(project)?);
+    }
+    let (known, failures) = known(home);
+    for failure in &failures {
+        session.complain(failure);
+    }
+    let mine = here.map(|project| project.name.clone());
+    tasks.extend(known.into_iter().filter(|known| Some(&known.task.key.project) != mine.as_ref()));
+    Ok(tasks)
 }
 
 /// Every task that runs by itself, and what could not be read.
-pub fn known(home: &Home) -> (Vec<Task>, Vec<Failure>) {
+pub fn known(home: &Home) -> (Vec<Known>, Vec<Failure>) {
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+    let mut take = |found: Result<Vec<Known>, Failure>| match found {
+        Ok(found) => tasks.extend(found),
+        Err(failure) => failures.push(failure),
+    };
     match registry::all(home) {
-        Ok(kept) => {
-            for task in kept {
-                match task.task() {
-                    Ok(task) => tasks.push(task),
-                    Err(error) => failures.push(error.into()),
-                }
-            }
-        }
-        Err(error) => failures.push(error.into()),
+        Ok(kept) => kept.into_iter().for_each(|kept| take(own(kept).map(|known| vec![known]))),
+        Err(error) => take(Err(error.into())),
+    }
+    match enabled(home) {
+        Ok(enabled) => enabled.iter().for_each(|enabled| take(enabled.load().and_then(|project| of(&project)))),
+        Err(failure) => take(Err(failure)),
     }
     (tasks, failures)
 }
 
 /// What changes when [`known`] does.
 pub fn watched(home: &Home) -> Vec<PathBuf> {
-    vec![home.definitions()]
+    let mut paths = vec![home.definitions(), home.projects()];
+    for enabled in enabled(home).unwrap_or_default() {
+        paths.push(enabled.directory.join(".env"));
+        paths.extend(enabled.files);
+        paths.extend(enabled.env_files);
+    }
+    paths
 }
 
-/// One task by its name.
-pub fn find(home: &Home, name: &str) -> Result<Task, Failure> {
-    match registry::find(home, name)? {
-        Some(kept) => Ok(kept.task()?),
-        None => Err(Failure::new(format!("no such task: {name}\nsee `cauldron task ls`"))),
+fn own(kept: registry::Kept) -> Result<Known, Failure> {
+    Ok(Known { task: kept.task()?, project: None })
+}
+
+/// One task by its name, `PROJECT/NAME` of another project.
+pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure> {
+    if let Some((project, name)) = name.split_once('/') {
+        let here = here(session)?.filter(|here| here.name == project);
+        let project = match here {
+            Some(here) => here,
+            None => enabled(home)?
+                .into_iter()
+                .find(|enabled| enabled.name == project)
+                .ok_or_else(|| Failure::new(format!("no such project: {project}\nenable it where its files are: cauldron task enable")))?
+                .load()?,
+        };
+        return within(&project, name)?.ok_or_else(|| missing(name));
+    }
+    if let Some(project) = here(session)?
+        && let Some(known) = within(&project, name)?
+    {
+        return Ok(known);
+    }
+    if let Some(kept) = registry::find(home, name)? {
+        return own(kept);
+    }
+    let mut found: Vec<Known> = known(home).0.into_iter().filter(|known| known.task.key.task == name).collect();
+    match found.len() {
+        0 => Err(missing(name)),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let names: Vec<String> = found.iter().map(|known| known.task.key.to_string()).collect();
+            Err(Failure::new(format!("several projects have a task {name}: say which of {}", names.join(", "))))
+        }
     }
 }
 
+fn missing(name: &str) -> Failure {
+    Failure::new(format!("no such task: {name}\nsee `cauldron task ls`"))
+}
+
 /// A task that another one names: of the same project, or of the command line.
-pub fn find_beside(home: &Home, of: &Key, name: &str) -> Result<Task, Failure> {
-    find(home, name).map_err(|failure| Failure::new(format!("task {of}: {}", failure.message)))
+pub fn find_beside(session: &Session, home: &Home, of: &Known, name: &str) -> Result<Known, Failure> {
+    if let Some(project) = &of.project
+        && let Some(known) = within(project, name)?
+    {
+        return Ok(known);
+    }
+    find(session, home, name).map_err(|failure| Failure::new(format!("task {}: {}", of.task.key, failure.message)))
 }
 
 /// The name under which the history knows a task, also one that is not defined any more.
-pub fn key(_home: &Home, name: &str) -> Result<Key, Failure> {
-    Ok(match name.split_once('/') {
-        Some((project, task)) => Key { project: project.to_owned(), task: task.to_owned() },
-        None => Key { project: String::new(), task: name.to_owned() },
-    })
+pub fn key(session: &Session, home: &Home, name: &str) -> Result<Key, Failure> {
+    match find(session, home, name) {
+        Ok(known) => Ok(known.task.key),
+        Err(failure) if failure.message.starts_with("no such") => Ok(match name.split_once('/') {
+            Some((project, task)) => Key { project: project.to_owned(), task: task.to_owned() },
+            None => Key { project: String::new(), task: name.to_owned() },
+        }),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The project of this directory, or of `-f`; `None` where there are no files.
+pub fn here(session: &Session) -> Result<Option<Rc<Project>>, Failure> {
+    match place::with_request(session, &[], compose::load)? {
+        Ok(project) => Ok(Some(Rc::new(project))),
+        Err(compose::Error::Project(text)) if text.starts_with("no configuration file provided") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The tasks of a project; those of profiles that are off as well: `up` starts none of them.
+fn of(project: &Rc<Project>) -> Result<Vec<Known>, Failure> {
+    let names: BTreeSet<&String> = project.services.keys().chain(project.disabled.keys()).collect();
+    let mut tasks = Vec::new();
+    for name in names {
+        tasks.extend(within(project, name)?);
+    }
+    Ok(tasks)
+}
+
+/// A service of a project as a task, if it is one.
+pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failure> {
+    let Some(service) = project.services.get(name).or_else(|| project.disabled.get(name)) else { return Ok(None) };
+    let Some(node) = &service.task else { return Ok(None) };
+    let definition = Definition::parse(&node.json()).map_err(|wrong| misplaced(node, name, &wrong))?;
+    let key = Key { project: project.name.clone(), task: name.to_owned() };
+    let mut body = json!({"Image": service.image_name(&project.name)});
+    if let Some(command) = &service.command {
+        body["Cmd"] = command.clone().into();
+    }
+    Ok(Some(Known { task: Task { key, definition, body, ..Task::default() }, project: Some(Rc::clone(project)) }))
+}
+
+/// What is wrong, with its place in the file.
+fn misplaced(node: &compose::Node, service: &str, wrong: &Wrong) -> Failure {
+    let mut at = node;
+    let mut place = &node.place;
+    for part in &wrong.path {
+        let Some(entry) = at.as_map().and_then(|map| map.get(part)) else { break };
+        (at, place) = (&entry.node, &entry.place);
+    }
+    Failure::new(format!("{place}: services.{service}.{wrong}"))
+}
+
+/// The whole container of a task that is a service.
+pub async fn complete(session: &Session, known: &Known) -> Result<Task, Failure> {
+    let Some(project) = &known.project else { return Ok(known.task.clone()) };
+    let name = &known.task.key.task;
+    let service = project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
+    let mut containers: BTreeMap<String, String> = BTreeMap::new();
+    for one in compose::actual::containers(session.client()?, &project.name).await? {
+        if !one.oneoff && (one.runs() || !containers.contains_key(&one.service)) {
+            containers.insert(one.service, one.id);
+        }
+    }
+    let container = |name: &str| containers.get(name).cloned();
+    let which = Which { number: 1, oneoff: true, aliases: false, ports: true };
+    let around = Around { container: &container, inherited: &BTreeMap::new(), image_id: "", delivers: false };
+    let made = compose::body::body(project, service, &which, &around)?;
+    let mut body = value(&made.create)?;
+    for (network, endpoint) in &made.networks {
+        body["NetworkingConfig"]["EndpointsConfig"][network] = value(endpoint)?;
+    }
+    Ok(Task { body, deliveries: made.deliveries, platform: made.platform, ..known.task.clone() })
+}
+
+fn value(what: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(what).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Makes what a task of a project needs: its image, networks and volumes.
+pub async fn provide(session: &Session, known: &Known) -> Result<(), Failure> {
+    let Some(project) = &known.project else { return Ok(()) };
+    let host = place::host(session)?;
+    let name = &known.task.key.task;
+    let service = project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
+    apply::ensure(&host, project, std::slice::from_ref(name), &Images { quiet: true, ..Images::default() }).await?;
+    let names = |listed: Vec<Value>| -> BTreeSet<String> {
+        listed.iter().filter_map(|one| one["Name"].as_str().map(str::to_owned)).collect()
+    };
+    let networks = names(compose::actual::networks(&host.client).await?);
+    let volumes = names(compose::actual::volumes(&host.client).await?);
+    let plan = Plan {
+        networks: service
+            .networks
+            .keys()
+            .filter(|key| project.networks.get(*key).is_some_and(|own| !own.external && !networks.contains(&own.name)))
+            .cloned()
+            .collect(),
+        volumes: service
+            .volumes
+            .iter()
+            .filter(|mount| mount.kind == "volume")
+            .filter_map(|mount| mount.source.clone())
+            .filter(|key| project.volumes.get(key).is_some_and(|own| !own.external && !volumes.contains(&own.name)))
+            .collect(),
+        ..Plan::default()
+    };
+    Ok(apply::resources(&host, project, &plan).await?)
+}
+
+/// A helper with the volume that it works on; `None` where the task is no helper.
+pub async fn helper(session: &Session, known: &Known) -> Result<Option<Helper>, Failure> {
+    let Some(once) = &known.task.definition.once else { return Ok(None) };
+    let volume = match &known.project {
+        None => once.volume.clone(),
+        Some(project) => match project.volumes.get(&once.volume) {
+            Some(volume) => volume.name.clone(),
+            None => {
+                return Err(Failure::new(format!(
+                    "services.{}.x-task.once: the project has no volume {}",
+                    known.task.key.task, once.volume
+                )));
+            }
+        },
+    };
+    Ok(Some(Helper { task: complete(session, known).await?, volume, version: once.version }))
+}
+
+/// A helper and, before it, those of its volume with lower versions.
+pub fn before(session: &Session, home: &Home, known: &Known) -> Result<Vec<Known>, Failure> {
+    let Some(once) = &known.task.definition.once else {
+        return Err(Failure::new(format!("task {} is no helper: it has no once", known.task.key)));
+    };
+    let Some(version) = once.version else { return Ok(vec![known.clone()]) };
+    let beside = match &known.project {
+        Some(project) => of(project)?,
+        None => all(session, home)?.into_iter().filter(|other| other.project.is_none()).collect(),
+    };
+    let mut helpers: Vec<Known> = beside
+        .into_iter()
+        .filter(|other| {
+            let other = other.task.definition.once.as_ref();
+            other.is_some_and(|other| other.volume == once.volume && other.version.is_some_and(|other| other < version))
+        })
+        .collect();
+    helpers.sort_by_key(|other| other.task.definition.once.as_ref().and_then(|once| once.version));
+    helpers.push(known.clone());
+    Ok(helpers)
+}
+
+fn enabled(home: &Home) -> Result<Vec<Enabled>, Failure> {
+    let dir = home.projects();
+    let mut projects = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(file("read directory", &dir))? {
+        let path = entry.map_err(file("read directory", &dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let bytes = std::fs::read(&path).map_err(file("read", &path))?;
+            let project = serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::new(format!("read {}: {error}", path.display())))?;
+            projects.push(project);
+        }
+    }
+    projects.sort_by(|a: &Enabled, b| a.name.cmp(&b.name));
+    Ok(projects)
+}
+
+impl Enabled {
+    fn load(&self) -> Result<Rc<Project>, Failure> {
+        let text = |path: &PathBuf| path.display().to_string();
+        let request = compose::Request {
+            cwd: self.directory.clone(),
+            files: self.files.iter().map(text).collect(),
+            directory: Some(text(&self.directory)),
+            name: Some(self.name.clone()),
+            profiles: Vec::new(),
+            env_files: self.env_files.iter().map(text).collect(),
+            environment: place::environment(),
+            interpolate: true,
+            resolve_environment: true,
+            services: Vec::new(),
+            read: &place::read,
+        };
+        Ok(Rc::new(compose::load(&request).map_err(|error| Failure::new(format!("project {}: {error}", self.name)))?))
+    }
+}
+
+fn path(home: &Home, name: &str) -> PathBuf {
+    home.projects().join(format!("{name}.json"))
+}
+
+/// Notes where a project's files are, so that its schedules run; whether it has any.
+pub fn enable(home: &Home, project: &Rc<Project>) -> Result<bool, Failure> {
+    let scheduled = of(project)?.iter().any(|known| known.task.definition.schedule.is_some());
+    let path = path(home, &project.name);
+    if !scheduled {
+        // One that had schedules before has none any more.
+        if path.exists() {
+            disable(home, &project.name)?;
+        }
+        return Ok(false);
+    }
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let noted = Enabled {
+        name: project.name.clone(),
+        directory: absolute(&project.directory),
+        files: project.files.iter().map(absolute).collect(),
+        env_files: project.env_files.iter().map(absolute).collect(),
+    };
+    let bytes = serde_json::to_vec_pretty(&noted).map_err(|error| Failure::new(error.to_string()))?;
+    if std::fs::read(&path).is_ok_and(|known| known == bytes) {
+        return Ok(true);
+    }
+    task::home::write(&path, &bytes)?;
+    Ok(true)
+}
+
+/// Forgets where a project's files are; whether it was known.
+pub fn disable(home: &Home, name: &str) -> Result<bool, Failure> {
+    let path = path(home, name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true).map_err(file("remove", &path)),
+    }
 }

@@ -11,10 +11,10 @@ use task::run::{Event, Runner, interrupt, recover};
 pub async fn pause(session: Session, given: ArgMatches, paused: bool) -> Outcome {
     let home = home(&session)?;
     let history = open_history(&home)?;
-    let (home, history) = (&home, &history);
+    let (home, history, session) = (&home, &history, &session);
     session
         .each(&given.texts("names"), |name| async move {
-            let task = book::find(home, &name)?;
+            let task = book::find(session, home, &name)?.task;
             if task.definition.schedule.is_none() {
                 return Err(Failure::new(format!("task {} has no schedule", task.key)));
             }
@@ -36,10 +36,10 @@ pub async fn stop(session: Session, given: ArgMatches) -> Outcome {
         history: open_history(&home)?,
         listener: &listener,
     };
-    let runner = &runner;
+    let (runner, session) = (&runner, &session);
     session
         .each(&given.texts("names"), |name| async move {
-            let key = book::key(&runner.home, &name)?;
+            let key = book::key(session, &runner.home, &name)?;
             let asked = interrupt(runner, &key)?;
             if asked == 0 {
                 // One that was killed is cleaned up after.
@@ -50,4 +50,24 @@ pub async fn stop(session: Session, given: ArgMatches) -> Outcome {
             Ok(())
         })
         .await
+}
+
+pub async fn enable(session: Session, given: ArgMatches, enabled: bool) -> Outcome {
+    let home = home(&session)?;
+    if let Some(name) = given.text("project") {
+        if !book::disable(&home, name)? {
+            return Err(Failure::new(format!("project {name} is not enabled")));
+        }
+        session.line(name)?;
+        return Ok(0);
+    }
+    let project = book::here(&session)?.ok_or_else(|| Failure::new("no configuration file provided: not found"))?;
+    if enabled && !book::enable(&home, &project)? {
+        return Err(Failure::new(format!("project {} has no task with a schedule", project.name)));
+    }
+    if !enabled && !book::disable(&home, &project.name)? {
+        return Err(Failure::new(format!("project {} is not enabled", project.name)));
+    }
+    session.line(&project.name)?;
+    Ok(0)
 }

@@ -162,7 +162,7 @@ pub fn passing(given: &ArgMatches, image: &str) -> Result<Task, Failure> {
         body["Cmd"] = command.into();
     }
     let name = given.text("name").unwrap_or(image).to_owned();
-    Ok(Task { key: Key { project: String::new(), task: name }, definition, body })
+    Ok(Task { key: Key { project: String::new(), task: name }, definition, body, ..Task::default() })
 }
 
 pub async fn create(session: Session, given: ArgMatches) -> Outcome {

@@ -2,7 +2,8 @@
 
 use super::live::Live;
 use super::run::{available, stop_on_signal};
-use super::{book, home, open_history};
+use super::book::{self, Known};
+use super::{home, open_history};
 use crate::args::{Given, format, maybe, one, quiet};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome};
@@ -59,17 +60,18 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
-/// Makes sure that helpers are done: the one that is asked for and, before it, those of lower versions.
-pub async fn ensure(session: &Session, helpers: &[Helper], wish: Wish, quiet: bool) -> Result<(), Failure> {
+/// Makes sure that a helper is done and, before it, those of lower versions.
+pub async fn ensure(session: &Session, known: &Known, wish: Wish, quiet: bool) -> Result<(), Failure> {
     let home = home(session)?;
     let live = Live::new(session, quiet);
     let listener = |event| live.show(&event);
     let runner = Runner { client: session.client()?.clone(), home: home.clone(), history: open_history(&home)?, listener: &listener };
-    for helper in helpers {
-        available(session, &helper.task).await?;
+    let mut helpers = Vec::new();
+    for known in book::before(session, &home, known)? {
+        available(session, &known).await?;
+        helpers.extend(book::helper(session, &known).await?);
     }
-    let done = once::run(&runner, helpers, wish, stop_on_signal()?).await?;
-    for (helper, done) in done {
+    for (helper, done) in once::run(&runner, &helpers, wish, stop_on_signal()?).await? {
         if let Done::Before(mark) = done
             && !quiet
         {
@@ -80,20 +82,20 @@ pub async fn ensure(session: &Session, helpers: &[Helper], wish: Wish, quiet: bo
 }
 
 async fn run(session: Session, given: ArgMatches, wish: Wish) -> Outcome {
-    let helpers = book::helpers(&session, &home(&session)?, given.text("name").unwrap_or_default())?;
-    ensure(&session, &helpers, wish, given.on("quiet")).await?;
+    let known = book::find(&session, &home(&session)?, given.text("name").unwrap_or_default())?;
+    ensure(&session, &known, wish, given.on("quiet")).await?;
     Ok(0)
 }
 
-/// The helper that was named, without those before it.
-fn named(session: &Session, given: &ArgMatches) -> Result<Helper, Failure> {
+/// The helper that was named.
+async fn named(session: &Session, given: &ArgMatches) -> Result<Helper, Failure> {
     let name = given.text("name").unwrap_or_default();
-    let helpers = book::helpers(session, &home(session)?, name)?;
-    helpers.into_iter().next_back().ok_or_else(|| Failure::new(format!("no such helper: {name}")))
+    let known = book::find(session, &home(session)?, name)?;
+    book::helper(session, &known).await?.ok_or_else(|| Failure::new(format!("task {name} is no helper: it has no once")))
 }
 
 async fn forget(session: Session, given: ArgMatches) -> Outcome {
-    let helper = named(&session, &given)?;
+    let helper = named(&session, &given).await?;
     let history = open_history(&home(&session)?)?;
     once::forget(session.client()?, &history, &helper.volume, Some(&helper.task.key.to_string())).await?;
     session.line(&helper.task.key.task)?;
@@ -101,7 +103,7 @@ async fn forget(session: Session, given: ArgMatches) -> Outcome {
 }
 
 async fn accept(session: Session, given: ArgMatches) -> Outcome {
-    let helper = named(&session, &given)?;
+    let helper = named(&session, &given).await?;
     let history = open_history(&home(&session)?)?;
     once::accept(session.client()?, &history, &helper).await?;
     session.line(&helper.task.key.task)?;
@@ -120,11 +122,12 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "helper" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut rows: Vec<Value> = Vec::new();
-    for task in book::all(&session, &home)? {
+    for known in book::all(&session, &home)? {
+        let task = &known.task;
         if task.definition.once.is_none() || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string()) {
             continue;
         }
-        let Some(helper) = book::helper(&session, &home, &task)? else { continue };
+        let Some(helper) = book::helper(&session, &known).await? else { continue };
         let missing = client.get(&format!("/volumes/{}", client::encode(&helper.volume))).await.is_err();
         let marks = if missing { Vec::new() } else { once::ledger(client, &history, &helper.volume).await?.marks };
         let image = client.get(&format!("/images/{}/json", client::encode(helper.task.image()))).await.unwrap_or_default();

@@ -25,8 +25,8 @@ pub async fn ls(session: Session, given: ArgMatches) -> Outcome {
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "task" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut rows = Vec::new();
-    for task in book::all(&home)? {
-        let mut row = summary(&home, &history, &task)?;
+    for known in book::all(&session, &home)? {
+        let mut row = summary(&home, &history, &known.task)?;
         if table {
             for key in ["next", "last"] {
                 row[key] =
@@ -76,7 +76,7 @@ fn phrase(text: &str, now: i64) -> String {
 pub async fn show(session: Session, given: ArgMatches) -> Outcome {
     let home = home(&session)?;
     let history = open_history(&home)?;
-    let task = book::find(&home, given.text("name").unwrap_or_default())?;
+    let task = book::find(&session, &home, given.text("name").unwrap_or_default())?.task;
     let mut row = summary(&home, &history, &task)?;
     let count = given
         .text("next")
@@ -145,7 +145,7 @@ pub async fn history(session: Session, given: ArgMatches) -> Outcome {
         .text("last")
         .map_or(Ok(100), str::parse::<u32>)
         .map_err(|_| Failure::new("invalid --last: want a number"))?;
-    let key = given.text("name").map(|name| book::key(&home, name)).transpose()?;
+    let key = given.text("name").map(|name| book::key(&session, &home, name)).transpose()?;
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "run" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut entries = Vec::new();
@@ -192,7 +192,7 @@ pub async fn logs(session: Session, given: ArgMatches) -> Outcome {
     let run = match (given.text("run"), given.text("name")) {
         (Some(id), _) => history.run(id)?.ok_or_else(|| Failure::new(format!("no such run: {id}")))?,
         (None, name) => {
-            let key = name.map(|name| book::key(&home, name)).transpose()?;
+            let key = name.map(|name| book::key(&session, &home, name)).transpose()?;
             let last = history.runs(key.as_ref(), 1)?.into_iter().next();
             last.ok_or_else(|| Failure::new(never(key.as_ref())))?
         }

@@ -3,12 +3,13 @@
 mod book;
 mod control;
 mod define;
+mod helper;
 mod history;
 mod live;
 mod run;
 mod schedule;
 
-use crate::args::{any, flag, format, list, maybe, one, opt, quiet, some};
+use crate::args::{Given as _, any, flag, format, list, maybe, one, opt, quiet, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::Failure;
 use crate::options::create;
@@ -133,6 +134,21 @@ pub const VERBS: &[Verb] = &[
         ..TASK
     },
     Verb {
+        names: &["enable"],
+        about: "Let the schedules of this directory's project run; `cauldron up` does the same",
+        more: "Noted are the project's name and where its files are: they are read again when they change. Variables come from the\nproject's .env and from the environment of whoever runs the scheduler. `cauldron down` takes it back.",
+        run: |session, given| Box::pin(control::enable(session, given, true)),
+        ..TASK
+    },
+    Verb {
+        names: &["disable"],
+        usage: "[PROJECT]",
+        about: "Let a project's schedules run no more",
+        args: || vec![maybe("project")],
+        run: |session, given| Box::pin(control::enable(session, given, false)),
+        ..TASK
+    },
+    Verb {
         names: &["stop"],
         usage: "NAME [NAME...]",
         about: "Stop tasks that run: their containers are stopped and their targets get back what was taken",
@@ -163,7 +179,38 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
+pub use helper::VERBS as HELPER_VERBS;
 pub use schedule::beside as scheduler;
+
+/// Does what a service needs of a task of its project: a helper by its ledger, any other each time.
+pub async fn once(session: Session, job: compose::apply::OnceJob) -> Result<(), Failure> {
+    let known = book::within(&job.project, &job.service)?
+        .ok_or_else(|| Failure::new(format!("service {} is no task", job.service)))?;
+    if known.task.definition.once.is_some() {
+        return helper::ensure(&session, &known, task::once::Wish::Once, true).await;
+    }
+    match run::now(&session, &known).await? {
+        0 => Ok(()),
+        code => Err(Failure::new(format!("task {} failed: exit code {code}", known.task.key))),
+    }
+}
+
+/// `up` makes a project's schedules run, where a scheduler does.
+pub fn enable(session: &Session, project: &std::rc::Rc<compose::Project>) -> Result<(), Failure> {
+    let dry = session.group().is_some_and(|given| given.on("dry-run"));
+    if !dry && project.services.values().chain(project.disabled.values()).any(compose::Service::is_task) {
+        book::enable(&home(session)?, project)?;
+    }
+    Ok(())
+}
+
+/// `down` ends them.
+pub fn disable(session: &Session, project: &compose::Project) -> Result<(), Failure> {
+    if session.options().roots.root.join("tasks").exists() {
+        book::disable(&home(session)?, &project.name)?;
+    }
+    Ok(())
+}
 
 /// Where tasks are kept.
 fn home(session: &Session) -> Result<Home, Failure> {

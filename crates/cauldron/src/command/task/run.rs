@@ -1,7 +1,8 @@
 //! `task run`: now, waiting or in the background, and the tasks that follow.
 
 use super::live::Live;
-use super::{book, define, history, home, open_history};
+use super::book::{self, Known};
+use super::{define, helper, history, home, open_history};
 use crate::args::Given;
 use crate::command::pull;
 use crate::fail::{Failure, Outcome};
@@ -10,8 +11,9 @@ use crate::session::Session;
 use clap::ArgMatches;
 use client::encode;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::process::{Command, Stdio};
+use task::once::Wish;
 use task::run::{Ask, Runner, Task, new_id};
 use task::{Key, notify};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,19 +24,17 @@ const CHAIN: usize = 32;
 
 pub async fn run(session: Session, given: ArgMatches) -> Outcome {
     let home = home(&session)?;
-    let task = match (given.text("image"), given.text("name")) {
-        (Some(image), _) => define::passing(&given, image)?,
-        (None, Some(name)) => book::find(&home, name)?,
+    let known = match (given.text("image"), given.text("name")) {
+        (Some(image), _) => Known { task: define::passing(&given, image)?, project: None },
+        (None, Some(name)) => book::find(&session, &home, name)?,
         (None, None) => return Err("'cauldron task run' requires a task's name or --image".into()),
     };
-    if task.definition.once.is_some() {
-        return Err(Failure::new(format!(
-            "task {} is a helper: it runs when a service that depends on it starts\nto run it again: cauldron helper rerun {}",
-            task.key, task.key.task
-        )));
+    if known.task.definition.once.is_some() {
+        helper::ensure(&session, &known, Wish::Once, given.on("quiet")).await?;
+        return Ok(0);
     }
     if given.on("detach") {
-        return detach(&session, &given, &task);
+        return detach(&session, &given, &known.task);
     }
     let slot = given.text("slot").map(|text| {
         text.parse::<task::Timestamp>().map_err(|error| Failure::new(format!("--slot {text}: {error}")))
@@ -45,28 +45,31 @@ pub async fn run(session: Session, given: ArgMatches) -> Outcome {
         cause: given.text("cause").unwrap_or("manual").to_owned(),
         targets: given.texts("target"),
     };
-    let json = given.text("format");
-    let live = Live::new(&session, given.on("quiet") || json.is_some());
+    carry_out(&session, &known, ask, given.on("quiet"), given.text("format")).await
+}
+
+/// Runs a task for whoever needs it, without a table.
+pub async fn now(session: &Session, known: &Known) -> Outcome {
+    carry_out(session, known, Ask { cause: "needed".to_owned(), ..Ask::default() }, true, None).await
+}
+
+async fn carry_out(session: &Session, known: &Known, ask: Ask, quiet: bool, format: Option<&str>) -> Outcome {
+    let home = home(session)?;
+    let live = Live::new(session, quiet || format.is_some());
     let listener = |event| live.show(&event);
-    let runner = Runner {
-        client: session.client()?.clone(),
-        home: home.clone(),
-        history: open_history(&home)?,
-        listener: &listener,
-    };
+    let runner = Runner { client: session.client()?.clone(), home: home.clone(), history: open_history(&home)?, listener: &listener };
     let stop = stop_on_signal()?;
-    available(&session, &task).await?;
+    available(session, known).await?;
+    let task = book::complete(session, known).await?;
     let outcome = runner.run(&task, ask, stop.clone()).await?;
     live.finish();
-    told(&session, &task, &outcome).await;
-    if !given.on("quiet") {
-        results(&session, &runner, &outcome, json)?;
+    told(session, &task, &outcome).await;
+    if !quiet {
+        results(session, &runner, &outcome, format)?;
     }
-    follow(&session, &runner, &task, &outcome, &stop).await?;
+    follow(session, &runner, known, &outcome, &stop).await?;
     match outcome.error {
-        Some(text) if outcome.targets.is_empty() => {
-            session.say(&format!("task {}: {text}", task.key));
-        }
+        Some(text) if outcome.targets.is_empty() => session.say(&format!("task {}: {text}", task.key)),
         _ => {}
     }
     Ok(outcome.code)
@@ -89,10 +92,14 @@ pub fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
     Ok(receiver)
 }
 
-/// Pulls the task's image if the engine has none.
-async fn available(session: &Session, task: &Task) -> Result<(), Failure> {
-    match session.client()?.get(&format!("/images/{}/json", encode(task.image()))).await {
-        Err(error) if error.status() == Some(404) => pull::to_stderr(session, task.image(), "", true).await,
+/// Makes what a task needs: its image and, of a project, networks and volumes.
+pub async fn available(session: &Session, known: &Known) -> Result<(), Failure> {
+    if known.project.is_some() {
+        return book::provide(session, known).await;
+    }
+    let image = known.task.image();
+    match session.client()?.get(&format!("/images/{}/json", encode(image))).await {
+        Err(error) if error.status() == Some(404) => pull::to_stderr(session, image, "", true).await,
         other => Ok(other.map(|_| ())?),
     }
 }
@@ -110,44 +117,44 @@ async fn told(session: &Session, task: &Task, outcome: &task::run::Outcome) {
 async fn follow(
     session: &Session,
     runner: &Runner<'_>,
-    task: &Task,
+    known: &Known,
     outcome: &task::run::Outcome,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     if outcome.run.is_empty() {
         return Ok(());
     }
-    let next = |task: &Task, code: u8| {
-        if code == 0 { task.definition.on_success.clone() } else { task.definition.on_failure.clone() }
+    let next = |known: &Known, code: u8| {
+        let definition = &known.task.definition;
+        let names = if code == 0 { &definition.on_success } else { &definition.on_failure };
+        names.iter().map(|name| (known.clone(), name.clone())).collect::<Vec<_>>()
     };
-    let mut seen: HashSet<Key> = HashSet::from([task.key.clone()]);
-    let mut queue: Vec<(Key, String)> =
-        next(task, outcome.code).into_iter().map(|name| (task.key.clone(), name)).collect();
-    while !queue.is_empty() && seen.len() < CHAIN && !*stop.borrow() {
-        let (after, name) = queue.remove(0);
-        let found = book::find_beside(&runner.home, &after, &name);
-        let task = match found {
-            Ok(task) => task,
-            Err(failure) => {
-                session.complain(&failure);
-                continue;
-            }
-        };
-        if !seen.insert(task.key.clone()) {
-            continue;
+    let mut seen: HashSet<Key> = HashSet::from([known.task.key.clone()]);
+    let mut queue: VecDeque<(Known, String)> = next(known, outcome.code).into();
+    while let Some((after, name)) = queue.pop_front() {
+        if seen.len() > CHAIN || *stop.borrow() {
+            break;
         }
-        let ask = Ask { cause: format!("after {}", after.task), ..Ask::default() };
+        let after_name = &after.task.key.task;
         let ran = async {
-            available(session, &task).await?;
-            Ok::<_, Failure>(runner.run(&task, ask, stop.clone()).await?)
+            let known = book::find_beside(session, &runner.home, &after, &name)?;
+            if !seen.insert(known.task.key.clone()) {
+                return Ok(None);
+            }
+            available(session, &known).await?;
+            let task = book::complete(session, &known).await?;
+            let ask = Ask { cause: format!("after {after_name}"), ..Ask::default() };
+            let outcome = runner.run(&task, ask, stop.clone()).await?;
+            Ok::<_, Failure>(Some((known, outcome)))
         };
         match ran.await {
-            Ok(outcome) => {
-                told(session, &task, &outcome).await;
+            Ok(None) => {}
+            Ok(Some((known, outcome))) => {
+                told(session, &known.task, &outcome).await;
                 if let Some(text) = &outcome.error {
-                    session.say(&format!("task {} (after {}): {text}", task.key, after.task));
+                    session.say(&format!("task {} (after {after_name}): {text}", known.task.key));
                 }
-                queue.extend(next(&task, outcome.code).into_iter().map(|name| (task.key.clone(), name)));
+                queue.extend(next(&known, outcome.code));
             }
             Err(failure) => session.complain(&failure),
         }

@@ -96,7 +96,8 @@ fn planned(home: &Home) -> Vec<Planned> {
     }
     tasks
         .into_iter()
-        .filter_map(|task| {
+        .filter_map(|known| {
+            let task = known.task;
             let policy = task.definition.policy;
             Some(Planned { key: task.key, schedule: task.definition.schedule?, policy })
         })
@@ -116,7 +117,7 @@ pub async fn timers(session: Session, given: ArgMatches) -> Outcome {
     let dir = given.text("dir").map(PathBuf::from);
     let (tasks, failures) = book::known(&home);
     let mut units = 0;
-    for (name, text) in tasks.iter().filter_map(|task| systemd::units(task, &command)).flatten() {
+    for (name, text) in tasks.iter().filter_map(|known| systemd::units(&known.task, &command)).flatten() {
         units += 1;
         match &dir {
             Some(dir) => {
