@@ -121,7 +121,9 @@ fn identified(volume: &Volume) -> Json<Value> {
             })
         })
         .collect();
-    Json(json!({ "Name": volume.name, "Id": volume.id, "CreatedAt": volume.created.to_string(), "Marks": marks }))
+    Json(
+        json!({ "Name": volume.name, "Id": volume.id, "CreatedAt": volume.created.to_string(), "Marks": marks }),
+    )
 }
 
 async fn identity(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Failure> {

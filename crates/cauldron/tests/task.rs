@@ -421,7 +421,8 @@ impl Home {
         home
     }
     fn up(&self, init: &str) -> Run {
-        let Output { status, stdout, stderr } = self.command(&["up", "-d"]).env("INIT", init).output().unwrap();
+        let Output { status, stdout, stderr } =
+            self.command(&["up", "-d"]).env("INIT", init).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
     }
@@ -477,7 +478,13 @@ fn a_helper_that_fails_leaves_the_volume_as_it_was() {
     assert!(home.ok(&["ps", "-q"]).is_empty(), "the service does not start");
     assert_eq!((home.volume("ready"), home.drafts()), (String::new(), 0));
     // Killed half-way: the volume is as it was, and the next start runs the helper again.
-    let mut up = home.command(&["up", "-d"]).env("INIT", "sleep 1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut up = home
+        .command(&["up", "-d"])
+        .env("INIT", "sleep 1000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     until("the helper", || home.drafts() == 1 && !home.ok(&["ps", "-q"]).is_empty());
     up.kill().unwrap();
     up.wait().unwrap();
@@ -531,7 +538,10 @@ fn errors_name_their_place() {
     let home = Home::shop(&SHOP.replace("schedule: \"0 3 * * *\"", "shedule: \"0 3 * * *\""));
     let run = home.run(&["task", "ls"]);
     assert!(
-        run.code != 0 && run.err.contains("compose.yaml:25:7: services.backup.x-task.shedule: unknown key; did you mean schedule?"),
+        run.code != 0
+            && run.err.contains(
+                "compose.yaml:24:7: services.backup.x-task.shedule: unknown key; did you mean schedule?"
+            ),
         "{}",
         run.err
     );

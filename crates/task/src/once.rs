@@ -88,7 +88,11 @@ impl Helper {
                 map.remove(key);
             }
         }
-        let hash = Sha256::new().chain_update(image_id).chain_update([0]).chain_update(canonical(&body).to_string()).finalize();
+        let hash = Sha256::new()
+            .chain_update(image_id)
+            .chain_update([0])
+            .chain_update(canonical(&body).to_string())
+            .finalize();
         hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
     }
     fn done<'a>(&self, ledger: &'a Ledger, digest: &str) -> Option<&'a Mark> {
@@ -213,7 +217,11 @@ async fn one(runner: &Runner<'_>, helper: &Helper, again: bool, stop: watch::Rec
         state: "done".to_owned(),
         at: Timestamp::now().to_string(),
     };
-    if ledger.atomic { on_a_draft(runner, helper, &mark, stop).await } else { in_place(runner, helper, &ledger, &mark, stop).await }
+    if ledger.atomic {
+        on_a_draft(runner, helper, &mark, stop).await
+    } else {
+        in_place(runner, helper, &ledger, &mark, stop).await
+    }
 }
 
 /// A migration does not come after one of a higher number.
@@ -225,7 +233,10 @@ fn in_order(helper: &Helper, ledger: &Ledger, again: bool) -> Result<()> {
             "helper {} has version {version}, but volume {} is at version {highest} already",
             helper.task.key, helper.volume
         ))
-        .hint(format!("give it a higher version, or run it all the same: cauldron helper rerun {}", helper.task.key.task))),
+        .hint(format!(
+            "give it a higher version, or run it all the same: cauldron helper rerun {}",
+            helper.task.key.task
+        ))),
         _ => Ok(()),
     }
 }
@@ -233,7 +244,10 @@ fn in_order(helper: &Helper, ledger: &Ledger, again: bool) -> Result<()> {
 /// Containers of helpers that were killed: nobody else works on the volume, we hold its lock.
 async fn tidy(runner: &Runner<'_>, volume: &str) -> Result<()> {
     let filters = json!({"label": [format!("{ONCE_LABEL}={volume}")]}).to_string();
-    let found = runner.client.get(&query("/containers/json", [("all", "1".to_owned()), ("filters", filters)])).await?;
+    let found = runner
+        .client
+        .get(&query("/containers/json", [("all", "1".to_owned()), ("filters", filters)]))
+        .await?;
     for container in found.as_array().into_iter().flatten() {
         let id = container["Id"].as_str().unwrap_or_default();
         runner.client.bytes(Method::DELETE, &format!("/containers/{id}?force=1&v=1"), None).await?;
@@ -241,12 +255,18 @@ async fn tidy(runner: &Runner<'_>, volume: &str) -> Result<()> {
     Ok(())
 }
 
-async fn on_a_draft(runner: &Runner<'_>, helper: &Helper, mark: &Mark, stop: watch::Receiver<bool>) -> Result<Done> {
+async fn on_a_draft(
+    runner: &Runner<'_>,
+    helper: &Helper,
+    mark: &Mark,
+    stop: watch::Receiver<bool>,
+) -> Result<Done> {
     let client = &runner.client;
     let path = format!("/cauldron/v1/volumes/{}/snapshot", encode(&helper.volume));
-    let draft = client.json(Method::POST, &path, None).await.map_err(|error| {
-        Error::from(error).within(format!("helper {}", helper.task.key))
-    })?;
+    let draft = client
+        .json(Method::POST, &path, None)
+        .await
+        .map_err(|error| Error::from(error).within(format!("helper {}", helper.task.key)))?;
     let draft = draft["Name"].as_str().unwrap_or_default().to_owned();
     let outcome = work(runner, helper, &draft, stop).await;
     let succeeded = matches!(&outcome, Ok(outcome) if outcome.code == 0);
@@ -290,7 +310,9 @@ async fn in_place(
         other => {
             runner.history.forget_marks(&ledger.identity, &mark.helper)?;
             Err(match other {
-                Ok(outcome) => failure(helper, &outcome, &format!("volume {} is as it left it", helper.volume)),
+                Ok(outcome) => {
+                    failure(helper, &outcome, &format!("volume {} is as it left it", helper.volume))
+                }
                 Err(error) => error,
             })
         }
@@ -307,11 +329,19 @@ fn failure(helper: &Helper, outcome: &Outcome, state: &str) -> Error {
 }
 
 /// Runs the helper with another volume in the place of its own.
-async fn work(runner: &Runner<'_>, helper: &Helper, volume: &str, stop: watch::Receiver<bool>) -> Result<Outcome> {
+async fn work(
+    runner: &Runner<'_>,
+    helper: &Helper,
+    volume: &str,
+    stop: watch::Receiver<bool>,
+) -> Result<Outcome> {
     let mut task = helper.task.clone();
     task.definition.overlap = Overlap::Allow;
     if !replace(&mut task.body, &helper.volume, volume) {
-        return Err(Error::new(format!("helper {} does not mount volume {}", helper.task.key, helper.volume)));
+        return Err(Error::new(format!(
+            "helper {} does not mount volume {}",
+            helper.task.key, helper.volume
+        )));
     }
     task.body["Labels"][ONCE_LABEL] = helper.volume.clone().into();
     runner.run(&task, Ask { cause: "once".to_owned(), ..Ask::default() }, stop).await
@@ -322,7 +352,9 @@ fn replace(body: &mut Value, from: &str, to: &str) -> bool {
     let mut found = false;
     let host = &mut body["HostConfig"];
     for bind in host["Binds"].as_array_mut().into_iter().flatten() {
-        if let Some(rest) = bind.as_str().and_then(|text| text.strip_prefix(from)).filter(|rest| rest.starts_with(':')) {
+        if let Some(rest) =
+            bind.as_str().and_then(|text| text.strip_prefix(from)).filter(|rest| rest.starts_with(':'))
+        {
             *bind = format!("{to}{rest}").into();
             found = true;
         }
@@ -343,7 +375,10 @@ fn replace(body: &mut Value, from: &str, to: &str) -> bool {
 pub async fn forget(client: &Client, history: &History, volume: &str, helper: Option<&str>) -> Result<()> {
     let ledger = ledger(client, history, volume).await?;
     if ledger.atomic {
-        let path = query(&format!("/cauldron/v1/volumes/{}/forget", encode(volume)), [("helper", helper.unwrap_or_default().to_owned())]);
+        let path = query(
+            &format!("/cauldron/v1/volumes/{}/forget", encode(volume)),
+            [("helper", helper.unwrap_or_default().to_owned())],
+        );
         return Ok(client.post(&path).await?);
     }
     match helper {
@@ -409,18 +444,29 @@ mod tests {
     fn helper(body: Value, version: Option<u64>) -> Helper {
         let key = Key { project: "shop".to_owned(), task: "init".to_owned() };
         let definition = Definition::parse(&json!({"once": "dbdata"})).unwrap();
-        Helper { task: Task { key, definition, body, ..Task::default() }, volume: "shop_dbdata".to_owned(), version }
+        Helper {
+            task: Task { key, definition, body, ..Task::default() },
+            volume: "shop_dbdata".to_owned(),
+            version,
+        }
     }
 
     #[test]
     fn the_same_helper_has_the_same_digest() {
         let digest = |body: Value| helper(body, None).digest("sha256:1");
-        let one = digest(json!({"Cmd": ["init"], "Env": ["A=1"], "Labels": {"x": "1"}, "Tty": false, "User": ""}));
-        assert_eq!(one, digest(json!({"Env": ["A=1"], "Cmd": ["init"], "Entrypoint": null, "HostConfig": {}})));
+        let one =
+            digest(json!({"Cmd": ["init"], "Env": ["A=1"], "Labels": {"x": "1"}, "Tty": false, "User": ""}));
+        assert_eq!(
+            one,
+            digest(json!({"Env": ["A=1"], "Cmd": ["init"], "Entrypoint": null, "HostConfig": {}}))
+        );
         assert_ne!(one, digest(json!({"Env": ["A=2"], "Cmd": ["init"]})));
         assert_ne!(one, digest(json!({"Env": ["A=1"], "Cmd": ["init", "again"]})));
         assert_ne!(one, helper(json!({"Env": ["A=1"], "Cmd": ["init"]}), None).digest("sha256:2"));
-        assert_eq!(helper(json!({}), Some(3)).digest("sha256:1"), helper(json!({"Cmd": ["x"]}), Some(3)).digest("sha256:2"));
+        assert_eq!(
+            helper(json!({}), Some(3)).digest("sha256:1"),
+            helper(json!({"Cmd": ["x"]}), Some(3)).digest("sha256:2")
+        );
     }
 
     #[test]
@@ -430,7 +476,10 @@ mod tests {
             "Mounts": [{"Type": "volume", "Source": "shop_dbdata", "Target": "/z"}, {"Type": "bind", "Source": "shop_dbdata"}],
         }});
         assert!(replace(&mut body, "shop_dbdata", "draft"));
-        assert_eq!(body["HostConfig"]["Binds"], json!(["draft:/data:rw", "/shop_dbdata:/x", "shop_dbdata2:/y"]));
+        assert_eq!(
+            body["HostConfig"]["Binds"],
+            json!(["draft:/data:rw", "/shop_dbdata:/x", "shop_dbdata2:/y"])
+        );
         assert_eq!(body["HostConfig"]["Mounts"][0]["Source"], "draft");
         assert_eq!(body["HostConfig"]["Mounts"][1]["Source"], "shop_dbdata");
         assert!(!replace(&mut json!({"HostConfig": {}}), "shop_dbdata", "draft"));

@@ -32,7 +32,12 @@ impl Kept {
     pub fn task(self) -> Result<Task> {
         let definition = Definition::parse(&self.task)
             .map_err(|wrong| Error::new(format!("task {}: {wrong}", self.name)))?;
-        Ok(Task { key: Key { project: String::new(), task: self.name }, definition, body: self.body, ..Task::default() })
+        Ok(Task {
+            key: Key { project: String::new(), task: self.name },
+            definition,
+            body: self.body,
+            ..Task::default()
+        })
     }
 }
 

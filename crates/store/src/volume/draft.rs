@@ -48,7 +48,10 @@ impl Store {
         let what = || format!("take a draft of volume {name}");
         let volume = self.volume(name)?;
         if !volume.options.is_empty() || volume.draft_of.is_some() || name.len() > NAME_BYTES {
-            return Err(Error::new(Kind::NotImplemented, format!("{}: only plain volumes can have one", what())));
+            return Err(Error::new(
+                Kind::NotImplemented,
+                format!("{}: only plain volumes can have one", what()),
+            ));
         }
         self.remove_drafts(name)?;
         let id = random_name()?;
@@ -73,7 +76,8 @@ impl Store {
         match made {
             Ok(()) => Ok(draft),
             Err(error) => {
-                let removed = std::fs::remove_dir_all(&temporary).context(|| format!("remove {}", temporary.display()));
+                let removed =
+                    std::fs::remove_dir_all(&temporary).context(|| format!("remove {}", temporary.display()));
                 Err(error.within(what()).with_undo_failures(removed.err()))
             }
         }
@@ -95,7 +99,10 @@ impl Store {
         let mut volume = volume;
         volume.marks.retain(|known| known.helper != mark.helper || known.digest != mark.digest);
         if volume.marks.len() >= MARKS {
-            return Err(Error::new(Kind::ResourceExhausted, format!("{}: the volume has {MARKS} marks", what())));
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!("{}: the volume has {MARKS} marks", what()),
+            ));
         }
         volume.marks.push(mark);
         write_record(&from, &volume)?;
@@ -142,7 +149,9 @@ impl Store {
         let prefix = format!("{name}{INFIX}");
         for entry in std::fs::read_dir(&dir).context(|| format!("read directory {}", dir.display()))? {
             let entry = entry.context(|| format!("read directory {}", dir.display()))?;
-            if entry.file_name().to_str().is_some_and(|found| found.starts_with(&prefix)) && self.is_draft(&entry.path())? {
+            if entry.file_name().to_str().is_some_and(|found| found.starts_with(&prefix))
+                && self.is_draft(&entry.path())?
+            {
                 self.discard(&entry.path())?;
             }
         }
@@ -168,21 +177,25 @@ impl Store {
         };
         let volume = self.volume(name)?;
         if volume.id != *id {
-            return Err(Error::conflict(format!("volume {name} was made again since draft {} was taken", draft.name)));
+            return Err(Error::conflict(format!(
+                "volume {name} was made again since draft {} was taken",
+                draft.name
+            )));
         }
         Ok(volume)
     }
 
     fn discard(&self, dir: &Path) -> Result<()> {
         let trash = self.layout.trash().join(format!("volume-{}", &random_name()?[..16]));
-        std::fs::rename(dir, &trash).context(|| format!("rename {} to {}", dir.display(), trash.display()))?;
+        std::fs::rename(dir, &trash)
+            .context(|| format!("rename {} to {}", dir.display(), trash.display()))?;
         std::fs::remove_dir_all(&trash).context(|| format!("delete {}", trash.display()))
     }
 }
 
 fn write_record(dir: &Path, volume: &Volume) -> Result<()> {
-    let text =
-        serde_json::to_vec_pretty(volume).map_err(|error| Error::internal("write a volume's record").caused_by(error))?;
+    let text = serde_json::to_vec_pretty(volume)
+        .map_err(|error| Error::internal("write a volume's record").caused_by(error))?;
     let path = dir.join("volume.json");
     sys::fs::replace_file(&path, &text, 0o644, true).context(|| format!("write {}", path.display()))
 }

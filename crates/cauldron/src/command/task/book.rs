@@ -65,7 +65,9 @@ pub fn known(home: &Home) -> (Vec<Known>, Vec<Failure>) {
         Err(error) => take(Err(error.into())),
     }
     match enabled(home) {
-        Ok(enabled) => enabled.iter().for_each(|enabled| take(enabled.load().and_then(|project| of(&project)))),
+        Ok(enabled) => {
+            enabled.iter().for_each(|enabled| take(enabled.load().and_then(|project| of(&project))))
+        }
         Err(failure) => take(Err(failure)),
     }
     (tasks, failures)
@@ -95,7 +97,11 @@ pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure
             None => enabled(home)?
                 .into_iter()
                 .find(|enabled| enabled.name == project)
-                .ok_or_else(|| Failure::new(format!("no such project: {project}\nenable it where its files are: cauldron task enable")))?
+                .ok_or_else(|| {
+                    Failure::new(format!(
+                        "no such project: {project}\nenable it where its files are: cauldron task enable"
+                    ))
+                })?
                 .load()?,
         };
         return within(&project, name)?.ok_or_else(|| missing(name));
@@ -108,13 +114,17 @@ pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure
     if let Some(kept) = registry::find(home, name)? {
         return own(kept);
     }
-    let mut found: Vec<Known> = known(home).0.into_iter().filter(|known| known.task.key.task == name).collect();
+    let mut found: Vec<Known> =
+        known(home).0.into_iter().filter(|known| known.task.key.task == name).collect();
     match found.len() {
         0 => Err(missing(name)),
         1 => Ok(found.remove(0)),
         _ => {
             let names: Vec<String> = found.iter().map(|known| known.task.key.to_string()).collect();
-            Err(Failure::new(format!("several projects have a task {name}: say which of {}", names.join(", "))))
+            Err(Failure::new(format!(
+                "several projects have a task {name}: say which of {}",
+                names.join(", ")
+            )))
         }
     }
 }
@@ -130,7 +140,8 @@ pub fn find_beside(session: &Session, home: &Home, of: &Known, name: &str) -> Re
     {
         return Ok(known);
     }
-    find(session, home, name).map_err(|failure| Failure::new(format!("task {}: {}", of.task.key, failure.message)))
+    find(session, home, name)
+        .map_err(|failure| Failure::new(format!("task {}: {}", of.task.key, failure.message)))
 }
 
 /// The name under which the history knows a task, also one that is not defined any more.
@@ -166,7 +177,9 @@ fn of(project: &Rc<Project>) -> Result<Vec<Known>, Failure> {
 
 /// A service of a project as a task, if it is one.
 pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failure> {
-    let Some(service) = project.services.get(name).or_else(|| project.disabled.get(name)) else { return Ok(None) };
+    let Some(service) = project.services.get(name).or_else(|| project.disabled.get(name)) else {
+        return Ok(None);
+    };
     let Some(node) = &service.task else { return Ok(None) };
     let definition = Definition::parse(&node.json()).map_err(|wrong| misplaced(node, name, &wrong))?;
     let key = Key { project: project.name.clone(), task: name.to_owned() };
@@ -174,7 +187,10 @@ pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failur
     if let Some(command) = &service.command {
         body["Cmd"] = command.clone().into();
     }
-    Ok(Some(Known { task: Task { key, definition, body, ..Task::default() }, project: Some(Rc::clone(project)) }))
+    Ok(Some(Known {
+        task: Task { key, definition, body, ..Task::default() },
+        project: Some(Rc::clone(project)),
+    }))
 }
 
 /// What is wrong, with its place in the file.
@@ -192,7 +208,8 @@ fn misplaced(node: &compose::Node, service: &str, wrong: &Wrong) -> Failure {
 pub async fn complete(session: &Session, known: &Known) -> Result<Task, Failure> {
     let Some(project) = &known.project else { return Ok(known.task.clone()) };
     let name = &known.task.key.task;
-    let service = project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
+    let service =
+        project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
     let mut containers: BTreeMap<String, String> = BTreeMap::new();
     for one in compose::actual::containers(session.client()?, &project.name).await? {
         if !one.oneoff && (one.runs() || !containers.contains_key(&one.service)) {
@@ -219,8 +236,10 @@ pub async fn provide(session: &Session, known: &Known) -> Result<(), Failure> {
     let Some(project) = &known.project else { return Ok(()) };
     let host = place::host(session)?;
     let name = &known.task.key.task;
-    let service = project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
-    apply::ensure(&host, project, std::slice::from_ref(name), &Images { quiet: true, ..Images::default() }).await?;
+    let service =
+        project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
+    apply::ensure(&host, project, std::slice::from_ref(name), &Images { quiet: true, ..Images::default() })
+        .await?;
     let names = |listed: Vec<Value>| -> BTreeSet<String> {
         listed.iter().filter_map(|one| one["Name"].as_str().map(str::to_owned)).collect()
     };
@@ -230,7 +249,9 @@ pub async fn provide(session: &Session, known: &Known) -> Result<(), Failure> {
         networks: service
             .networks
             .keys()
-            .filter(|key| project.networks.get(*key).is_some_and(|own| !own.external && !networks.contains(&own.name)))
+            .filter(|key| {
+                project.networks.get(*key).is_some_and(|own| !own.external && !networks.contains(&own.name))
+            })
             .cloned()
             .collect(),
         volumes: service
@@ -238,7 +259,9 @@ pub async fn provide(session: &Session, known: &Known) -> Result<(), Failure> {
             .iter()
             .filter(|mount| mount.kind == "volume")
             .filter_map(|mount| mount.source.clone())
-            .filter(|key| project.volumes.get(key).is_some_and(|own| !own.external && !volumes.contains(&own.name)))
+            .filter(|key| {
+                project.volumes.get(key).is_some_and(|own| !own.external && !volumes.contains(&own.name))
+            })
             .collect(),
         ..Plan::default()
     };
@@ -277,7 +300,9 @@ pub fn before(session: &Session, home: &Home, known: &Known) -> Result<Vec<Known
         .into_iter()
         .filter(|other| {
             let other = other.task.definition.once.as_ref();
-            other.is_some_and(|other| other.volume == once.volume && other.version.is_some_and(|other| other < version))
+            other.is_some_and(|other| {
+                other.volume == once.volume && other.version.is_some_and(|other| other < version)
+            })
         })
         .collect();
     helpers.sort_by_key(|other| other.task.definition.once.as_ref().and_then(|once| once.version));
@@ -317,7 +342,10 @@ impl Enabled {
             services: Vec::new(),
             read: &place::read,
         };
-        Ok(Rc::new(compose::load(&request).map_err(|error| Failure::new(format!("project {}: {error}", self.name)))?))
+        Ok(Rc::new(
+            compose::load(&request)
+                .map_err(|error| Failure::new(format!("project {}: {error}", self.name)))?,
+        ))
     }
 }
 

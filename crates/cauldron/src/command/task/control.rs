@@ -61,7 +61,8 @@ pub async fn enable(session: Session, given: ArgMatches, enabled: bool) -> Outco
         session.line(name)?;
         return Ok(0);
     }
-    let project = book::here(&session)?.ok_or_else(|| Failure::new("no configuration file provided: not found"))?;
+    let project =
+        book::here(&session)?.ok_or_else(|| Failure::new("no configuration file provided: not found"))?;
     if enabled && !book::enable(&home, &project)? {
         return Err(Failure::new(format!("project {} has no task with a schedule", project.name)));
     }

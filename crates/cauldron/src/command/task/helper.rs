@@ -1,8 +1,8 @@
 //! `helper`: what prepares a volume once, and its ledger.
 
+use super::book::{self, Known};
 use super::live::Live;
 use super::run::{available, stop_on_signal};
-use super::book::{self, Known};
 use super::{home, open_history};
 use crate::args::{Given, format, maybe, one, quiet};
 use crate::cli::{VERB, Verb};
@@ -65,7 +65,12 @@ pub async fn ensure(session: &Session, known: &Known, wish: Wish, quiet: bool) -
     let home = home(session)?;
     let live = Live::new(session, quiet);
     let listener = |event| live.show(&event);
-    let runner = Runner { client: session.client()?.clone(), home: home.clone(), history: open_history(&home)?, listener: &listener };
+    let runner = Runner {
+        client: session.client()?.clone(),
+        home: home.clone(),
+        history: open_history(&home)?,
+        listener: &listener,
+    };
     let mut helpers = Vec::new();
     for known in book::before(session, &home, known)? {
         available(session, &known).await?;
@@ -75,7 +80,8 @@ pub async fn ensure(session: &Session, known: &Known, wish: Wish, quiet: bool) -
         if let Done::Before(mark) = done
             && !quiet
         {
-            session.say(&format!("helper {} ran on volume {} at {}", helper.task.key, helper.volume, mark.at));
+            session
+                .say(&format!("helper {} ran on volume {} at {}", helper.task.key, helper.volume, mark.at));
         }
     }
     Ok(())
@@ -91,7 +97,9 @@ async fn run(session: Session, given: ArgMatches, wish: Wish) -> Outcome {
 async fn named(session: &Session, given: &ArgMatches) -> Result<Helper, Failure> {
     let name = given.text("name").unwrap_or_default();
     let known = book::find(session, &home(session)?, name)?;
-    book::helper(session, &known).await?.ok_or_else(|| Failure::new(format!("task {name} is no helper: it has no once")))
+    book::helper(session, &known)
+        .await?
+        .ok_or_else(|| Failure::new(format!("task {name} is no helper: it has no once")))
 }
 
 async fn forget(session: Session, given: ArgMatches) -> Outcome {
@@ -124,13 +132,19 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
     let mut rows: Vec<Value> = Vec::new();
     for known in book::all(&session, &home)? {
         let task = &known.task;
-        if task.definition.once.is_none() || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string()) {
+        if task.definition.once.is_none()
+            || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string())
+        {
             continue;
         }
         let Some(helper) = book::helper(&session, &known).await? else { continue };
         let missing = client.get(&format!("/volumes/{}", client::encode(&helper.volume))).await.is_err();
-        let marks = if missing { Vec::new() } else { once::ledger(client, &history, &helper.volume).await?.marks };
-        let image = client.get(&format!("/images/{}/json", client::encode(helper.task.image()))).await.unwrap_or_default();
+        let marks =
+            if missing { Vec::new() } else { once::ledger(client, &history, &helper.volume).await?.marks };
+        let image = client
+            .get(&format!("/images/{}/json", client::encode(helper.task.image())))
+            .await
+            .unwrap_or_default();
         let digest = helper.digest(image["Id"].as_str().unwrap_or_default());
         let own: Vec<_> = marks.iter().filter(|mark| mark.helper == task.key.to_string()).collect();
         let mark = own.iter().find(|mark| mark.digest == digest);

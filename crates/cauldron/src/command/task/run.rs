@@ -1,7 +1,7 @@
 //! `task run`: now, waiting or in the background, and the tasks that follow.
 
-use super::live::Live;
 use super::book::{self, Known};
+use super::live::Live;
 use super::{define, helper, history, home, open_history};
 use crate::args::Given;
 use crate::command::pull;
@@ -57,7 +57,12 @@ async fn carry_out(session: &Session, known: &Known, ask: Ask, quiet: bool, form
     let home = home(session)?;
     let live = Live::new(session, quiet || format.is_some());
     let listener = |event| live.show(&event);
-    let runner = Runner { client: session.client()?.clone(), home: home.clone(), history: open_history(&home)?, listener: &listener };
+    let runner = Runner {
+        client: session.client()?.clone(),
+        home: home.clone(),
+        history: open_history(&home)?,
+        listener: &listener,
+    };
     let stop = stop_on_signal()?;
     available(session, known).await?;
     let task = book::complete(session, known).await?;
