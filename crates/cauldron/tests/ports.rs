@@ -77,6 +77,11 @@ fn a_published_port_is_reached_from_everywhere_and_leaves_nothing() {
         assert_eq!(said, "web", "from a container of {network}");
     }
     assert_eq!(machine.ok(&["exec", "web", "wget", "-qO-", &url]), "web", "from itself");
+    let listed = |filter: &str| machine.ok(&["ps", "--format", "{{.Names}}", "--filter", filter]);
+    assert_eq!(
+        [listed("publish=8000-8090"), listed("publish=80"), listed("expose=80/tcp")],
+        ["web", "", "web"]
+    );
     machine.ok(&["stop", "-t", "0", "web"]);
     assert_eq!(machine.inspect("web", "{{json .NetworkSettings.Ports}}"), "{}");
     machine.ok(&["rm", "web"]);
@@ -258,6 +263,13 @@ fn containers_with_ipv6_are_reached_without_a_relay() {
     assert_eq!(machine.relays(), 1, "::1 cannot be translated");
     machine.ok(&["rm", "-f", "web"]);
     assert_eq!(machine.relays(), 0);
+    // Without IPv4 it is the other way round.
+    machine.ok(&["network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd00:78::/64", "only"]);
+    machine.web("web", &["--network", "only", "-p", "8080:80"]);
+    for ip in [HOST.into(), HOST6.into(), LOCAL, LOCAL6] {
+        assert_eq!(ask(&machine.netns, ip, 8080).unwrap(), "web", "{ip}");
+    }
+    machine.ok(&["rm", "-f", "web"]);
     machine.is_bare();
 }
 

@@ -70,6 +70,7 @@ impl Engine {
                     .as_ref()
                     .is_none_or(|list| list.iter().any(|ancestor| container.descends_from(ancestor)))
                 && passes(&container, filters, &patterns)
+                && self.passes_ports(&container, filters)?
                 && self.passes_network(&container, filters)?;
             if wanted {
                 listed.push(container);
@@ -94,6 +95,24 @@ impl Engine {
             }
         }
         Ok(Some(all))
+    }
+    /// `publish` is about ports of the host that are open now, `expose` about the container's.
+    fn passes_ports(&self, container: &Container, filters: &Filters) -> Result<bool> {
+        let (published, exposed) = (filters.get("publish"), filters.get("expose"));
+        if published.is_empty() && exposed.is_empty() {
+            return Ok(true);
+        }
+        let open = match container.live {
+            Some(_) if !published.is_empty() => self.networks.ports(container.id())?,
+            _ => Vec::new(),
+        };
+        let open: Vec<Port> = open
+            .iter()
+            .map(|port| Port { number: port.host_port, protocol: port.container.protocol })
+            .collect();
+        // One of either is enough, as in Docker.
+        Ok(published.iter().any(|range| in_range(range, &open))
+            || exposed.iter().any(|range| in_range(range, &container.spec.exposed_ports)))
     }
     fn passes_network(&self, container: &Container, filters: &Filters) -> Result<bool> {
         let wanted = filters.get("network");
@@ -157,6 +176,14 @@ fn port_range(text: &str) -> Option<(Port, u16)> {
     Some((port, last.parse().ok()?))
 }
 
+/// Whether one of these ports is in the range.
+fn in_range(text: &str, ports: &[Port]) -> bool {
+    port_range(text).is_some_and(|(first, last)| {
+        let numbers = first.number..=last;
+        ports.iter().any(|port| port.protocol == first.protocol && numbers.contains(&port.number))
+    })
+}
+
 /// The filters that are patterns, read once a list.
 struct By {
     ids: Patterns,
@@ -169,18 +196,6 @@ fn passes(container: &Container, filters: &Filters, patterns: &By) -> bool {
         let values = filters.get(key);
         values.is_empty() || values.iter().any(|value| test(value))
     };
-    let in_range = |text: &str, ports: &[Port]| {
-        port_range(text).is_some_and(|(first, last)| {
-            ports
-                .iter()
-                .any(|port| port.protocol == first.protocol && (first.number..=last).contains(&port.number))
-        })
-    };
-    let bindings = match &spec.network {
-        NetworkMode::Attached(attachment) => attachment.ports.as_slice(),
-        _ => &[],
-    };
-    let published: Vec<Port> = bindings.iter().map(|binding| binding.container).collect();
     let status = container.status();
     let health = container.health();
     patterns.ids.hold(spec.id.as_str())
@@ -199,8 +214,6 @@ fn passes(container: &Container, filters: &Filters, patterns: &By) -> bool {
                     || matches!(&mount.source, MountSource::Volume { name, .. } if name == value)
             })
         })
-        && any("expose", &|value| in_range(value, &spec.exposed_ports))
-        && any("publish", &|value| in_range(value, &published))
         && filters.boolean("is-task").ok().flatten() != Some(true)
 }
 
