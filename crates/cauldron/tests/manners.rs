@@ -149,7 +149,7 @@ fn what_cannot_be_is_refused_in_docker_s_words() {
         (
             &["--network-alias", "a"],
             125,
-            "network-scoped aliases are only supported for user-defined networks",
+            "network-scoped alias is supported only for containers in user defined networks",
         ),
         (&["--pid", "bogus"], 125, "--pid: invalid PID mode"),
         (&["--uts", "bogus"], 125, "--uts: invalid UTS mode"),
@@ -350,4 +350,64 @@ fn contexts_are_kept_where_docker_keeps_them() {
     {
         assert_eq!(run(args).0, 1, "{args:?}");
     }
+}
+
+#[test]
+fn small_manners() {
+    let engine = Engine::new("small");
+    // What was to be gone is gone.
+    let (code, words) = said(&engine, &["rm", "-f", "nope"]);
+    assert!(code == 0 && words.contains("No such container: nope"), "{code} {words}");
+    assert_eq!(engine.run(&["rm", "nope"]).status.code(), Some(1));
+    engine.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "one",
+        "-m",
+        "16m",
+        "--memory-swap",
+        "32m",
+        "--tmpfs",
+        "/t",
+        "--mount",
+        "type=tmpfs,dst=/u",
+        "-v",
+        "data:/d",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(
+        engine.ok(&[
+            "inspect",
+            "-f",
+            "{{range .Mounts}}{{.Type}}:{{.Name}}:{{.Driver}}:{{.Destination}} {{end}}",
+            "one"
+        ]),
+        "volume:data:local:/d tmpfs:::/u \n"
+    );
+    assert_eq!(
+        engine.ok(&[
+            "inspect",
+            "-f",
+            "{{if .State.Health}}h{{else}}none{{end}}{{.Config.StopTimeout}}",
+            "one"
+        ]),
+        "none<nil>\n"
+    );
+    let (code, words) = said(&engine, &["update", "-m", "64m", "one"]);
+    assert!(
+        code == 1 && words.contains("Memory limit should be smaller than already set memoryswap limit"),
+        "{words}"
+    );
+    engine.ok(&["update", "-m", "64m", "--memory-swap", "128m", "one"]);
+    let (code, words) = said(&engine, &["logs", "--since", "bogus", "one"]);
+    assert!(
+        code == 1 && words.contains("invalid value for \"since\": failed to parse value as time or duration"),
+        "{words}"
+    );
+    engine.ok(&["rm", "-fv", "one"]);
 }

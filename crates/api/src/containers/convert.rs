@@ -251,9 +251,6 @@ fn network(
     }
     let endpoints = ports::endpoints(mode, mac, body.networking_config.as_ref(), resolve)?;
     let user_defined = mode != "bridge";
-    if !user_defined && endpoints.iter().any(|end| end.network == "bridge" && !end.aliases.is_empty()) {
-        return Err(Error::invalid("network-scoped aliases are only supported for user-defined networks"));
-    }
     let mut attachment = Attachment {
         endpoints,
         ports: bindings,

@@ -60,7 +60,7 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
             "Name": "overlay2",
             "Data": { "ID": spec.id.as_str(), "LowerDir": lower, "MergedDir": merged(container), "UpperDir": upper, "WorkDir": work },
         },
-        "Mounts": engine.mount_points(container).iter().map(mount_point).collect::<Vec<_>>(),
+        "Mounts": mounts(engine, container)?,
         "Config": config(container),
         "NetworkSettings": network_settings(engine, container, &view),
     });
@@ -70,6 +70,17 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
         value["SizeRootFs"] = (bytes + engine.image_size(container)).into();
     }
     Ok(value)
+}
+
+/// What is mounted, without what `--tmpfs` asked for: `HostConfig.Tmpfs` shows that.
+fn mounts(engine: &Engine, container: &Container) -> Result<Vec<Value>> {
+    let asked = container.host_config()?;
+    let points = engine.mount_points(container);
+    let shown = points.iter().map(mount_point).filter(|point| {
+        let target = point["Destination"].as_str().unwrap_or_default();
+        point["Type"] != "tmpfs" || asked["Tmpfs"].get(target).is_none()
+    });
+    Ok(shown.collect())
 }
 
 /// The merged view exists in the container's mount namespace only.

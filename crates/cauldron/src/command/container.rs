@@ -220,8 +220,11 @@ async fn rm(session: Session, given: ArgMatches) -> Outcome {
     session
         .together(&names, |name| async move {
             let name = name.trim_start_matches('/');
-            client.bytes(Method::DELETE, &format!("/containers/{}{suffix}", encode(name)), None).await?;
-            Ok(())
+            match client.bytes(Method::DELETE, &format!("/containers/{}{suffix}", encode(name)), None).await {
+                // Said, but no failure: what was to be gone is gone.
+                Err(error) if force && error.status() == Some(404) => Err(Failure::from(error).code(0)),
+                other => Ok(other.map(drop)?),
+            }
         })
         .await
 }

@@ -38,7 +38,10 @@ async fn logs(session: Session, given: ArgMatches) -> Outcome {
     let name = given.text("container").unwrap_or_default();
     let found = client.get(&format!("/containers/{}/json", encode(name))).await?;
     let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
-    let moment = |flag: &str| given.text(flag).map(|text| time::moment(text, session.now())).transpose();
+    let moment = |flag: &str| {
+        let wrong = |error| format!("invalid value for \"{flag}\": {error}");
+        given.text(flag).map(|text| time::moment(text, session.now()).map_err(wrong)).transpose()
+    };
     let path = query(
         &format!("/containers/{}/logs", encode(name)),
         [
