@@ -352,6 +352,11 @@ impl Arity {
             arguments.split_whitespace().filter(|word| !["[OPTIONS]", "[FLAGS]"].contains(word)).collect();
         let mut words = words.split(|word| *word == "|").next().unwrap_or_default().iter();
         for word in words.by_ref() {
+            // `[ps OPTIONS]` is one.
+            if word.ends_with(']') && !word.contains('[') {
+                arity.most = None;
+                continue;
+            }
             arity.least += usize::from(!word.starts_with('['));
             arity.most = match arity.most {
                 Some(most) if !word.contains("...") => Some(most + 1),
@@ -386,6 +391,7 @@ mod tests {
             ("CONTAINER NEW_NAME", "requires 2 arguments"),
             ("[OPTIONS] CONTAINER [CONTAINER...]", "requires at least 1 argument"),
             ("[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments"),
+            ("CONTAINER [ps OPTIONS]", "requires at least 1 argument"),
             ("[OPTIONS] [REPOSITORY[:TAG]]", "requires at most 1 argument"),
             ("[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "requires at least 1 and at most 2 arguments"),
             ("[OPTIONS] PATH | URL | -", "requires 1 argument"),

@@ -377,7 +377,7 @@ fn inspect_repeats_what_was_asked() {
         ("{{.Config.StopSignal}}", "SIGINT"),
         ("{{.Path}} {{json .Args}}", "sh [\"-c\",\"echo hi\"]"),
         ("{{.State.Status}}", "created"),
-        ("{{len .Mounts}}", "2"),
+        ("{{len .Mounts}}", "1"),
     ] {
         assert_eq!(home.inspect(&id, field), text, "{field}");
     }

@@ -398,6 +398,35 @@ fn small_manners() {
         ]),
         "none<nil>\n"
     );
+    engine.ok(&[
+        "create",
+        "--network",
+        "none",
+        "--name",
+        "two",
+        "-v",
+        "/tmp:/b:rw,z",
+        "-v",
+        "data:/v:ro",
+        "--mount",
+        "type=volume,src=data,dst=/w,readonly",
+        "--mount",
+        "type=volume,dst=/anonymous",
+        "-v",
+        "/plain",
+        "busybox",
+        "true",
+    ]);
+    assert_eq!(
+        engine.ok(&[
+            "inspect",
+            "-f",
+            "{{range .Mounts}}{{.Mode}}|{{.RW}} {{end}}{{json .Config.Volumes}}",
+            "two"
+        ]),
+        "rw,z|true ro|false z|false z|true |true {\"/plain\":{}}\n"
+    );
+    engine.ok(&["rm", "-v", "two"]);
     let (code, words) = said(&engine, &["update", "-m", "64m", "one"]);
     assert!(
         code == 1 && words.contains("Memory limit should be smaller than already set memoryswap limit"),

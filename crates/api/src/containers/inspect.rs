@@ -5,7 +5,7 @@ use axum::{Json, Router, routing};
 use engine::Engine;
 use engine::container::{Container, NetworkView};
 use engine::model::Result;
-use engine::model::container::{EndpointSpec, Healthcheck, Link, MountSource, NetworkMode};
+use engine::model::container::{ContainerPath, EndpointSpec, Healthcheck, Link, MountSource, NetworkMode};
 use engine::model::state::Status;
 use serde_json::{Map, Value, json};
 
@@ -61,7 +61,7 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
             "Data": { "ID": spec.id.as_str(), "LowerDir": lower, "MergedDir": merged(container), "UpperDir": upper, "WorkDir": work },
         },
         "Mounts": mounts(engine, container)?,
-        "Config": config(container),
+        "Config": config(container)?,
         "NetworkSettings": network_settings(engine, container, &view),
     });
     if size {
@@ -76,11 +76,37 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
 fn mounts(engine: &Engine, container: &Container) -> Result<Vec<Value>> {
     let asked = container.host_config()?;
     let points = engine.mount_points(container);
-    let shown = points.iter().map(mount_point).filter(|point| {
+    let mut shown: Vec<Value> = points.iter().map(mount_point).collect();
+    shown.retain(|point| {
         let target = point["Destination"].as_str().unwrap_or_default();
         point["Type"] != "tmpfs" || asked["Tmpfs"].get(target).is_none()
     });
-    Ok(shown.collect())
+    for point in &mut shown {
+        let target = point["Destination"].as_str().unwrap_or_default();
+        if let Some(mode) = bind_mode(&asked, target) {
+            point["Mode"] = mode.into();
+        } else if point["Type"] == "volume" && is_long(&asked, target) {
+            // Docker's mode of a volume that `--mount` names.
+            point["Mode"] = "z".into();
+        }
+    }
+    Ok(shown)
+}
+
+/// The mode that `-v` gave what is mounted here, as it was written.
+fn bind_mode(asked: &Value, target: &str) -> Option<String> {
+    let clean = |path: &str| ContainerPath::parse(path).is_ok_and(|path| path.as_str() == target);
+    asked["Binds"].as_array()?.iter().filter_map(Value::as_str).find_map(|bind| {
+        match bind.split(':').collect::<Vec<_>>()[..] {
+            [_, path, mode] if clean(path) => Some(mode.to_owned()),
+            _ => None,
+        }
+    })
+}
+
+/// Whether `--mount` asked for what is mounted here.
+fn is_long(asked: &Value, target: &str) -> bool {
+    asked["Mounts"].as_array().into_iter().flatten().any(|mount| mount["Target"] == target)
 }
 
 /// The merged view exists in the container's mount namespace only.
@@ -115,8 +141,9 @@ fn state(container: &Container) -> Value {
     value
 }
 
-fn config(container: &Container) -> Value {
+fn config(container: &Container) -> Result<Value> {
     let (spec, process) = (&container.spec, &container.spec.process);
+    let asked = container.host_config()?;
     let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
     let set = |keys: Vec<String>| {
         Value::Object(keys.into_iter().map(|key| (key, json!({}))).collect::<Map<_, _>>())
@@ -126,6 +153,7 @@ fn config(container: &Container) -> Value {
         .iter()
         .filter(|mount| matches!(mount.source, MountSource::Volume { anonymous: true, .. }))
         .map(|mount| mount.target.as_str().to_owned())
+        .filter(|target| !is_long(&asked, target))
         .collect();
     let hostname = match (&spec.network, spec.hostname.as_str()) {
         (NetworkMode::Join(_), "") => String::new(),
@@ -162,7 +190,7 @@ fn config(container: &Container) -> Value {
     if let Some(check) = &spec.healthcheck {
         value["Healthcheck"] = healthcheck(check);
     }
-    value
+    Ok(value)
 }
 
 fn healthcheck(check: &Healthcheck) -> Value {

@@ -236,12 +236,22 @@ async fn events(session: Session, given: ArgMatches) -> Outcome {
     let mut lines = session.client()?.lines(Method::GET, &path, None).await?;
     while let Some(event) = lines.next().await? {
         let text = match &template {
-            Some(template) => template.render(&event)?,
+            Some(template) => template.render(&fields(event, given.text("format")))?,
             None => event_line(&event),
         };
         session.line(&text)?;
     }
     Ok(0)
+}
+
+/// `{{.Status}}`, `{{.ID}}` and `{{.From}}` of a template: old names for what the wire has in small letters.
+fn fields(mut event: Value, format: Option<&str>) -> Value {
+    for (name, key) in [("Status", "status"), ("ID", "id"), ("From", "from")] {
+        if format.is_some_and(|format| format.contains(&format!(".{name}"))) {
+            event[name] = event[key].clone();
+        }
+    }
+    event
 }
 
 fn event_line(event: &Value) -> String {
