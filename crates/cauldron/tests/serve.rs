@@ -309,6 +309,8 @@ fn come_and_go(place: &Place, server: &Server, count: usize) {
         ),
         "GET /containers/box/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
         "GET /events HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "POST /containers/box/wait HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "POST /containers/later/wait?condition=next-exit HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
         "GET /containers/box/stats HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
     ];
     let before = server.descriptors();

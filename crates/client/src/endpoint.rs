@@ -45,12 +45,14 @@ pub enum Endpoint {
         /// TLS, where it is on.
         tls: Option<TlsFiles>,
     },
-    /// Behind `ssh [-p port] destination docker system dial-stdio`.
+    /// Behind `ssh [-p port] destination cauldron system dial-stdio`, or `docker` there.
     Ssh {
         /// `user@host`.
         destination: String,
         /// Where not 22.
         port: Option<u16>,
+        /// A unix socket there, where it is not the engine's usual one.
+        socket: Option<String>,
     },
 }
 
@@ -151,7 +153,10 @@ fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Endpoint> {
             tls: Some(tls.unwrap_or(TlsFiles { enabled: true, verify: true, ..TlsFiles::default() })),
         }),
         "ssh" => {
-            let rest = rest.split('/').next().unwrap_or_default();
+            let (rest, socket) = match rest.find('/') {
+                Some(at) => (&rest[..at], Some(rest[at..].to_owned()).filter(|path| path != "/")),
+                None => (rest, None),
+            };
             let (destination, port) = match rest.rsplit_once(':') {
                 Some((destination, port)) => {
                     let port =
@@ -163,7 +168,7 @@ fn parse(host: &str, tls: Option<TlsFiles>) -> Result<Endpoint> {
             if destination.is_empty() || destination.starts_with('-') {
                 return Err(Error::Options(format!("invalid ssh host: {host}")));
             }
-            Ok(Endpoint::Ssh { destination: destination.to_owned(), port })
+            Ok(Endpoint::Ssh { destination: destination.to_owned(), port, socket })
         }
         _ => Err(Error::Options(format!(
             "unable to parse host \"{host}\": use unix://, tcp://, http://, https:// or ssh://"
@@ -222,7 +227,9 @@ mod tests {
             Ok(Endpoint::Tcp { address, tls }) => {
                 format!("tcp {address}{}", if tls.is_some() { " tls" } else { "" })
             }
-            Ok(Endpoint::Ssh { destination, port }) => format!("ssh {destination} {port:?}"),
+            Ok(Endpoint::Ssh { destination, port, socket }) => {
+                format!("ssh {destination} {port:?} {}", socket.unwrap_or_default())
+            }
             Ok(Endpoint::Embedded(_)) => "embedded".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -235,7 +242,8 @@ mod tests {
         assert_eq!(at("10.0.0.1:99"), "tcp 10.0.0.1:99");
         assert_eq!(at("tcp://[::1]:99"), "tcp [::1]:99");
         assert_eq!(at("https://h"), "tcp h:2376 tls");
-        assert_eq!(at("ssh://me@h:22"), "ssh me@h Some(22)");
+        assert_eq!(at("ssh://me@h:22"), "ssh me@h Some(22) ");
+        assert_eq!(at("ssh://h/run/x.sock"), "ssh h None /run/x.sock");
         assert!(at("ssh://-oProxyCommand=x").starts_with("invalid ssh host"));
         assert!(at("npipe://x").starts_with("unable to parse host"));
     }

@@ -28,7 +28,7 @@ pub(crate) enum Transport {
     Unix(PathBuf),
     Tcp(String),
     Tls { address: String, config: Arc<rustls::ClientConfig> },
-    Ssh { destination: String, port: Option<u16> },
+    Ssh { destination: String, port: Option<u16>, socket: Option<String> },
 }
 
 impl Transport {
@@ -44,8 +44,8 @@ impl Transport {
             Endpoint::Tcp { address, tls: Some(files) } => {
                 Self::Tls { address: address.clone(), config: tls::config(files)? }
             }
-            Endpoint::Ssh { destination, port } => {
-                Self::Ssh { destination: destination.clone(), port: *port }
+            Endpoint::Ssh { destination, port, socket } => {
+                Self::Ssh { destination: destination.clone(), port: *port, socket: socket.clone() }
             }
         })
     }
@@ -94,7 +94,9 @@ impl Transport {
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
                 Box::new(connector.connect(name, stream).await.map_err(failed)?)
             }
-            Self::Ssh { destination, port } => Box::new(ssh(destination, *port).map_err(failed)?),
+            Self::Ssh { destination, port, socket } => {
+                Box::new(ssh(destination, *port, socket.as_deref()).map_err(failed)?)
+            }
         })
     }
 
@@ -137,15 +139,28 @@ struct Piped {
     stdout: tokio::process::ChildStdout,
 }
 
-fn ssh(destination: &str, port: Option<u16>) -> std::io::Result<Piped> {
+/// What is executed there. A Cauldron has no daemon to dial: its `dial-stdio` serves its engine on the pipe.
+fn remote_command(socket: Option<&str>) -> String {
+    let host =
+        socket.map_or_else(String::new, |path| format!("--host {} ", quoted(&format!("unix://{path}"))));
+    let script = format!(
+        "if command -v cauldron >/dev/null 2>&1; then exec cauldron {host}system dial-stdio; else exec docker {host}system dial-stdio; fi"
+    );
+    format!("exec sh -c {}", quoted(&script))
+}
+
+/// For a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn ssh(destination: &str, port: Option<u16>, socket: Option<&str>) -> std::io::Result<Piped> {
     let mut command = tokio::process::Command::new("ssh");
     if let Some(port) = port {
         command.arg("-p").arg(port.to_string());
     }
-    // A remote Cauldron has no daemon to dial: its own dial-stdio serves its engine on the pipe.
-    let remote = "if command -v docker >/dev/null 2>&1; then exec docker system dial-stdio; else exec cauldron system dial-stdio; fi";
     let mut child = command
-        .args(["-o", "ConnectTimeout=30", "--", destination, remote])
+        .args(["-o", "ConnectTimeout=30", "-T", "--", destination, &remote_command(socket)])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
@@ -207,4 +222,31 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_socket_is_an_argument_whatever_its_name() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = std::env::temp_dir().join(format!("cauldron-ssh-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("cauldron");
+        std::fs::write(&program, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let told = |socket: Option<&str>| {
+            let output = std::process::Command::new("/bin/sh")
+                .args(["-c", &remote_command(socket)])
+                .env("PATH", format!("{}:/bin:/usr/bin", dir.display()))
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(told(None), "system\ndial-stdio\n");
+        let odd = "/run/it's; $(echo odd) `x`.sock";
+        assert_eq!(told(Some(odd)), format!("--host\nunix://{odd}\nsystem\ndial-stdio\n"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -7,9 +7,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing};
 use bollard_stubs::models::ContainerUpdateBody;
 use engine::Engine;
-use engine::container::{Condition, RemoveOptions, Update};
+use engine::container::{BLIND, Condition, LOOK, RemoveOptions, Update, Waiter};
 use engine::model::{ContainerId, Error};
 use serde_json::{Value, json};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use super::{convert, resources};
 use crate::input::{Body, Params};
@@ -196,8 +198,7 @@ async fn wait(
     let condition = Condition::parse(params.text("condition"))?;
     let waiter = call(&engine, move |engine| engine.waiter(&id, condition)).await?;
     let body = async move {
-        let outcome = call(&engine, move |engine| engine.wait(&waiter)).await;
-        let value = match outcome {
+        let value = match outcome(&engine, Arc::new(waiter)).await {
             Ok((code, _)) => json!({ "StatusCode": code }),
             Err(failure) => json!({ "StatusCode": -1, "Error": { "Message": failure.0.to_string() } }),
         };
@@ -209,6 +210,27 @@ async fn wait(
 
 async fn restore_firewall(State(engine): State<Shared>) -> Result<StatusCode, Failure> {
     done(&engine, Engine::restore_firewall).await
+}
+
+/// Waits without a thread: a client that goes away takes its wait with it.
+async fn outcome(engine: &Shared, waiter: Arc<Waiter>) -> Result<(i32, String), Failure> {
+    loop {
+        let looking = Arc::clone(&waiter);
+        if let Some(done) = call(engine, move |engine| engine.poll(&looking)).await? {
+            return Ok(done);
+        }
+        let told = match waiter.line()? {
+            Some(socket) => {
+                let socket = crate::poll::readable(socket.as_fd())?;
+                tokio::time::timeout(LOOK, socket.readable()).await.is_ok()
+            }
+            None => {
+                tokio::time::sleep(BLIND).await;
+                false
+            }
+        };
+        waiter.heard(told)?;
+    }
 }
 
 async fn reap(State(engine): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Failure> {

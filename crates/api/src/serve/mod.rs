@@ -28,6 +28,9 @@ pub use tls::TlsFiles;
 /// How long running requests are waited for at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Threads for calls of the engine. A transfer to or from a slow client keeps one; followers and waits keep none.
+const THREADS: usize = 2048;
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,6 +63,7 @@ pub enum Notice {
 pub fn serve(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(THREADS)
         .build()
         .context(|| "start the event loop")?;
     let result = runtime.block_on(run(engine, options, tell));

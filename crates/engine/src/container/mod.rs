@@ -39,4 +39,4 @@ pub use net::{Endpoint, PublishedPort};
 pub use prune::Pruned;
 pub use remove::RemoveOptions;
 pub use update::Update;
-pub use wait::{Condition, Waiter};
+pub use wait::{BLIND, Condition, LOOK, Waiter};

@@ -11,9 +11,10 @@ use model::state::State;
 use model::time::Timestamp;
 use model::{ContainerId, Error, Kind, Result};
 use runtime::{Attached, Streams};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::lookup::{Container, read_json};
 use crate::Engine;
@@ -61,20 +62,31 @@ pub struct Waiter {
 
 /// How long a wait sleeps before it looks by itself: a monitor that was killed tells nobody, and neither does the removal of a
 /// container that never ran.
-const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+pub const LOOK: Duration = Duration::from_secs(1);
+/// How long it sleeps where no monitor would tell anything.
+pub const BLIND: Duration = Duration::from_millis(100);
 
 impl Waiter {
-    /// Sleeps until the monitor says something, or it is time to look.
-    fn sleep(&self) -> Result<()> {
-        let mut line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let told = match line.as_ref() {
-            Some(Attached::Now(stream)) => readable(stream)?,
-            Some(Attached::WhenStarted(listener)) => readable(listener)?,
-            None => {
-                std::thread::sleep(std::time::Duration::from_millis(100));
-                false
-            }
+    /// What becomes readable when the monitor has something to say. The caller waits for it for [`LOOK`] at most, for
+    /// [`BLIND`] where there is nothing; then comes [`Waiter::heard`], and [`Engine::poll`] again.
+    ///
+    /// # Errors
+    /// Descriptors are exhausted.
+    pub fn line(&self) -> Result<Option<OwnedFd>> {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match line.as_ref() {
+            Some(Attached::Now(stream)) => stream.as_fd(),
+            Some(Attached::WhenStarted(listener)) => listener.as_fd(),
+            None => return Ok(None),
         };
+        Ok(Some(socket.try_clone_to_owned().context(|| "wait for the container's monitor")?))
+    }
+    /// Goes on after a sleep; `told`: what [`Waiter::line`] gave has become readable.
+    ///
+    /// # Errors
+    /// The monitor cannot be heard.
+    pub fn heard(&self, told: bool) -> Result<()> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         match line.take() {
             // Started: from here on the stream tells.
             Some(Attached::WhenStarted(listener)) if told => {
@@ -106,15 +118,6 @@ fn register(dir: &Path, run_dir: &Path) -> Option<Attached> {
     dir.exists().then(|| runtime::attach(run_dir, Streams::default()).ok()).flatten()
 }
 
-fn readable(socket: &impl std::os::fd::AsFd) -> Result<bool> {
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    match poll(&mut fds, Some(&LOOK)) {
-        Ok(count) => Ok(count > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(Error::internal("wait for the container's monitor").caused_by(error)),
-    }
-}
-
 impl Engine {
     /// Registers a wait. The caller then waits for it, without missing anything in between.
     ///
@@ -136,19 +139,7 @@ impl Engine {
             run_dir: container.run_dir,
         })
     }
-    /// Waits to the end: the exit code, and why the container could not be started where that is so.
-    ///
-    /// # Errors
-    /// The wait itself failed.
-    pub fn wait(&self, waiter: &Waiter) -> Result<(i32, String)> {
-        loop {
-            if let Some(done) = self.poll(waiter)? {
-                return Ok(done);
-            }
-            waiter.sleep()?;
-        }
-    }
-    /// One look.
+    /// One look: the exit code once it is over, and why the container could not be started where that is so.
     ///
     /// # Errors
     /// A record cannot be read.
