@@ -1,7 +1,7 @@
 //! `/_ping`, `/version`, `/info`, and what this engine is not: a swarm manager, a host of plugins.
 
 use crate::{API_VERSION, Failure, MIN_API_VERSION, Shared, call};
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
@@ -21,7 +21,9 @@ pub fn routes() -> Router<Shared> {
         .route("/info", get(info))
         .route("/session", post(no_session))
         .route("/grpc", post(no_session))
-        .route("/plugins", get(plugins));
+        .route("/plugins", get(plugins))
+        .route("/plugins/{*rest}", any(no_plugin))
+        .route("/swarm/leave", any(not_in_a_swarm));
     for path in ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"] {
         router = router.route(path, any(no_swarm)).route(&format!("{path}/{{*rest}}"), any(no_swarm));
     }
@@ -41,6 +43,15 @@ async fn ping() -> Response {
 
 async fn plugins() -> Json<Value> {
     Json(json!([]))
+}
+
+async fn no_plugin(Path(rest): Path<String>) -> Failure {
+    let name = rest.strip_suffix("/json").unwrap_or(&rest);
+    Failure(Error::not_found(format!("plugin \"{name}\" not found: this engine has no managed plugins")))
+}
+
+async fn not_in_a_swarm() -> Failure {
+    Failure(Error::new(Kind::Unavailable, "This node is not part of a swarm"))
 }
 
 async fn no_session() -> Failure {
@@ -235,6 +246,9 @@ mod tests {
             ("/v1.10/_ping", 400, "client version 1.10 is too old. Minimum supported API version is 1.24"),
             ("/v1.41/nothing", 404, "page not found: /nothing"),
             ("/swarm", 503, "This node is not a swarm manager."),
+            ("/swarm/leave", 503, "This node is not part of a swarm"),
+            ("/plugins", 200, "[]"),
+            ("/plugins/vieux/sshfs/json", 404, "plugin \\\"vieux/sshfs\\\" not found"),
             ("/services/x/logs", 503, "This node is not a swarm manager."),
         ] {
             let (got, headers, body) = get(&root, path);

@@ -39,6 +39,12 @@ fn several_sockets_with_owner_and_mode_gone_in_the_end() {
         let output = place.docker(host, &["version", "--format", "{{.Server.APIVersion}}"]);
         assert_eq!(both(&output).trim(), "1.51", "{host}");
     }
+    let page = |origin: &str| {
+        let url = server.addresses[2].replace("tcp://", "http://") + "/_ping";
+        both(&place.command("curl").args(["-s", "-H", &format!("Origin: {origin}"), &url]).output().unwrap())
+    };
+    assert!(page("http://evil.example").contains("requests of web pages are refused"));
+    assert_eq!(page("http://localhost:3000"), "OK");
     let adm = std::fs::read_to_string("/etc/group").unwrap();
     let adm = adm.lines().find_map(|line| line.strip_prefix("adm:x:")?.split(':').next()).unwrap().to_owned();
     let meta = std::fs::metadata(place.path("s/one.sock")).unwrap();

@@ -115,6 +115,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST", "/networks/{id}/disconnect", "networks:connect"),
     row("DELETE", "/networks/{id}", "networks:remove"),
     row("POST", "/networks/prune", "networks:remove"),
+    row("POST", "/cauldron/v1/firewall/restore", "networks:restore"),
     // What this engine is not.
     row("GET", "/swarm", "swarm:read"),
     row("GET", "/nodes", "swarm:read"),

@@ -2,10 +2,13 @@
 //! little and not for long.
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Uri, header};
+use axum::response::IntoResponse as _;
+use engine::model::{Error, Kind};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use tower::Service as _;
 
 use super::listener::Stream;
 use super::raw::Raw;
+use crate::Failure;
 use crate::hijack::Peer;
 
 /// A client gets so long to say hello.
@@ -43,7 +47,7 @@ pub(super) async fn serve(
     let stream = match stream {
         Stream::Unix(stream) => {
             let peer = peer(&stream);
-            http(stream, peer, router, stopping).await;
+            http(stream, peer, router, Pages::Any, stopping).await;
             return Ok(());
         }
         Stream::Tcp(stream) => stream,
@@ -52,13 +56,13 @@ pub(super) async fn serve(
     keep_alive(&stream);
     let peer = peer(&stream);
     let Some(config) = tls else {
-        http(stream, peer, router, stopping).await;
+        http(stream, peer, router, Pages::OwnOnly, stopping).await;
         return Ok(());
     };
     let from = stream.peer_addr().map_or_else(|_| "a client".to_owned(), |address| address.to_string());
     let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
     match tokio::time::timeout(HANDSHAKE, accept).await {
-        Ok(Ok(stream)) => http(stream, peer, router, stopping).await,
+        Ok(Ok(stream)) => http(stream, peer, router, Pages::Any, stopping).await,
         Ok(Err(error)) => return Err(format!("TLS handshake with {from}: {error}")),
         Err(_) => return Err(format!("TLS handshake with {from}: timed out")),
     }
@@ -81,8 +85,36 @@ fn keep_alive(stream: &TcpStream) {
     let _ = sockopt::set_tcp_user_timeout(stream, 60_000);
 }
 
-async fn http<S>(stream: S, peer: Option<Peer>, router: Router, mut stopping: watch::Receiver<bool>)
-where
+/// Web pages that may send requests here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    Any,
+    /// Pages of this machine. Where nobody authenticates, every page in a browser of this machine could send a request
+    /// (and, with a name that it lets point here, read the answer): browsers tell whose page it is.
+    OwnOnly,
+}
+
+impl Pages {
+    fn refuse(self, request: &Request<Incoming>) -> bool {
+        let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+        self == Self::OwnOnly && origin.is_some_and(|origin| !is_of_this_machine(origin))
+    }
+}
+
+/// `http://localhost:3000` and loopback addresses.
+fn is_of_this_machine(origin: &str) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else { return false };
+    let host = origin.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn http<S>(
+    stream: S,
+    peer: Option<Peer>,
+    router: Router,
+    pages: Pages,
+    mut stopping: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -90,7 +122,13 @@ where
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }
-        async move { router.call(request.map(Body::new)).await }
+        async move {
+            if pages.refuse(&request) {
+                let text = "requests of web pages are refused where nobody authenticates";
+                return Ok(Failure(Error::new(Kind::PermissionDenied, text)).into_response());
+            }
+            router.call(request.map(Body::new)).await
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -106,4 +144,26 @@ where
         _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_this_machine;
+
+    #[test]
+    fn whose_page_it_is() {
+        for own in ["http://localhost", "http://localhost:3000", "http://127.0.0.1:8080", "https://[::1]:1"] {
+            assert!(is_of_this_machine(own), "{own}");
+        }
+        for foreign in [
+            "null",
+            "",
+            "http://evil.example",
+            "http://localhost.evil.example",
+            "http://192.0.2.1",
+            "http://127.0.0.1.evil.example",
+        ] {
+            assert!(!is_of_this_machine(foreign), "{foreign}");
+        }
+    }
 }

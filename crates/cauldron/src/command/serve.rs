@@ -41,8 +41,8 @@ Listeners: unix://PATH, tcp://ADDRESS:PORT, fd://[NAME] (systemd's sockets). Eac
 Capabilities of --allow are RESOURCE:VERB, then further verbs of the same resource or whole resources:
   containers: read env logs wait attach exec create control update remove export copy commit
   images: read search pull load push tag remove export      build: run remove
-  volumes: read create remove      networks: read create connect remove
-  events: read      system: read auth      swarm: read
+  volumes: read create remove      networks: read create connect remove restore
+  events: read      system: read auth doctor      swarm: read
 What is not allowed is refused; environment variables are shown only where containers:env is allowed. --read-only
 leaves GET requests for lists, inspect, logs and events: no files, no environment variables, no change.
 
