@@ -319,7 +319,15 @@ fn several_networks_have_one_way_out() {
     }
     home.ok(&["network", "create", "--internal", "aaa"]);
     let way = |name: &str| home.sh(name, "ip route | grep default");
-    home.start("cc", &["--network", "gamma", "--network", "beta"]);
+    home.start("cc", &["--network", "gamma", "--network", "beta", "-p", "8080:80"]);
+    home.ok(&["exec", "-d", "cc", "httpd", "-p", "80", "-h", "/etc"]);
+    home.sh("cc", "until netstat -ltn | grep -q ':80 '; do :; done");
+    let published = || {
+        let fetch = "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /hostname HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3";
+        let done = home.on_machine("timeout", &["20", "bash", "-c", fetch]).status().unwrap();
+        assert!(done.success(), "the port follows the way out");
+    };
+    published();
     assert!(way("cc").contains("10.51.0.1"), "the first name: {}", way("cc"));
     assert_eq!(
         home.sh("cc", "ip -o -4 addr show eth0 | grep -c 10.52"),
@@ -329,9 +337,22 @@ fn several_networks_have_one_way_out() {
     home.ok(&["network", "connect", "aaa", "cc"]);
     home.ok(&["network", "connect", "alpha", "cc"]);
     assert!(way("cc").contains("10.50.0.1"), "{}", way("cc"));
+    published();
     home.ok(&["network", "disconnect", "alpha", "cc"]);
+    published();
     assert!(way("cc").contains("10.51.0.1"), "{}", way("cc"));
     home.ok(&["network", "connect", "--gw-priority", "7", "alpha", "cc"]);
+    home.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "name=beta,driver-opt=com.docker.network.endpoint.ifname=wan0",
+        "busybox",
+        "ip",
+        "link",
+        "show",
+        "wan0",
+    ]);
     home.start(
         "dd",
         &[

@@ -103,7 +103,11 @@ impl Engine {
     pub fn remove_network(&self, name: &str) -> Result<()> {
         let network = self.networks.get(name)?;
         let removed = match self.networks.remove(network.id.as_str()) {
-            Err(error) if error.kind() == Kind::Conflict && self.reclaim_leases()? => {
+            Err(error)
+                if error.kind() == Kind::PermissionDenied
+                    && !is_predefined(&network.name)
+                    && self.reclaim_leases()? =>
+            {
                 self.networks.remove(network.id.as_str())?
             }
             result => result?,

@@ -36,7 +36,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     let bad = name.is_empty() || name.len() > 15 || name == "." || name == "..";
     if bad || name.bytes().any(|b| b == b'/' || b == b':' || !b.is_ascii_graphic()) {
         return Err(Error::invalid(format!(
-            "invalid bridge name {name:?}: want 1 to 15 letters, digits, \"-\", \"_\" or \".\""
+            "invalid interface name {name:?}: want 1 to 15 letters, digits, \"-\", \"_\" or \".\""
         )));
     }
     Ok(())

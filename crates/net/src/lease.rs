@@ -9,7 +9,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::record::{CHOSEN, names, private_dir, random, read_json, write_json};
-use crate::{Endpoint, Networks, choose, parent};
+use crate::{Endpoint, Networks, choose, kernel, parent};
+
+/// The driver option that names an endpoint's interface inside.
+const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
 
 impl Networks {
     /// Leases addresses for one endpoint, which answers to these names: files only, no kernel work.
@@ -114,7 +117,7 @@ impl Networks {
             ipv6_prefix: v6.map_or(0, |subnet| subnet.net.prefix),
             gateway6: gateway(v6).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
             mac: choose::mac_text(mac),
-            interface: self.free_interface(container)?,
+            interface: self.free_interface(container, wanted)?,
             names: Vec::new(),
             routed: parent::is_routed(network) && !network.internal,
             bridged: network.driver == "bridge",
@@ -164,9 +167,18 @@ impl Networks {
             Err(error) => Err(error).context(|| format!("create {}", path.display())),
         }
     }
-    fn free_interface(&self, container: &ContainerId) -> Result<String> {
+    fn free_interface(&self, container: &ContainerId, wanted: &EndpointSpec) -> Result<String> {
         let used: Vec<String> =
             self.endpoints(container)?.into_iter().map(|endpoint| endpoint.interface).collect();
+        if let Some(name) = wanted.driver_opts.get(IFNAME_OPTION) {
+            kernel::check_name(name)?;
+            if name == "lo" || used.contains(name) {
+                return Err(Error::invalid(format!(
+                    "{IFNAME_OPTION}={name}: the container has that interface"
+                )));
+            }
+            return Ok(name.clone());
+        }
         let free = (0..).map(|number: u32| format!("eth{number}")).find(|name| !used.contains(name));
         Ok(free.unwrap_or_default())
     }

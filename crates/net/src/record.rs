@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::{NetworkRequest, Networks, choose, kernel, parent};
+use crate::{Endpoint, NetworkRequest, Networks, choose, kernel, parent};
 
 const PREDEFINED: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
 /// Marks a subnet that was chosen, not asked for: it may be chosen again while nobody uses it.
@@ -127,12 +127,19 @@ impl Networks {
         let _lock = self.files_lock()?;
         let members = self.members(&network.name)?;
         if !members.is_empty() {
-            let who: Vec<&str> = members.iter().map(|(id, _)| id.short()).collect();
-            return Err(Error::conflict(format!(
-                "error while removing network: network {} has active endpoints (container:{})",
-                network.name,
-                who.join(", container:")
-            ))
+            let name = |endpoint: &Endpoint| endpoint.names.first().cloned().unwrap_or_default();
+            let who: Vec<String> = members
+                .iter()
+                .map(|(id, endpoint)| format!("name:{:?} id:\"{}\"", name(endpoint), id.short()))
+                .collect();
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!(
+                    "error while removing network: network {} has active endpoints ({})",
+                    network.name,
+                    who.join(", ")
+                ),
+            )
             .hint("disconnect or stop these containers first"));
         }
         let dir = self.config().dir.join(&network.name);
