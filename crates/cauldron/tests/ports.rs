@@ -280,6 +280,13 @@ fn rules_that_somebody_took_come_back() {
     machine.ok(&["run", "-d", "--name", "other", "busybox", "sleep", "1000"]);
     let here = &machine.netns;
     let whole = machine.ruleset();
+    // Whoever saves the machine's rules can load them again.
+    let saved = machine.dir.join("rules.nft");
+    std::fs::write(&saved, format!("flush ruleset\n{whole}")).unwrap();
+    let loaded = machine.host("nft", &["-f", saved.to_str().unwrap()]);
+    assert_eq!((loaded.code, loaded.err.as_str()), (0, ""));
+    assert_eq!(ask(&machine.lan, HOST.into(), 8080).unwrap(), "web");
+    machine::eventually(|| (machine.ruleset() == whole).then_some(()));
     let flushes: [&[&str]; 3] =
         [&["flush", "ruleset"], &["flush", "table", "inet"], &["delete", "table", "inet"]];
     let table = whole.lines().next().unwrap().trim_start_matches("table inet ").trim_end_matches(" {");

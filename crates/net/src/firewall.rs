@@ -34,8 +34,8 @@ const FOREIGN: [(u8, &str, &str, bool); 5] = [
 const ESTABLISHED_RELATED: u32 = 0b110;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const TCP: u8 = 6;
-/// The flag in the byte of TCP's flags, as a register has it.
-const SYN: u32 = u32::from_ne_bytes([2, 0, 0, 0]);
+/// The flag in the byte of TCP's flags.
+const SYN: u8 = 2;
 const LOOPBACK6: [u8; 16] = std::net::Ipv6Addr::LOCALHOST.octets();
 const TYPE_LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 
@@ -338,8 +338,8 @@ fn rules(batch: &mut Batch, table: &str) {
             Is::Meta(nft::META_PROTOCOL, 1),
             Is::Compare(1, true, &[TCP]),
             Is::Payload(2, 13, 1, 1),
-            Is::Mask(1, SYN),
-            Is::Compare(1, true, &[0; 4]),
+            Is::MaskByte(1, SYN),
+            Is::Compare(1, true, &[0]),
             Is::Verdict(Verdict::Return),
         ],
     );

@@ -119,6 +119,8 @@ pub enum Expression<'a> {
     Conntrack(u32, u32),
     /// Masks a register of four bytes.
     Mask(u32, u32),
+    /// Masks a register of one byte.
+    MaskByte(u32, u8),
     /// Loads the route type of the destination address.
     DestinationType(u32),
     /// Looks a register up in a set; of a map, the data goes to the second register.
@@ -153,7 +155,7 @@ impl Expression<'_> {
             Self::Payload(..) | Self::Write(..) => "payload",
             Self::Compare(..) => "cmp",
             Self::Conntrack(..) => "ct",
-            Self::Mask(..) => "bitwise",
+            Self::Mask(..) | Self::MaskByte(..) => "bitwise",
             Self::DestinationType(_) => "fib",
             Self::Lookup(..) => "lookup",
             Self::Dnat(..) => "nat",
@@ -187,6 +189,15 @@ impl Expression<'_> {
                 });
                 to.nest(5, |value| {
                     value.put(1, &[0; 4]);
+                });
+            }
+            Self::MaskByte(register, mask) => {
+                to.put_be32(1, register).put_be32(2, register).put_be32(3, 1);
+                to.nest(4, |value| {
+                    value.put(1, &[mask]);
+                });
+                to.nest(5, |value| {
+                    value.put(1, &[0]);
                 });
             }
             Self::DestinationType(register) => {
@@ -291,6 +302,10 @@ impl Batch {
             new.put_be32(6, kind).put_be32(7, length);
         }
         new.put_be32(10, self.sets);
+        if set.key.0 == datatype::INTERFACE {
+            // libnftnl's user data: type 0 is the key's byte order, 1 the machine's. Without it names are listed reversed.
+            new.put(13, &[[0, 4].as_slice(), &1u32.to_ne_bytes()].concat());
+        }
         self.messages.push(new);
     }
     /// Adds elements to a set.
