@@ -440,3 +440,46 @@ fn small_manners() {
     );
     engine.ok(&["rm", "-fv", "one"]);
 }
+
+#[test]
+fn steps_of_a_build_name_images() {
+    let engine = Engine::new("steps");
+    let context = engine.dir.join("context");
+    std::fs::create_dir_all(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN echo hi\nCMD [\"x\"]\n").unwrap();
+    let out = engine.ok(&["build", "--network", "none", "context"]);
+    let ids: Vec<&str> =
+        out.lines().filter_map(|line| line.strip_prefix(" ---> ")).filter(|id| id.len() == 12).collect();
+    let built = out.lines().find_map(|line| line.strip_prefix("Successfully built ")).unwrap();
+    let base = engine.ok(&["images", "-q", "busybox"]);
+    assert_eq!((ids.first(), ids.last()), (Some(&base.trim()), Some(&built)), "{out}");
+    engine.ok(&["inspect", built]);
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\r\nRUN <<EOF\r\nls /bin/sh\r\nEOF\r\n").unwrap();
+    let (code, words) = said(&engine, &["build", "--network", "none", "context"]);
+    assert!(code == 1 && words.contains("Windows line ends (CRLF)"), "{words}");
+}
+
+#[test]
+fn login_asks_on_a_terminal() {
+    use std::io::Write as _;
+    let engine = Engine::new("login");
+    let program = env!("CARGO_BIN_EXE_cauldron");
+    let mut child = std::process::Command::new("script")
+        .args(["-qec", &format!("{program} login 127.0.0.1:1"), "/dev/null"])
+        .env("CAULDRON_ROOT", engine.dir.join("root"))
+        .env("CAULDRON_RUN_ROOT", engine.dir.join("run"))
+        .env("DOCKER_CONFIG", engine.dir.join("docker"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"somebody\nsecret\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    // Nobody answers there; what matters is that it came so far.
+    assert!(
+        text.contains("Username: ") && text.contains("Password: ") && text.contains("127.0.0.1:1"),
+        "{text}"
+    );
+    assert!(!output.status.success());
+}

@@ -144,11 +144,11 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
     };
     let (name, password) = match (given.text("username"), password) {
         (Some(name), Some(password)) => (name.to_owned(), password),
-        (name, None) => ask(&host, name)?,
+        (name, None) => ask(name)?,
         (None, Some(_)) if given.on("password-stdin") => {
             return Err("Must provide --username with --password-stdin".into());
         }
-        (None, Some(password)) => (ask_name(&host)?, password),
+        (None, Some(password)) => (ask_name()?, password),
     };
     let body = json!({"username": name, "password": password, "serveraddress": host});
     let answer = session.client()?.json(Method::POST, "/auth", Some(&body)).await?;
@@ -167,10 +167,10 @@ async fn login(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// Asks for what is missing, on the terminal only.
-fn ask(host: &str, name: Option<&str>) -> Result<(String, String), Failure> {
+fn ask(name: Option<&str>) -> Result<(String, String), Failure> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => ask_name(host)?,
+        None => ask_name()?,
     };
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
@@ -188,11 +188,11 @@ fn ask(host: &str, name: Option<&str>) -> Result<(String, String), Failure> {
     Ok((name, password))
 }
 
-fn ask_name(host: &str) -> Result<String, Failure> {
+fn ask_name() -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err("Cannot perform an interactive login from a non TTY device".into());
     }
-    prompt(&format!("Username for {host}: "))?;
+    prompt("Username: ")?;
     match answer()? {
         name if name.is_empty() => Err("username is required".into()),
         name => Ok(name),
@@ -222,7 +222,7 @@ impl Dark {
         let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
         let mut dark = before.clone();
         dark.local_modes.remove(LocalModes::ECHO);
-        let _ = tcsetattr(&stdin, OptionalActions::Flush, &dark);
+        let _ = tcsetattr(&stdin, OptionalActions::Now, &dark);
         Self(Some(before))
     }
 }
@@ -231,7 +231,7 @@ impl Drop for Dark {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             let _ =
-                rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, before);
+                rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before);
         }
     }
 }

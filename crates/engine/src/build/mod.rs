@@ -207,12 +207,8 @@ fn tag_of(text: &str) -> Result<Reference> {
 impl Build<'_> {
     /// Records the image of the target stage.
     fn image_of_target(&self) -> Result<Digest> {
-        let mut config = self.finished(self.plan.target)?.config.clone();
-        if !self.options.labels.is_empty() {
-            config.config.labels.get_or_insert_default().extend(self.options.labels.clone());
-        }
-        let last = config.history.iter().rev().find_map(|history| history.created);
-        config.created = Some(last.unwrap_or_else(crate::now));
+        let mut config = self.finished(self.plan.target)?.sealed(&self.options.labels);
+        config.created.get_or_insert_with(crate::now);
         Ok(self.engine.store.put_image(&config)?.id)
     }
     fn finished(&self, index: usize) -> Result<&State> {

@@ -131,7 +131,13 @@ impl Builder<'_> {
         released?;
         if code != 0 {
             let command = script.argv.join(" ");
-            let error = Error::invalid(format!("The command '{command}' returned a non-zero code: {code}"));
+            let mut error =
+                Error::invalid(format!("The command '{command}' returned a non-zero code: {code}"));
+            if command.contains("\r\n") {
+                error = error.hint(
+                    "the Dockerfile has Windows line ends (CRLF): every line of this script ends in a carriage return, which the shell takes for a part of the last word",
+                );
+            }
             return Err(Failed { code: Some(code), error });
         }
         Ok(())

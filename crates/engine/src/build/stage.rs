@@ -9,6 +9,7 @@ use model::image::{History, ImageConfig};
 use model::time::Timestamp;
 use model::{Digest, Error, Kind, Reference, Result};
 use rustix::fs::OFlags;
+use std::collections::BTreeMap;
 use store::snapshot::Writable;
 
 use super::{Builder, Built, Failed, Message};
@@ -48,12 +49,20 @@ impl State {
             empty_layer,
         });
     }
-    /// Twelve digits that change with whatever the image is.
-    fn short(&self) -> String {
-        let mut key = CacheKey::new("state");
-        key.part(self.chain().map_or(String::new(), |chain| chain.to_string()));
-        key.part(serde_json::to_vec(&self.config.config).unwrap_or_default());
-        key.finish().short().to_owned()
+    /// The image's configuration as it would be recorded now.
+    pub(super) fn sealed(&self, labels: &BTreeMap<String, String>) -> ImageConfig {
+        let mut config = self.config.clone();
+        if !labels.is_empty() {
+            config.config.labels.get_or_insert_default().extend(labels.clone());
+        }
+        let last = config.history.iter().rev().find_map(|history| history.created);
+        config.created = last.or(config.created);
+        config
+    }
+    /// The first twelve digits of the id that the image so far would have; the last step's is the image's own.
+    fn short(&self, labels: &BTreeMap<String, String>) -> String {
+        let json = serde_json::to_vec(&self.sealed(labels)).unwrap_or_default();
+        Digest::of(&json).short().to_owned()
     }
 }
 
@@ -76,7 +85,14 @@ impl Builder<'_> {
         };
         state.args.clear();
         state.cmd_set = false;
-        self.say(format!(" ---> {}\n", state.short()))?;
+        match &self.plan.bases[index] {
+            Origin::Scratch => self.say(" --->\n")?,
+            Origin::Named(name) => {
+                let image = self.engine.store.image(name)?;
+                self.say(format!(" ---> {}\n", image.id.short()))?;
+            }
+            Origin::Stage(_) => self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?,
+        }
         let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
         if !triggers.is_empty() {
             self.say(format!(
@@ -94,7 +110,7 @@ impl Builder<'_> {
                 Some(_) => failed,
                 None => Failed { code: None, error: self.located(step.lines, failed.error) },
             })?;
-            self.say(format!(" ---> {}\n", state.short()))?;
+            self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?;
         }
         Ok(state)
     }
