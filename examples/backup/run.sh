@@ -52,5 +52,26 @@ sql verify > "$scratch/after" <<'SQL'
 SELECT * FROM shop.orders ORDER BY id;
 SQL
 cmp "$scratch/before" "$scratch/after" || fail "the restored rows differ"
+
+say "The same as tasks: a dump of every running database, verified in a throw-away server, old ones removed"
+cauldron rm --force verify > /dev/null
+export BACKUPS="$scratch/backups" SECRET="$scratch/secret"
+cd "$here"
+show task run backup
+show task history --last 3
+ls "$scratch"/backups/*.verified > /dev/null || fail "the dump was not verified"
+for task in backup verify prune; do
+    [ "$(cauldron task history $task --last 1 --format '{{.status}}')" = ok ] || fail "task $task did not succeed"
+done
+sql database <<'SQL'
+DROP TABLE shop.orders;
+SQL
+export RESTORE_INTO=database
+show task run restore
+sql database > "$scratch/restored" <<'SQL'
+SELECT * FROM shop.orders ORDER BY id;
+SQL
+cmp "$scratch/before" "$scratch/restored" || fail "the restored rows differ"
+cauldron down 2> /dev/null
 if cauldron inspect database | grep -qF "$(awk '/^PASS/ {print $2}' "$scratch/secret/dbcreds.yml")"; then fail "a password shows in inspect"; fi
 echo "backup: ok, 1000 rows restored, row for row"

@@ -31,4 +31,18 @@ grep -qx shop "$scratch/databases" || fail "the database that the helper made is
 say "Restarted, the server needs no helper"
 show restart helper-database
 until_ok 60 cauldron exec helper-database mysqladmin ping
+
+say "The same, declared: up runs the helper when the server needs it, and just once for a volume"
+on_finish container helper-example-database-1
+on_finish volume helper-example_dbdata
+export SECRET="$scratch/secret"
+cd "$here"
+show up -d
+until_ok 60 cauldron exec helper-example-database-1 mysqladmin ping
+show down
+show up -d
+until_ok 60 cauldron exec helper-example-database-1 mysqladmin ping
+show helper status
+[ "$(cauldron task history database-init --quiet | wc -l)" -eq 1 ] || fail "the helper ran more than once"
+show down --volumes
 echo "helper: ok"

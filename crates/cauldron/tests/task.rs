@@ -546,3 +546,89 @@ fn errors_name_their_place() {
         run.err
     );
 }
+
+#[test]
+fn an_installed_task_is_a_command() {
+    let home = Home::new();
+    let dir = home.0.join("bin");
+    let at = dir.to_str().unwrap();
+    let script = "echo \"$@\"; cat; exit 5";
+    home.ok(&["task", "create", "tool", "--network", "none", "busybox", "sh", "-c", script, "tool"]);
+    home.ok(&["task", "install", "tool", "--dir", at]);
+    let call = |args: &[&str]| {
+        let mut child = Command::new(dir.join("tool"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from stdin\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(call(&["--flag", "a b", "-x"]), (Some(5), "--flag a b -x\nfrom stdin\n".to_owned()));
+    // Its definition changes, and the command with it.
+    home.ok(&["task", "create", "tool", "--replace", "--network", "none", "busybox", "echo", "new"]);
+    assert_eq!(call(&["way"]), (Some(0), "new way\n".to_owned()));
+    assert!(home.ok(&["ps", "-aq"]).is_empty());
+    // A signal reaches it.
+    home.ok(&[
+        "task",
+        "create",
+        "tool",
+        "--replace",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 9' TERM; while :; do sleep 0.1; done",
+    ]);
+    let mut child = Command::new(dir.join("tool")).stdin(Stdio::null()).spawn().unwrap();
+    until("the container", || home.ok(&["ps", "-q"]).lines().count() == 1);
+    let mut code = None;
+    until("its end", || {
+        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        code = child.try_wait().unwrap().and_then(|status| status.code());
+        code.is_some()
+    });
+    assert_eq!(code, Some(9));
+    home.ok(&["task", "uninstall", "tool", "--dir", at]);
+    assert!(!dir.join("tool").exists());
+    fs::write(dir.join("tool"), "mine").unwrap();
+    assert!(home.run(&["task", "install", "tool", "--dir", at]).err.contains("is not a launcher"));
+}
+
+#[test]
+fn many_targets() {
+    let home = Home::new();
+    for number in 0..20 {
+        home.ok(&[
+            "run",
+            "-d",
+            "--name",
+            &format!("t{number}"),
+            "--network",
+            "none",
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+    }
+    home.ok(&[
+        "task",
+        "create",
+        "many",
+        "--network",
+        "none",
+        "--each",
+        "name=t*",
+        "--parallel",
+        "8",
+        "busybox",
+        "true",
+    ]);
+    let run = home.run(&["task", "run", "many", "--format", "json"]);
+    assert_eq!((run.code, run.out.lines().count()), (0, 20), "{}", run.err);
+    assert!(run.out.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["status"] == "ok"));
+}

@@ -4,6 +4,7 @@
 //! history.db                 runs, tries, schedules' states (SQLite, write-ahead log)
 //! definitions/<name>.json    tasks made on the command line
 //! projects/<name>.json       compose projects whose schedules run
+//! commands/<name>.json       tasks that are installed as commands
 //! locks/<what>               flock: a task that runs, a run that lives, a lock that tasks share, a helper's volume
 //! ```
 
@@ -29,7 +30,7 @@ impl Home {
     /// A directory cannot be made.
     pub fn open(root: &Path) -> Result<Self> {
         let home = Self { dir: root.join("tasks") };
-        for dir in ["", "definitions", "projects", "locks"] {
+        for dir in ["", "definitions", "projects", "commands", "locks"] {
             private_dir(&home.dir.join(dir))?;
         }
         Ok(home)
@@ -41,6 +42,10 @@ impl Home {
     /// Where tasks of the command line are.
     pub fn definitions(&self) -> PathBuf {
         self.dir.join("definitions")
+    }
+    /// Where installed commands are.
+    pub fn commands(&self) -> PathBuf {
+        self.dir.join("commands")
     }
     /// Where projects are.
     pub fn projects(&self) -> PathBuf {

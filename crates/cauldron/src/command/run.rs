@@ -153,14 +153,19 @@ async fn create(session: &Session, given: &ArgMatches, request: &create::Request
         }
         other => other?,
     };
-    for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        session.say(&format!("WARNING: {warning}"));
-    }
-    let id = answer["Id"].as_str().unwrap_or_default().to_owned();
+    let id = begun(session, &answer);
     if let Some(file) = &mut cidfile {
         file.write(&id)?;
     }
     Ok(id)
+}
+
+/// Says the warnings of an answer to `create`; the new container's id.
+pub(super) fn begun(session: &Session, answer: &Value) -> String {
+    for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        session.say(&format!("WARNING: {warning}"));
+    }
+    answer["Id"].as_str().unwrap_or_default().to_owned()
 }
 
 fn cwd() -> Result<std::path::PathBuf, Failure> {

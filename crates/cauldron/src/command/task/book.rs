@@ -28,9 +28,9 @@ pub struct Known {
     pub project: Option<Rc<Project>>,
 }
 
-/// An enabled project.
+/// Where an enabled project's files are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Enabled {
+pub struct Enabled {
     name: String,
     directory: PathBuf,
     files: Vec<PathBuf>,
@@ -77,9 +77,7 @@ pub fn known(home: &Home) -> (Vec<Known>, Vec<Failure>) {
 pub fn watched(home: &Home) -> Vec<PathBuf> {
     let mut paths = vec![home.definitions(), home.projects()];
     for enabled in enabled(home).unwrap_or_default() {
-        paths.push(enabled.directory.join(".env"));
-        paths.extend(enabled.files);
-        paths.extend(enabled.env_files);
+        paths.extend(enabled.watched());
     }
     paths
 }
@@ -327,7 +325,25 @@ fn enabled(home: &Home) -> Result<Vec<Enabled>, Failure> {
 }
 
 impl Enabled {
-    fn load(&self) -> Result<Rc<Project>, Failure> {
+    /// Where a project's files are.
+    pub fn of(project: &Rc<Project>) -> Self {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Self {
+            name: project.name.clone(),
+            directory: absolute(&project.directory),
+            files: project.files.iter().map(absolute).collect(),
+            env_files: project.env_files.iter().map(absolute).collect(),
+        }
+    }
+    /// What changes when the project does.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.directory.join(".env")];
+        paths.extend(self.files.iter().cloned());
+        paths.extend(self.env_files.iter().cloned());
+        paths
+    }
+    /// Reads the files.
+    pub fn load(&self) -> Result<Rc<Project>, Failure> {
         let text = |path: &PathBuf| path.display().to_string();
         let request = compose::Request {
             cwd: self.directory.clone(),
@@ -364,14 +380,8 @@ pub fn enable(home: &Home, project: &Rc<Project>) -> Result<bool, Failure> {
         }
         return Ok(false);
     }
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let noted = Enabled {
-        name: project.name.clone(),
-        directory: absolute(&project.directory),
-        files: project.files.iter().map(absolute).collect(),
-        env_files: project.env_files.iter().map(absolute).collect(),
-    };
-    let bytes = serde_json::to_vec_pretty(&noted).map_err(|error| Failure::new(error.to_string()))?;
+    let bytes =
+        serde_json::to_vec_pretty(&Enabled::of(project)).map_err(|error| Failure::new(error.to_string()))?;
     if std::fs::read(&path).is_ok_and(|known| known == bytes) {
         return Ok(true);
     }

@@ -5,11 +5,12 @@ mod control;
 mod define;
 mod helper;
 mod history;
+mod install;
 mod live;
 mod run;
 mod schedule;
 
-use crate::args::{Given as _, any, flag, format, list, maybe, one, opt, quiet, some};
+use crate::args::{Given as _, any, flag, format, list, maybe, one, opt, quiet, rest, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::Failure;
 use crate::options::create;
@@ -154,6 +155,39 @@ pub const VERBS: &[Verb] = &[
         about: "Stop tasks that run: their containers are stopped and their targets get back what was taken",
         args: || vec![some("names")],
         run: |session, given| Box::pin(control::stop(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["install"],
+        usage: "NAME",
+        about: "Put a task on PATH as a command: arguments, stdin, terminal, signals and exit code pass through",
+        more: "Arguments are added to the task's command. The task is read again when its files have changed.\n\nExample:\n  cauldron task create say busybox echo && cauldron task install say --dir ~/bin && say hello",
+        args: || {
+            vec![
+                opt("dir", "", "dir", "Where the command goes (/usr/local/bin)"),
+                opt("as", "", "name", "The command's name, if not the task's"),
+                one("name"),
+            ]
+        },
+        run: |session, given| Box::pin(install::install(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["uninstall"],
+        usage: "NAME",
+        about: "Take an installed command away",
+        args: || vec![opt("dir", "", "dir", "Where the command is (/usr/local/bin)"), one("name")],
+        run: |session, given| Box::pin(install::uninstall(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["call"],
+        usage: "NAME [ARG...]",
+        about: "What an installed command does",
+        args: || vec![rest("args", 1)],
+        run: |session, given| Box::pin(install::call(session, given)),
+        failure: 125,
+        hidden: true,
         ..TASK
     },
     Verb {
