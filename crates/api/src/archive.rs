@@ -6,12 +6,14 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use base64::Engine as _;
 use engine::changes::Change;
 use engine::commit::CommitRequest;
+use engine::container::Delivery;
 use engine::copy::{PathStat, PutOptions};
+use engine::model::container::ContainerPath;
 use engine::model::image::RunConfig;
 use engine::model::{Error, Reference, Result};
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ pub fn routes() -> Router<Shared> {
         .route("/containers/{id}/export", get(export))
         .route("/containers/{id}/changes", get(changes))
         .route("/commit", post(commit))
+        .route("/cauldron/v1/containers/{id}/files", put(deliver))
 }
 
 fn path_of(params: &Params) -> Result<String> {
@@ -100,6 +103,40 @@ async fn put_archive(
     let archive = bridge::reader(body);
     call(&engine, move |engine| engine.put_archive(&id, &path, archive, options)).await?;
     Ok(StatusCode::OK)
+}
+
+/// A file to deliver, on the wire.
+#[derive(serde::Deserialize)]
+struct File {
+    /// Absolute, in the container.
+    target: String,
+    #[serde(default)]
+    uid: u32,
+    #[serde(default)]
+    gid: u32,
+    #[serde(default)]
+    mode: u32,
+    /// Base64.
+    content: String,
+}
+
+/// Sets the files that a container gets in memory at its next start: secrets and configs, which no inspect shows.
+async fn deliver(
+    State(engine): State<Shared>,
+    Path(id): Path<String>,
+    Json(files): Json<Vec<File>>,
+) -> Result<StatusCode, Failure> {
+    let read = |file: File| -> Result<Delivery> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&file.content);
+        let bytes = bytes.map_err(|error| {
+            Error::invalid(format!("{}: malformed content", file.target)).caused_by(error)
+        })?;
+        let target = ContainerPath::try_from(file.target)?;
+        Ok(Delivery { target, bytes, uid: file.uid, gid: file.gid, mode: file.mode })
+    };
+    let files: Vec<Delivery> = files.into_iter().map(read).collect::<Result<_>>()?;
+    call(&engine, move |engine| engine.deliver(&id, &files)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn export(State(engine): State<Shared>, Path(id): Path<String>) -> Result<Response, Failure> {

@@ -128,6 +128,8 @@ fn detail(image: Image, directories: &[std::path::PathBuf], version: ApiVersion)
         if !config.rootfs.diff_ids.is_empty() {
             fields.insert("RootFS".to_owned(), json!({ "Type": "layers", "Layers": config.rootfs.diff_ids }));
         }
+        // Docker's own left it out with version 1.45; docker-compose 1.29, which speaks any version, fails without.
+        fields.insert("ContainerConfig".to_owned(), fields.get("Config").cloned().unwrap_or_default());
         if version < ApiVersion(1, 44) {
             fields.insert("VirtualSize".to_owned(), json!(image.size));
         }

@@ -147,6 +147,17 @@ pub enum MountOpSource {
         /// descriptor with `RESOLVE_IN_ROOT` (`volume-subpath`; CVE-2021-25741 was its like elsewhere).
         subpath: Option<ContainerPath>,
     },
+    /// A copy of a host's file in a memory file system of its own: what is secret is on no disk that the container sees.
+    Copy {
+        /// On the host.
+        path: HostPath,
+        /// Owner in the container.
+        uid: u32,
+        /// Group in the container.
+        gid: u32,
+        /// Permission bits.
+        mode: u32,
+    },
     /// A new file system: `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup` (the engine's view of it, whatever the version).
     Fs {
         /// Its type.

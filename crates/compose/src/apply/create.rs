@@ -80,7 +80,7 @@ async fn send(host: &Host, name: &str, body: &Body) -> Result<String> {
             let joined = host.client.json(Method::POST, &path, Some(&request)).await;
             joined.map_err(about(format!("connect {name} to {network}")))?;
         }
-        deliver::deliver(&host.client, &id, &body.deliveries).await
+        deliver::deliver(&host.client, &id, &body.deliveries, body.in_memory).await
     };
     if let Err(error) = finished.await {
         // Half a container is none.
@@ -104,12 +104,21 @@ pub(super) async fn container(
     let mut id = String::new();
     if !host.dry_run {
         let which = Which { number, oneoff: false, aliases: true, ports: true };
-        let body = request(project, service, &which, made, image_id, &BTreeMap::new())?;
+        let delivers = delivers(host, service).await?;
+        let body = request(project, service, &which, made, image_id, &BTreeMap::new(), delivers)?;
         id = send(host, &name, &body).await?;
     }
     host.tell("Container", &name, "Created");
     made.borrow_mut().entry(service.name.clone()).or_default().push((id, name));
     Ok(())
+}
+
+/// Whether the engine delivers; it is asked only where there is something to deliver.
+async fn delivers(host: &Host, service: &Service) -> Result<bool> {
+    if service.secrets.is_empty() && service.configs.is_empty() {
+        return Ok(false);
+    }
+    host.delivers().await
 }
 
 fn request(
@@ -119,9 +128,10 @@ fn request(
     made: &Made,
     image_id: &str,
     inherited: &BTreeMap<String, String>,
+    delivers: bool,
 ) -> Result<Body> {
     let container = |name: &str| made.borrow().get(name)?.first().map(|(id, _)| id.clone());
-    let around = Around { container: &container, inherited, image_id, delivers: false };
+    let around = Around { container: &container, inherited, image_id, delivers };
     body(project, service, which, &around)
 }
 
@@ -140,7 +150,8 @@ pub(super) async fn again(
     if !host.dry_run {
         let inherited = if how.renew_volumes { BTreeMap::new() } else { anonymous(project, service, old) };
         let which = Which { number: old.number, oneoff: false, aliases: true, ports: true };
-        let body = request(project, service, &which, made, how.image_id, &inherited)?;
+        let delivers = delivers(host, service).await?;
+        let body = request(project, service, &which, made, how.image_id, &inherited, delivers)?;
         let short: String = old.id.chars().take(12).collect();
         let interim = format!("{short}_{name}");
         id = send(host, &interim, &body).await?;
@@ -211,7 +222,8 @@ pub async fn oneoff(
     one: &Oneoff<'_>,
     change: impl FnOnce(&mut Body),
 ) -> Result<String> {
-    let mut body = request(project, service, &one.which, one.made, one.image_id, &BTreeMap::new())?;
+    let delivers = delivers(host, service).await?;
+    let mut body = request(project, service, &one.which, one.made, one.image_id, &BTreeMap::new(), delivers)?;
     change(&mut body);
     send(host, one.name, &body).await
 }

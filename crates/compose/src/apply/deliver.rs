@@ -1,9 +1,12 @@
-//! Secrets and configs into a container that does not run yet: an archive, so that they are in no request that `inspect` shows.
+//! Secrets and configs into a container that does not run yet, in no request that `inspect` shows: Cauldron keeps them in memory
+//! file systems; other engines get an archive.
 
 use super::about;
 use crate::body::{Delivery, Source};
 use crate::error::{Error, Result};
+use base64::Engine as _;
 use client::{Client, Method, encode};
+use serde_json::{Value, json};
 
 /// Bytes of one secret or config at most, as Docker's are.
 const BYTES: usize = 1024 * 1024;
@@ -21,10 +24,20 @@ fn bytes(one: &Delivery) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts files into a container.
-pub async fn deliver(client: &Client, id: &str, deliveries: &[Delivery]) -> Result<()> {
+/// Puts files into a container; `own`: the engine is a Cauldron.
+pub async fn deliver(client: &Client, id: &str, deliveries: &[Delivery], own: bool) -> Result<()> {
     if deliveries.is_empty() {
         return Ok(());
+    }
+    if own {
+        let mut files = Vec::new();
+        for one in deliveries {
+            let content = base64::engine::general_purpose::STANDARD.encode(bytes(one)?);
+            files.push(json!({"target": one.target, "uid": one.uid, "gid": one.gid, "mode": one.mode, "content": content}));
+        }
+        let path = format!("/cauldron/v1/containers/{}/files", encode(id));
+        let sent = client.json(Method::PUT, &path, Some(&Value::Array(files))).await;
+        return sent.map(|_| ()).map_err(about("deliver secrets and configs"));
     }
     let mut archive = Vec::new();
     for one in deliveries {
@@ -35,7 +48,7 @@ pub async fn deliver(client: &Client, id: &str, deliveries: &[Delivery]) -> Resu
     // The channel holds the one piece.
     let _ = sender.try_send(Ok(archive.into()));
     drop(sender);
-    let path = format!("/containers/{}/archive?path=%2F&copyUIDGID=1", encode(id));
+    let path = format!("/containers/{}/archive?path=%2F", encode(id));
     let headers = [("content-type", "application/x-tar")];
     client.upload(Method::PUT, &path, &headers, body).await.map_err(about("deliver secrets and configs"))?;
     Ok(())

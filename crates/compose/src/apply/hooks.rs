@@ -45,6 +45,19 @@ pub async fn within(host: &Host, id: &str, name: &str, hooks: &[Hook]) -> Result
     Ok(())
 }
 
+/// Runs a command in every running container of a service.
+///
+/// # Errors
+/// It fails in one.
+pub async fn run_hook(host: &Host, project: &Project, service: &str, hook: &Hook) -> Result<()> {
+    for one in crate::actual::containers(&host.client, &project.name).await? {
+        if one.service == service && !one.oneoff && one.state == "running" {
+            within(host, &one.id, &one.name, std::slice::from_ref(hook)).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs the containers that come before a service's own.
 pub async fn before(
     host: &Host,

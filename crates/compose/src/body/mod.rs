@@ -51,6 +51,8 @@ pub struct Body {
     pub networks: Vec<(String, EndpointSettings)>,
     /// Files to put in.
     pub deliveries: Vec<Delivery>,
+    /// Whether the engine puts them in, in memory.
+    pub in_memory: bool,
     /// `platform`.
     pub platform: String,
 }
@@ -170,7 +172,8 @@ pub fn body(project: &Project, service: &Service, which: &Which, around: &Around
     shared(project, service, around, &mut host)?;
     let others = networks::apply(project, service, which, around, &mut create, &mut host)?;
     create.host_config = Some(host);
-    Ok(Body { create, networks: others, deliveries, platform: service.platform.clone().unwrap_or_default() })
+    let platform = service.platform.clone().unwrap_or_default();
+    Ok(Body { create, networks: others, deliveries, in_memory: around.delivers, platform })
 }
 
 fn hosts(hosts: &BTreeMap<String, Vec<String>>) -> Vec<String> {

@@ -4,6 +4,7 @@ use super::{Environment, Read, list_of, unreadable, variables};
 use crate::dotenv;
 use crate::error::{Error, Result};
 use crate::node::{Map, Node, Place, Value};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What the defaults depend on.
@@ -13,8 +14,10 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
     pub read: Read<'a>,
     pub resolve_environment: bool,
-    /// Profiles that are on, and services that were named.
-    pub on: (&'a [String], &'a [String]),
+    /// Profiles that are on.
+    pub profiles: &'a [String],
+    /// Services that were named; none is all.
+    pub named: &'a [String],
 }
 
 /// Fills the defaults in.
@@ -26,11 +29,12 @@ pub fn apply(model: &mut Node, context: &Context<'_>) -> Result<()> {
             map.insert("services".to_owned(), crate::node::Entry { node: super::empty_map(&place), place });
         }
     }
+    let wanted = wanted(model.get("services"), context);
     let mut default_network = None;
     if let Some(services) = model.get_mut("services").and_then(Node::as_map_mut) {
         let names: Vec<String> = services.keys().cloned().collect();
         for (key, entry) in services.iter_mut() {
-            service(key, &mut entry.node, &names, context)?;
+            service(key, &mut entry.node, &names, &wanted, context)?;
             if entry.node.at(&["networks", "default"]).is_some() {
                 default_network.get_or_insert_with(|| entry.place.clone());
             }
@@ -54,6 +58,28 @@ pub fn apply(model: &mut Node, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The services whose files must be there: those that are named or on, and what they say that they need.
+fn wanted(services: Option<&Node>, context: &Context<'_>) -> BTreeSet<String> {
+    let mut open: Vec<String> = context.named.to_vec();
+    if open.is_empty() {
+        for (name, entry) in services.and_then(Node::as_map).into_iter().flatten() {
+            let profiles = list_of(entry.node.get("profiles"));
+            let on = |profile: &String| context.profiles.iter().any(|on| on == profile || on == "*");
+            if profiles.is_empty() || profiles.iter().any(on) {
+                open.push(name.clone());
+            }
+        }
+    }
+    let mut out = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let needs = services.and_then(|services| services.at(&[&name, "depends_on"])).and_then(Node::as_map);
+        if out.insert(name) {
+            open.extend(needs.into_iter().flat_map(|map| map.keys().cloned()));
+        }
+    }
+    out
+}
+
 /// The resource's name at the engine; `external: {name}` is an older form of two keys.
 fn named(node: &mut Node, key: &str, project: &str) {
     let place = node.place.clone();
@@ -73,7 +99,13 @@ fn named(node: &mut Node, key: &str, project: &str) {
     }
 }
 
-fn service(name: &str, node: &mut Node, names: &[String], context: &Context<'_>) -> Result<()> {
+fn service(
+    name: &str,
+    node: &mut Node,
+    names: &[String],
+    wanted: &BTreeSet<String>,
+    context: &Context<'_>,
+) -> Result<()> {
     let place = node.place.clone();
     if let Some(build) = node.get_mut("build") {
         let place = build.place.clone();
@@ -90,9 +122,16 @@ fn service(name: &str, node: &mut Node, names: &[String], context: &Context<'_>)
     {
         node.set("networks", Node::map([("default".to_owned(), Node::new(Value::Null, &place))], &place));
     }
+    for entry in
+        node.get_mut("networks").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut())
+    {
+        if entry.node.as_map().is_some_and(Map::is_empty) {
+            entry.node.value = Value::Null;
+        }
+    }
     depends(node, names, &place);
     if context.resolve_environment {
-        environment(name, node, context)?;
+        environment(name, node, wanted, context)?;
     }
     labels(node, context)?;
     for hook in ["pre_start", "post_start", "pre_stop"] {
@@ -169,13 +208,9 @@ fn depends(node: &mut Node, names: &[String], place: &Place) {
 }
 
 /// `env_file` beneath `environment`; names without a value from ours.
-fn environment(name: &str, node: &mut Node, context: &Context<'_>) -> Result<()> {
+fn environment(name: &str, node: &mut Node, wanted: &BTreeSet<String>, context: &Context<'_>) -> Result<()> {
     let place = node.place.clone();
-    let profiles = list_of(node.get("profiles"));
-    let (on, named) = context.on;
-    let is_on = profiles.is_empty()
-        || profiles.iter().any(|profile| on.contains(profile) || on.iter().any(|on| on == "*"))
-        || named.iter().any(|named| named == name);
+    let is_on = wanted.contains(name);
     let files = node.as_map_mut().and_then(|map| map.remove("env_file"));
     let mut below: Environment = Environment::new();
     for file in files.as_ref().and_then(|files| files.node.as_list()).unwrap_or_default() {

@@ -113,7 +113,8 @@ fn model(request: &Request<'_>) -> Result<Loaded> {
         environment: &environment,
         read: request.read,
         resolve_environment: request.resolve_environment,
-        on: (&found.profiles, &request.services),
+        profiles: &found.profiles,
+        named: &request.services,
     };
     defaults::apply(&mut model, &context)?;
     if request.interpolate {

@@ -245,6 +245,12 @@ fn environment_files() {
         failure("services:\n  w: {image: i, env_file: nope.env}"),
         "/p/compose.yaml:2:27: env file /p/nope.env not found"
     );
+    // Only what is meant must be there.
+    let two = "services: {w: {image: i, env_file: nope.env}, v: {image: i}, u: {image: i, profiles: [x], env_file: nope.env}}";
+    let named = |name: &str| {
+        with(&[("compose.yaml", two)], |request| request.services = vec![name.to_owned()]).is_ok()
+    };
+    assert_eq!((named("v"), named("w"), named("u")), (true, false, false));
 }
 
 #[test]

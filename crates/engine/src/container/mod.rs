@@ -2,7 +2,7 @@
 //!
 //! A container is its directory, `containers/<id>/`: `spec.json` (never rewritten), `changes.json` (what was changed
 //! after it was made: name, limits, restart policy, networks), `state.json` (atomic; the monitor's from launch to exit),
-//! `request.json` (the `HostConfig` as it was asked, for inspect), `rw/`, the log and the files that are mounted on
+//! `request.json` (the `HostConfig` as it was asked, for inspect), `delivered/` (secrets and configs, in no inspect), `rw/`, the log and the files that are mounted on
 //! /etc. Its name is `names/<name>`, a file that holds the id. Without `spec.json` a directory is no container yet.
 //!
 //! Lock: `flock(2)` on the directory itself, held for every change; a directory that was renamed away meanwhile is a
@@ -10,6 +10,7 @@
 //! file is replaced atomically. Removal renames the directory to `trash/` first, so that name and id are free at once.
 
 mod create;
+mod deliver;
 mod facts;
 mod inspect;
 mod links;
@@ -29,6 +30,7 @@ mod update;
 mod wait;
 
 pub use create::{Created, Request, VolumeOptions};
+pub use deliver::Delivery;
 pub use inspect::{MountPoint, NetworkView};
 pub use list::ListOptions;
 pub use lookup::{Changes, Container, ContainerLock};

@@ -80,7 +80,8 @@ impl Engine {
         }
         sys::failpoint!("start: addresses reserved");
         let etc = self.write_etc(container, &endpoints)?;
-        let mounts = self.resolve_mounts(container)?;
+        let mut mounts = self.resolve_mounts(container)?;
+        mounts.extend(container.deliveries()?);
         std::fs::create_dir_all(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
         let bundle: Bundle = launch::bundle(&container.spec, self.facts(container, &etc, mounts)?);

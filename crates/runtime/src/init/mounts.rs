@@ -75,6 +75,11 @@ pub fn make(stage: &mut Stage<'_>, root: &OwnedFd) -> Result<()> {
             (MountOpSource::Bind { .. }, None) => {
                 return Err(Error::internal(format!("mount {}: no source", op.target)));
             }
+            (MountOpSource::Copy { path, uid, gid, mode }, _) => {
+                let copied = copy(path, (*uid, *gid, *mode), &init.bundle.run_dir);
+                let source = Source { mount: copied.context(what)?, directory: false };
+                bind(op, &source, false, Propagation::RPrivate, root).context(what)?;
+            }
             (MountOpSource::Fs { fstype, .. }, _) if fstype == "cgroup" => {
                 stage.join_cgroups()?;
                 cgroups(stage, op, root).context(what)?;
@@ -91,6 +96,40 @@ pub fn make(stage: &mut Stage<'_>, root: &OwnedFd) -> Result<()> {
         sys::mount::set_attributes(&mount, attr::RDONLY, 0, false).context(|| "make a mount read-only")?;
     }
     Ok(())
+}
+
+/// A file's copy in a tmpfs, as a detached mount. A file of a detached mount can be cloned from Linux 6.15 on only, so the
+/// tmpfs is attached for the moment, on top of the run directory in this mount namespace.
+fn copy(path: &HostPath, (uid, gid, mode): (u32, u32, u32), run_dir: &HostPath) -> Result<OwnedFd> {
+    use rustix::fs::{Gid, Mode, Uid};
+    let what = || format!("copy {}", path.0.display());
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = rustix::fs::open(&path.0, flags, Mode::empty()).map_err(std::io::Error::from).context(what)?;
+    let memory = sys::mount::create(
+        "tmpfs",
+        "tmpfs",
+        &[Setting::Text("mode", b"755")],
+        attr::NOSUID | attr::NODEV | attr::NOEXEC,
+    )
+    .context(|| "create tmpfs")?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(&memory, "file", flags, Mode::from_raw_mode(0o600))
+        .map_err(std::io::Error::from)
+        .context(what)?;
+    let (mut from, mut to) = (std::fs::File::from(from), std::fs::File::from(to));
+    std::io::copy(&mut from, &mut to).context(what)?;
+    let owned = rustix::fs::fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    owned
+        .and_then(|()| rustix::fs::fchmod(&to, Mode::from_raw_mode(mode & 0o7777)))
+        .map_err(std::io::Error::from)
+        .context(what)?;
+    drop(to);
+    sys::mount::attach_at(&memory, run_dir).context(what)?;
+    let mount = sys::mount::clone_path(run_dir.0.join("file"), false).context(what);
+    rustix::mount::unmount(&run_dir.0, rustix::mount::UnmountFlags::DETACH)
+        .map_err(std::io::Error::from)
+        .context(what)?;
+    mount
 }
 
 fn attributes(op: &MountOp) -> u64 {

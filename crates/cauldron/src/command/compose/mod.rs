@@ -8,6 +8,7 @@ mod logs;
 mod one;
 pub mod project;
 mod up;
+mod watch;
 
 pub use project::globals;
 
@@ -389,6 +390,19 @@ pub const VERBS: &[Verb] = &[
             ]
         },
         run: |session, given| Box::pin(one::attach(session, given)),
+        ..COMPOSE
+    },
+    Verb {
+        names: &["watch"],
+        about: "Watch build context for service and rebuild/refresh containers when files are updated",
+        args: || {
+            vec![
+                flag("no-up", "", "Do not build & start services before watching"),
+                flag("quiet", "", "Hide build output"),
+                services(),
+            ]
+        },
+        run: |session, given| Box::pin(watch::watch(session, given)),
         ..COMPOSE
     },
     Verb {
