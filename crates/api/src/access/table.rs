@@ -54,6 +54,7 @@ pub(super) const TABLE: &[Row] = &[
     row("GET", "/containers/{id}/archive", "containers:export"),
     row("GET", "/containers/{id}/export", "containers:export"),
     row("PUT", "/containers/{id}/archive", "containers:copy"),
+    row("PUT", "/cauldron/v1/containers/{id}/files", "containers:copy"),
     row("POST", "/commit", "containers:commit"),
     // Their streams. A websocket begins with GET and can write all the same.
     row("POST", "/containers/{id}/attach", "containers:attach"),

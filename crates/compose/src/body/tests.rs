@@ -105,7 +105,7 @@ fn shared_namespaces() {
 fn secrets_are_delivered() {
     let text = "services: {w: {image: i, secrets: [f, {source: e, target: name, mode: 0400, uid: '5'}], configs: [{source: c, target: /etc/c}]}}\nsecrets: {f: {file: ./f.txt}, e: {environment: SECRET}}\nconfigs: {c: {content: text}}";
     let made = made(text).unwrap();
-    assert_eq!(made.create.host_config.unwrap().binds.unwrap()[0], "/p/f.txt:/run/secrets/f:ro");
+    assert_eq!(made.create.host_config.unwrap().binds.unwrap()[1], "/p/f.txt:/run/secrets/f:ro");
     let targets: Vec<_> =
         made.deliveries.iter().map(|one| (one.target.as_str(), one.mode, one.uid)).collect();
     assert_eq!(targets, [("/run/secrets/name", 0o400, 5), ("/etc/c", 0o444, 0)]);
