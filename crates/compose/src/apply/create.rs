@@ -80,7 +80,7 @@ async fn send(host: &Host, name: &str, body: &Body) -> Result<String> {
             let joined = host.client.json(Method::POST, &path, Some(&request)).await;
             joined.map_err(about(format!("connect {name} to {network}")))?;
         }
-        deliver::deliver(&host.client, &id, &body.deliveries, body.in_memory).await
+        deliver::deliver(&host.client, &id, &body.deliveries).await
     };
     if let Err(error) = finished.await {
         // Half a container is none.
@@ -118,7 +118,7 @@ async fn delivers(host: &Host, service: &Service) -> Result<bool> {
     if service.secrets.is_empty() && service.configs.is_empty() {
         return Ok(false);
     }
-    host.delivers().await
+    deliver::delivers(&host.client).await
 }
 
 fn request(
@@ -130,7 +130,7 @@ fn request(
     inherited: &BTreeMap<String, String>,
     delivers: bool,
 ) -> Result<Body> {
-    let container = |name: &str| made.borrow().get(name)?.first().map(|(id, _)| id.clone());
+    let container = |name: &str| made.borrow().get(name)?.first().cloned();
     let around = Around { container: &container, inherited, image_id, delivers };
     body(project, service, which, &around)
 }

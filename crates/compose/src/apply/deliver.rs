@@ -24,12 +24,23 @@ fn bytes(one: &Delivery) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts files into a container; `own`: the engine is a Cauldron.
-pub async fn deliver(client: &Client, id: &str, deliveries: &[Delivery], own: bool) -> Result<()> {
+/// Whether an engine delivers secrets and configs itself, in memory.
+///
+/// # Errors
+/// It does not say what it is.
+pub async fn delivers(client: &Client) -> Result<bool> {
+    Ok(client.embedded() || client.get("/version").await?["Platform"]["Name"] == "Cauldron")
+}
+
+/// Puts files into a container that does not run.
+///
+/// # Errors
+/// A source cannot be read, or the engine says no.
+pub async fn deliver(client: &Client, id: &str, deliveries: &[Delivery]) -> Result<()> {
     if deliveries.is_empty() {
         return Ok(());
     }
-    if own {
+    if delivers(client).await? {
         let mut files = Vec::new();
         for one in deliveries {
             let content = base64::engine::general_purpose::STANDARD.encode(bytes(one)?);

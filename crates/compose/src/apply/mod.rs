@@ -9,7 +9,7 @@ mod up;
 mod wait;
 
 pub use create::{Made, Oneoff, oneoff, resources};
-pub use deliver::deliver;
+pub use deliver::{deliver, delivers};
 pub use hooks::run_hook;
 pub use images::{BuildHow, Images, build, ensure, image_of, pull};
 pub use stop::{Down, down, kill, pause, remove, restart, start, stop, unpause};
@@ -101,10 +101,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether the engine delivers secrets and configs itself, in memory.
-    pub(crate) async fn delivers(&self) -> Result<bool> {
-        Ok(self.client.embedded() || self.client.get("/version").await?["Platform"]["Name"] == "Cauldron")
-    }
     /// Reports something.
     pub fn tell(&self, kind: &'static str, name: &str, status: &str) {
         (self.report)(&Event { kind, name: name.to_owned(), status: status.to_owned() });

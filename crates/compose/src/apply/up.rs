@@ -31,12 +31,16 @@ pub type Standing = Vec<(String, String, String)>;
 pub async fn up(host: &Host, project: &Rc<Project>, how: &Up) -> Result<Standing> {
     let wanted = selected(project, &how.wishes.services, how.wishes.no_deps)?;
     let images = ensure(host, project, &wanted, &how.images).await?;
-    let actual = Actual {
-        containers: actual::containers(&host.client, &project.name).await?,
-        networks: actual::networks(&host.client).await?,
-        volumes: if project.volumes.is_empty() { Vec::new() } else { actual::volumes(&host.client).await? },
-        images,
+    let volumes = async {
+        if project.volumes.is_empty() { Ok(Vec::new()) } else { actual::volumes(&host.client).await }
     };
+    let (containers, networks, volumes) = futures_util::future::try_join3(
+        actual::containers(&host.client, &project.name),
+        actual::networks(&host.client),
+        volumes,
+    )
+    .await?;
+    let actual = Actual { containers, networks, volumes, images };
     let plan = plan(project, &actual, &how.wishes, host.once.is_some())?;
     for warning in &plan.warnings {
         (host.warn)(warning);

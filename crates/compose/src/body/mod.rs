@@ -32,8 +32,8 @@ pub struct Which {
 
 /// What a request to create a container needs to know beyond the project.
 pub struct Around<'a> {
-    /// A container of a service, for shared namespaces, links and volumes: its id.
-    pub container: &'a dyn Fn(&str) -> Option<String>,
+    /// A container of a service: its id, for shared namespaces and volumes, and its name, for links: they outlive it.
+    pub container: &'a dyn Fn(&str) -> Option<(String, String)>,
     /// Anonymous volumes of the container that this one replaces: name by target.
     pub inherited: &'a BTreeMap<String, String>,
     /// The id of the image.
@@ -51,8 +51,6 @@ pub struct Body {
     pub networks: Vec<(String, EndpointSettings)>,
     /// Files to put in.
     pub deliveries: Vec<Delivery>,
-    /// Whether the engine puts them in, in memory.
-    pub in_memory: bool,
     /// `platform`.
     pub platform: String,
 }
@@ -173,7 +171,7 @@ pub fn body(project: &Project, service: &Service, which: &Which, around: &Around
     let others = networks::apply(project, service, which, around, &mut create, &mut host)?;
     create.host_config = Some(host);
     let platform = service.platform.clone().unwrap_or_default();
-    Ok(Body { create, networks: others, deliveries, in_memory: around.delivers, platform })
+    Ok(Body { create, networks: others, deliveries, platform })
 }
 
 fn hosts(hosts: &BTreeMap<String, Vec<String>>) -> Vec<String> {
@@ -189,7 +187,7 @@ fn shared(project: &Project, service: &Service, around: &Around<'_>, host: &mut 
         let Some(other) = mode.as_deref().and_then(|mode| mode.strip_prefix("service:")) else {
             return Ok(mode.clone());
         };
-        let id = (around.container)(other).ok_or_else(|| {
+        let (id, _) = (around.container)(other).ok_or_else(|| {
             refused(project, service, key, &format!("service \"{other}\" has no container"))
         })?;
         Ok(Some(format!("container:{id}")))

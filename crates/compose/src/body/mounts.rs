@@ -102,7 +102,7 @@ fn volumes_from(project: &Project, service: &Service, around: &Around<'_>, text:
         return Ok(container.to_owned());
     }
     let (name, mode) = text.split_once(':').map_or((text, None), |(name, mode)| (name, Some(mode)));
-    let id = (around.container)(name).ok_or_else(|| {
+    let (id, _) = (around.container)(name).ok_or_else(|| {
         refused(project, service, "volumes_from", &format!("service \"{name}\" has no container"))
     })?;
     Ok(mode.map_or(id.clone(), |mode| format!("{id}:{mode}")))

@@ -62,10 +62,10 @@ fn links(project: &Project, service: &Service, around: &Around<'_>) -> Result<Ve
     let mut out = Vec::new();
     for link in &service.links {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        let id = (around.container)(name).ok_or_else(|| {
+        let (_, container) = (around.container)(name).ok_or_else(|| {
             refused(project, service, "links", &format!("service \"{name}\" has no container"))
         })?;
-        out.push(format!("{id}:{alias}"));
+        out.push(format!("{container}:{alias}"));
     }
     for link in &service.external_links {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));

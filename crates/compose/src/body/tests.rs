@@ -29,7 +29,7 @@ fn made(text: &str) -> Result<Body> {
     let which = Which { number: 1, oneoff: false, aliases: true, ports: true };
     let inherited = BTreeMap::from([("/anon".to_owned(), "abc".to_owned())]);
     let around = Around {
-        container: &|name| Some(format!("id-{name}")),
+        container: &|name| Some((format!("id-{name}"), format!("p-{name}-1"))),
         inherited: &inherited,
         image_id: "sha256:1",
         delivers: false,
@@ -77,7 +77,7 @@ volumes: {data: }
     assert_eq!(host["NetworkMode"], json!("p_front"));
     let endpoint = &value["NetworkingConfig"]["EndpointsConfig"]["p_front"];
     assert_eq!(endpoint["Aliases"], json!(["w", "web"]));
-    assert_eq!(endpoint["Links"], json!(["id-db:database"]));
+    assert_eq!(endpoint["Links"], json!(["p-db-1:database"]));
     assert_eq!(endpoint["IPAMConfig"]["IPv4Address"], json!("10.1.0.5"));
     assert_eq!(value["Healthcheck"]["Test"], json!(["CMD-SHELL", "curl x"]));
     assert_eq!(value["Healthcheck"]["Interval"], json!(5_000_000_000_i64));

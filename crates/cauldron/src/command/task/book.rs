@@ -208,15 +208,16 @@ pub async fn complete(session: &Session, known: &Known) -> Result<Task, Failure>
     let name = &known.task.key.task;
     let service =
         project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
-    let mut containers: BTreeMap<String, String> = BTreeMap::new();
+    let mut containers: BTreeMap<String, (String, String)> = BTreeMap::new();
     for one in compose::actual::containers(session.client()?, &project.name).await? {
         if !one.oneoff && (one.runs() || !containers.contains_key(&one.service)) {
-            containers.insert(one.service, one.id);
+            containers.insert(one.service, (one.id, one.name));
         }
     }
     let container = |name: &str| containers.get(name).cloned();
     let which = Which { number: 1, oneoff: true, aliases: false, ports: true };
-    let around = Around { container: &container, inherited: &BTreeMap::new(), image_id: "", delivers: false };
+    let delivers = compose::apply::delivers(session.client()?).await?;
+    let around = Around { container: &container, inherited: &BTreeMap::new(), image_id: "", delivers };
     let made = compose::body::body(project, service, &which, &around)?;
     let mut body = value(&made.create)?;
     for (network, endpoint) in &made.networks {
