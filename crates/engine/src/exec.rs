@@ -62,6 +62,30 @@ fn no_such(id: &str) -> Error {
     Error::not_found(format!("No such exec instance: {id}"))
 }
 
+/// An exec can be inspected for so long after its end, as Docker's.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(5 * 60);
+
+/// Removes the records of execs that ended long ago: a container may live for years and see one every second.
+fn forget_ended(run_dir: &Path, now: std::time::SystemTime) {
+    let dir = run_dir.join("execs");
+    let Ok(entries) = std::fs::read_dir(&dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|id| is_id(id))
+        else {
+            continue;
+        };
+        let written = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(now);
+        let old = now.duration_since(written).is_ok_and(|age| age > KEPT);
+        if old && runtime::exec_state(run_dir, id).is_ok_and(|state| !state.running) {
+            // The request last: with it gone nobody finds the exec.
+            for kind in ["started", "json", "request.json"] {
+                let _ = std::fs::remove_file(dir.join(format!("{id}.{kind}")));
+            }
+        }
+    }
+}
+
 fn request_path(run_dir: &Path, id: &str) -> PathBuf {
     run_dir.join("execs").join(format!("{id}.request.json"))
 }
@@ -93,6 +117,10 @@ impl Engine {
             .mode(0o700)
             .create(&dir)
             .context(|| format!("create directory {}", dir.display()))?;
+        // One in 16: the directory is not read each time.
+        if id.starts_with('0') {
+            forget_ended(&container.run_dir, std::time::SystemTime::now());
+        }
         write_json(&request_path(&container.run_dir, &id), request, false)?;
         self.exec_event(&container, "exec_create", &id, request, &[]);
         Ok(id)
@@ -256,5 +284,29 @@ mod tests {
         assert_eq!(process.argv, ["sh"]);
         assert_eq!(process.env, ["PATH=/bin", "A=x=y", "TERM=xterm", "C=3"]);
         assert_eq!((process.user.as_str(), process.cwd.as_str(), process.create_cwd), ("www", "/srv", false));
+    }
+
+    #[test]
+    fn ended_execs_are_forgotten_after_a_while() {
+        let run_dir = std::env::temp_dir().join(format!("cauldron-execs-{}", std::process::id()));
+        let dir = run_dir.join("execs");
+        std::fs::create_dir_all(&dir).unwrap();
+        let ids = ["a".repeat(64), "b".repeat(64), "c".repeat(64)];
+        let state = |running| runtime::ExecState { running, ..runtime::ExecState::default() };
+        for (id, state) in [(&ids[0], Some(state(false))), (&ids[1], Some(state(true))), (&ids[2], None)] {
+            std::fs::write(dir.join(format!("{id}.request.json")), "{}").unwrap();
+            if let Some(state) = state {
+                std::fs::write(dir.join(format!("{id}.started")), "").unwrap();
+                write_json(&dir.join(format!("{id}.json")), &state, false).unwrap();
+            }
+        }
+        let count = || std::fs::read_dir(&dir).unwrap().count();
+        let now = std::time::SystemTime::now();
+        forget_ended(&run_dir, now + KEPT / 2);
+        assert_eq!(count(), 7);
+        forget_ended(&run_dir, now + KEPT * 2);
+        assert_eq!(count(), 4);
+        assert!(!request_path(&run_dir, &ids[0]).exists() && request_path(&run_dir, &ids[1]).exists());
+        std::fs::remove_dir_all(&run_dir).unwrap();
     }
 }
