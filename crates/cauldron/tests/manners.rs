@@ -200,6 +200,10 @@ fn what_docker_accepts_is_accepted() {
         let (got, words, code) = engine.container(&[flags, &["busybox", "sh", "-c", command]].concat());
         assert_eq!((got.as_str(), code), (out, 0), "{flags:?}: {words}");
     }
+    // A parent belongs to whoever named it, and stays.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(hierarchy.path().join("cauldron-parent"));
+    }
 }
 
 #[test]
