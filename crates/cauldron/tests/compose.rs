@@ -6,7 +6,7 @@ mod busybox;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An engine and a project's directory of one test's own; everything that was made goes with it.
@@ -78,6 +78,16 @@ impl Drop for Home {
             self.run(&[&["rm", "-fv"], ids.as_slice()].concat());
         }
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A served engine, ended with the test however that ends.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -385,6 +395,7 @@ volumes: {data: {}}
         .unwrap();
     let mut line = String::new();
     let mut words = BufReader::new(server.stderr.take().unwrap());
+    let _server = Server(server);
     words.read_line(&mut line).unwrap();
     assert!(line.contains("s.sock"), "{line}");
     let theirs = |args: &[&str]| {
@@ -415,6 +426,4 @@ volumes: {data: {}}
     home.did(&["down", "-v"]);
     assert_eq!(home.ok(&["ps", "-aq"]), "");
     assert_eq!(home.ok(&["volume", "ls", "-q"]), "");
-    server.kill().unwrap();
-    server.wait().unwrap();
 }
