@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 const TAR: &str = "application/x-tar";
 const STAT: &str = "x-docker-container-path-stat";
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/containers/{id}/archive", get(get_archive).head(head_archive).put(put_archive))
         .route("/containers/{id}/export", get(export))
         .route("/containers/{id}/changes", get(changes))

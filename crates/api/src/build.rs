@@ -27,8 +27,8 @@ const JSON: &str = "application/json";
 /// Bytes of a remote Dockerfile or context.
 const REMOTE_BYTES: u64 = 8 << 30;
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/build", post(classic))
         .route("/build/prune", post(prune))
         .route("/cauldron/v1/build", post(local))

@@ -9,7 +9,7 @@ use crate::input::Params;
 use crate::{Failure, Shared, call};
 
 pub(crate) fn routes() -> Router<Shared> {
-    Router::new().route("/cauldron/v1/doctor", post(doctor))
+    router.route("/cauldron/v1/doctor", post(doctor))
 }
 
 async fn doctor(State(engine): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {

@@ -13,8 +13,8 @@ use engine::model::time::Timestamp;
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
-pub fn routes() -> Router<Shared> {
-    Router::new().route("/events", get(events))
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router.route("/events", get(events))
 }
 
 /// `GET /events`: what happened since, then what happens, until.

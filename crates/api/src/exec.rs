@@ -13,8 +13,8 @@ use engine::model::{Error, Kind, Result};
 use serde::Deserialize;
 use serde_json::json;
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/containers/{id}/exec", post(create))
         .route("/exec/{id}/start", post(start))
         .route("/exec/{id}/resize", post(resize))

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::input::Params;
 use crate::{ApiVersion, Failure, Shared, call};
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/images/json", get(list))
         .route("/images/search", get(search))
         .route("/images/prune", post(prune))

@@ -28,8 +28,8 @@ const HEADER_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/images/create", post(create))
         .route("/images/load", post(load))
         .route("/images/get", get(save))

@@ -2,7 +2,7 @@
 //! (`bollard_stubs::models`, generated from Docker's own description) and the only one where a request becomes a
 //! [`ContainerSpec`](engine::model::container::ContainerSpec).
 //!
-//! One module an API section; each gives its own `routes()`. The engine is synchronous, so every call goes through
+//! One module an API section; each adds its own `routes`, and [`sections`] puts them together. The engine is synchronous, so every call goes through
 //! [`call`], which runs it on tokio's blocking threads.
 
 mod access;
@@ -21,6 +21,7 @@ mod images_transfer;
 mod input;
 mod networks;
 mod poll;
+mod sections;
 mod serve;
 mod stats;
 mod streams;
@@ -34,6 +35,9 @@ mod websocket;
 use axum::Router;
 use engine::Engine;
 use std::sync::Arc;
+use tower::ServiceExt as _;
+
+use sections::Sections;
 
 pub use access::Access;
 pub use engine::config::Registries;
@@ -90,7 +94,7 @@ pub fn open_with(
 
 /// The whole API of an engine. The version prefix is taken off before anything is routed.
 pub fn router(engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
-    finish(routes(), engine)
+    finish(Sections::new(engine, None))
 }
 
 /// The API with what a listener's access leaves of it.
@@ -98,34 +102,14 @@ pub(crate) fn listener_router(
     engine: Shared,
     access: &Access,
 ) -> axum::routing::RouterIntoService<axum::body::Body> {
-    if access.is_full() {
-        return router(engine);
-    }
-    let enforce = axum::middleware::from_fn_with_state(Arc::new(access.clone()), access::enforce);
-    finish(routes().route_layer(enforce), engine)
+    finish(Sections::new(engine, (!access.is_full()).then(|| access.clone())))
 }
 
-fn finish(routes: Router<Shared>, engine: Shared) -> axum::routing::RouterIntoService<axum::body::Body> {
-    let routes = routes.fallback(error::no_such_page).with_state(engine);
-    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(door::enter)).into_service()
-}
-
-fn routes() -> Router<Shared> {
-    Router::new()
-        .merge(system::routes())
-        .merge(events::routes())
-        .merge(containers::routes())
-        .merge(exec::routes())
-        .merge(streams::routes())
-        .merge(usage::routes())
-        .merge(stats::routes())
-        .merge(archive::routes())
-        .merge(images::routes())
-        .merge(images_transfer::routes())
-        .merge(networks::routes())
-        .merge(volumes::routes())
-        .merge(build::routes())
-        .merge(doctor::routes())
+fn finish(sections: Sections) -> axum::routing::RouterIntoService<axum::body::Body> {
+    let sections = Arc::new(sections);
+    let route =
+        tower::service_fn(move |request: axum::extract::Request| sections.of(&request).oneshot(request));
+    Router::new().fallback_service(route).layer(axum::middleware::from_fn(door::enter)).into_service()
 }
 
 /// Runs a synchronous engine call without blocking the server.

@@ -23,8 +23,8 @@ use crate::{Failure, Shared, call};
 /// Options of this prefix are the engine's own notes, not the user's.
 const PRIVATE: &str = "cauldron.";
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/networks", get(list))
         .route("/networks/create", post(create))
         .route("/networks/prune", post(prune))

@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Between two readings.
 const PERIOD: Duration = Duration::from_secs(1);
 
-pub fn routes() -> Router<Shared> {
-    Router::new().route("/containers/{id}/stats", get(stats)).route("/containers/{id}/top", get(top))
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router.route("/containers/{id}/stats", get(stats)).route("/containers/{id}/top", get(top))
 }
 
 async fn top(

@@ -16,8 +16,8 @@ use engine::model::{Error, Result};
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/containers/{id}/attach", post(attach))
         .route("/containers/{id}/attach/ws", get(attach_websocket))
         .route("/containers/{id}/logs", get(logs))

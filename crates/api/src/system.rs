@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub fn routes() -> Router<Shared> {
-    let mut router = Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    let mut router = router
         .route("/_ping", get(ping))
         .route("/version", get(version))
         .route("/info", get(info))

@@ -11,8 +11,8 @@ use engine::model::time::Timestamp;
 use engine::model::{Error, Result};
 use serde_json::{Map, Value, json};
 
-pub fn routes() -> Router<Shared> {
-    Router::new().route("/system/df", get(df))
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router.route("/system/df", get(df))
 }
 
 /// `GET /system/df`: all four types, or those that `type` names.

@@ -20,8 +20,8 @@ const MARK_BYTES: usize = 512;
 use crate::input::{Body, Params};
 use crate::{ApiVersion, Failure, Shared, call};
 
-pub fn routes() -> Router<Shared> {
-    Router::new()
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    router
         .route("/volumes", get(list))
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))

@@ -131,11 +131,28 @@ fn leaf(name: &'static str, verb: &'static Verb, path: &str, wanted: bool) -> Co
         .arg(if short_taken { help } else { help.short('h') })
 }
 
-/// The command line: every verb, with the flags of those that `argv` could mean (of all without one).
+/// What of the command line `argv` could mean. Building every verb is a good part of a short command's own work, so where a word
+/// names a verb only those that are named are built; all are where help is asked for, or where nothing is named.
+#[derive(Clone, Copy)]
+struct Wanted<'a>(Option<&'a [OsString]>);
+
+impl Wanted<'_> {
+    fn has(self, names: &[&str]) -> bool {
+        self.0.is_none_or(|argv| argv.iter().any(|word| names.iter().any(|name| word == name)))
+    }
+    /// This, or everything where it would leave none of `all`.
+    fn some_of<'n>(self, mut all: impl Iterator<Item = &'n [&'n str]>) -> Self {
+        let help = ["help", "--help", "-h"];
+        let asked = self.0.is_some_and(|argv| argv.iter().any(|word| help.iter().any(|name| word == name)));
+        Self(self.0.filter(|_| !asked && all.any(|names| self.has(names))))
+    }
+}
+
+/// The command line: every verb that `argv` could mean, with the flags of those that it names (of all without one).
 pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
-    let wanted = |names: &[&str]| {
-        argv.is_none_or(|argv| argv.iter().any(|word| names.iter().any(|name| word == name)))
-    };
+    let flags = Wanted(argv);
+    let groups = GROUPS.iter().map(|(group, _)| std::slice::from_ref(group));
+    let built = flags.some_of(groups.chain(verbs().map(|verb| verb.top)));
     let name: &'static str = if program == "docker" { "docker" } else { "cauldron" };
     let mut root = Command::new(name)
         .about("A container engine for everything that is not a server. It needs no daemon.")
@@ -144,7 +161,8 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
         .subcommand_required(false)
         .args_override_self(true)
         .args(globals());
-    for (group, about) in GROUPS {
+    for (group, about) in GROUPS.iter().filter(|(group, _)| built.has(&[group])) {
+        let below = built.some_of(verbs().filter(|verb| verb.group == *group).map(|verb| verb.names));
         let mut command = Command::new(*group)
             .about(*about)
             .disable_help_subcommand(true)
@@ -153,19 +171,19 @@ pub fn root(program: &str, argv: Option<&[OsString]>) -> Command {
         if ["compose", "task", "helper"].contains(group) {
             command = command.args_override_self(true).args(command::compose::globals());
         }
-        for verb in verbs().filter(|verb| verb.group == *group) {
+        for verb in verbs().filter(|verb| verb.group == *group && below.has(verb.names)) {
             let (first, others) = verb.names.split_first().unwrap_or((&"", &[]));
             command = command.subcommand(
-                leaf(first, verb, &format!("{name} {group} {first}"), wanted(verb.names))
+                leaf(first, verb, &format!("{name} {group} {first}"), flags.has(verb.names))
                     .aliases(others.iter().copied()),
             );
         }
         root = root.subcommand(command);
     }
     for verb in verbs() {
-        if let Some((first, others)) = verb.top.split_first() {
+        if let Some((first, others)) = verb.top.split_first().filter(|_| built.has(verb.top)) {
             root = root.subcommand(
-                leaf(first, verb, &format!("{name} {first}"), wanted(verb.top))
+                leaf(first, verb, &format!("{name} {first}"), flags.has(verb.top))
                     .aliases(others.iter().copied()),
             );
         }
@@ -195,7 +213,9 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         Some("docker") => "docker",
         _ => "cauldron",
     };
-    let matches = match root(program, Some(argv)).try_get_matches_from(argv) {
+    // Never dropped: taking hundreds of arguments apart costs time, and the process is short-lived.
+    let mut command = std::mem::ManuallyDrop::new(root(program, Some(argv)));
+    let matches = match command.try_get_matches_from_mut(argv) {
         Ok(matches) => matches,
         Err(error) => return ExitCode::from(malformed(program, &error)),
     };
@@ -410,6 +430,31 @@ mod tests {
         let mut command = root("cauldron", None);
         command.build();
         command.debug_assert();
+    }
+
+    #[test]
+    fn what_is_built_is_enough() {
+        let parse = |args: &[&str]| {
+            let argv: Vec<OsString> = std::iter::once(&"cauldron").chain(args).map(OsString::from).collect();
+            root("cauldron", Some(&argv)).try_get_matches_from(&argv)
+        };
+        for verb in verbs() {
+            for name in verb.top {
+                let error = parse(&[name, "--no-such-flag"]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{name}");
+            }
+            for name in verb.names.iter().filter(|_| !verb.group.is_empty()) {
+                let error = parse(&["--root", "/x", verb.group, name, "--no-such-flag"]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{} {name}", verb.group);
+            }
+        }
+        let help = |args: &[&str]| parse(args).unwrap_err().render().to_string();
+        assert!(help(&["--help"]).contains("commit") && help(&["help"]).contains("commit"));
+        assert!(help(&["container"]).contains("prune") && help(&["container", "--help"]).contains("prune"));
+        assert_eq!(parse(&["nope", "run"]).unwrap_err().kind(), ErrorKind::InvalidSubcommand);
+        // A word of the container's own command that is a verb too.
+        let matches = parse(&["run", "image", "ps", "container"]).unwrap();
+        assert_eq!(matches.subcommand().unwrap().1.texts("args"), ["image", "ps", "container"]);
     }
 
     #[test]

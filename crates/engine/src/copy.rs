@@ -163,7 +163,7 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is being started", container.id())));
         }
         let mut lower = vec![model::container::HostPath(container.rw_dir().join("upper"))];
-        lower.extend(self.store.lower(&container.spec.layers)?);
+        lower.extend(self.store.lower_of_container(&container.spec.layers)?);
         self.store.mount_detached(&lower, None)
     }
     /// Runs `work` with a container's root.
@@ -190,8 +190,8 @@ impl Engine {
         let what = || format!("mount container {}", container.id());
         let rw = container.rw_dir();
         let writable = Writable { upper: rw.join("upper"), work: rw.join("work"), volatile: false };
-        let overlay =
-            self.store.mount_detached(&self.store.lower(&container.spec.layers)?, Some(&writable))?;
+        let lower = self.store.lower_of_container(&container.spec.layers)?;
+        let overlay = self.store.mount_detached(&lower, Some(&writable))?;
         let place = self.store.layout.run_root.join("view");
         std::fs::create_dir_all(&place).context(what)?;
         sys::view::attach(overlay, sys::fs::open_root(&place).context(what)?).context(what)?;

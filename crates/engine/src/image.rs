@@ -93,7 +93,7 @@ impl Engine {
         let mut users: HashMap<Digest, Vec<(ContainerId, bool)>> = HashMap::new();
         for container in self.containers()? {
             let running = container.is_running();
-            users.entry(container.spec.image.clone()).or_default().push((container.spec.id, running));
+            users.entry(container.spec.image.clone()).or_default().push((container.spec.id.clone(), running));
         }
         Ok(users)
     }
@@ -105,7 +105,7 @@ impl Engine {
             needed.extend(
                 layers.fold(None, |chain: Option<Digest>, diff_id| Some(chain_id(chain.as_ref(), diff_id))),
             );
-            needed.push(container.spec.image);
+            needed.push(container.spec.image.clone());
         }
         Ok(needed)
     }

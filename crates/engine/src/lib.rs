@@ -47,6 +47,9 @@ pub struct Engine {
     pub(crate) networks: net::Networks,
     pub(crate) config: config::Config,
     pub(crate) roots: Roots,
+    pub(crate) specs: container::Specs,
+    /// Ids of the predefined networks, which never change, once they were asked for.
+    pub(crate) predefined: std::sync::Mutex<std::collections::BTreeMap<String, String>>,
 }
 
 impl Engine {
@@ -58,7 +61,14 @@ impl Engine {
         let config = config::Config::load(roots.config.as_deref())?;
         let layout = store::layout::Layout { root: roots.root.clone(), run_root: roots.run_root.clone() };
         let networks = net::Networks::open(config.networks(&layout))?;
-        Ok(Self { store: store::Store::open(layout)?, networks, config, roots })
+        Ok(Self {
+            store: store::Store::open(layout)?,
+            networks,
+            config,
+            roots,
+            specs: Default::default(),
+            predefined: Default::default(),
+        })
     }
     /// With further registries than the configuration file has.
     #[must_use]

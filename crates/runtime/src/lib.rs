@@ -7,7 +7,7 @@
 //!
 //! Run directory (`/run/cauldron/<id>`): `bundle.json`, `live.json` (written by the monitor before `start`
 //! returns, removed after `state.json` has the exit code), `monitor.sock`, `ports.json`, `execs/<id>.json`,
-//! `attach/<n>.sock` (waiting clients, see [`attach`]).
+//! `attach.<pid>-<n>.<letters>` (sockets of waiting clients, see [`attach`]).
 //!
 //! This crate never imports `store` or `net`: mounts come as paths, the network as a descriptor.
 
@@ -58,7 +58,7 @@ pub fn role(args: &[std::ffi::OsString]) -> Option<std::process::ExitCode> {
 pub fn live(run_dir: &Path) -> Result<Option<Live>> {
     launch::reap();
     let path = run_dir.join("live.json");
-    let bytes = match std::fs::read(&path) {
+    let bytes = match sys::fs::read_file(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context(|| format!("read {}", path.display())),
@@ -102,7 +102,7 @@ pub struct Streams {
 pub enum Attached {
     /// To a running container.
     Now(UnixStream),
-    /// To one that is not started yet: a socket in `attach/` that the monitor will connect to before the process runs.
+    /// To one that is not started yet: a socket in the run directory that the monitor will connect to before the process runs.
     WhenStarted(std::os::unix::net::UnixListener),
 }
 
@@ -115,8 +115,7 @@ pub fn attach(run_dir: &Path, streams: Streams) -> Result<Attached> {
     if live(run_dir)?.is_some() {
         return Ok(Attached::Now(wire::call(monitor_socket(run_dir)?, &Request::Attach(streams))?));
     }
-    let dir = run_dir.join("attach");
-    std::fs::create_dir_all(&dir).context(|| format!("create directory {}", dir.display()))?;
+    std::fs::create_dir_all(run_dir).context(|| format!("create directory {}", run_dir.display()))?;
     let letters = format!(
         "{}{}{}",
         if streams.stdin { "i" } else { "" },
@@ -124,14 +123,17 @@ pub fn attach(run_dir: &Path, streams: Streams) -> Result<Attached> {
         if streams.stderr { "e" } else { "" }
     );
     let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let path = dir.join(format!("{}-{serial}.{letters}", std::process::id()));
+    let path = run_dir.join(format!("{WAITING}{}-{serial}.{letters}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     Ok(Attached::WhenStarted(sys::socket::listen(&path).context(|| format!("listen on {}", path.display()))?))
 }
 
-/// The streams that a socket's name in `attach/` asks for.
+/// What the names of waiting clients' sockets begin with, in the run directory.
+pub const WAITING: &str = "attach.";
+
+/// The streams that the name of a waiting client's socket asks for; `None` for any other file.
 fn streams_of(name: &str) -> Option<Streams> {
-    let (_, letters) = name.split_once('.')?;
+    let (_, letters) = name.strip_prefix(WAITING)?.split_once('.')?;
     Some(Streams {
         stdin: letters.contains('i'),
         stdout: letters.contains('o'),

@@ -55,6 +55,10 @@ impl Layout {
     pub fn empty(&self) -> PathBuf {
         self.root.join("empty")
     }
+    /// What lies below every container's image: the empty files and directories that the engine mounts on.
+    pub fn mount_points(&self) -> PathBuf {
+        self.root.join("mountpoints")
+    }
     /// A committed layer, by chain id: its files are in `diff/`.
     pub fn layer(&self, chain: &Digest) -> PathBuf {
         self.root.join("layers").join(chain.hex())
@@ -97,7 +101,11 @@ impl Layout {
     }
     /// One container's run directory.
     pub fn run(&self, id: &ContainerId) -> PathBuf {
-        self.run_root.join("containers").join(id.as_str())
+        self.runs().join(id.as_str())
+    }
+    /// All run directories.
+    pub fn runs(&self) -> PathBuf {
+        self.run_root.join("containers")
     }
     /// The events log.
     pub fn events(&self) -> PathBuf {

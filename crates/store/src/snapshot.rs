@@ -57,6 +57,45 @@ impl Store {
     pub fn lower_of_image(&self, image: &Digest) -> Result<Vec<HostPath>> {
         self.lower(&self.image_config(image)?.rootfs.diff_ids)
     }
+    /// The read-only directories of a container: its layers, and below them what the engine mounts on. Where an image lacks
+    /// `/etc/hosts`, say, the file is there without being made in each container's writable directory anew.
+    ///
+    /// # Errors
+    /// A layer is missing (named), or the mount points cannot be made.
+    pub fn lower_of_container(&self, diff_ids: &[Digest]) -> Result<Vec<HostPath>> {
+        let mut lower = self.lower(diff_ids)?;
+        lower.push(HostPath(self.mount_points()?));
+        Ok(lower)
+    }
+    fn mount_points(&self) -> Result<PathBuf> {
+        const DIRECTORIES: [&str; 4] = ["etc", "proc", "sys", "dev"];
+        const FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
+        let dir = self.layout.mount_points();
+        if dir.exists() {
+            return Ok(dir);
+        }
+        let what = || format!("create {}", dir.display());
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).context(what)
+        };
+        // Whole before it has its name: others may be starting containers.
+        let made = dir.with_extension(std::process::id().to_string());
+        std::fs::create_dir_all(&made).context(what)?;
+        mode(&made, 0o755)?;
+        for name in DIRECTORIES {
+            std::fs::create_dir_all(made.join(name)).context(what)?;
+            mode(&made.join(name), 0o755)?;
+        }
+        for name in FILES {
+            std::fs::write(made.join(name), b"").context(what)?;
+            mode(&made.join(name), 0o644)?;
+        }
+        match std::fs::rename(&made, &dir) {
+            Err(_) if dir.exists() => std::fs::remove_dir_all(&made).context(what)?,
+            other => other.context(what)?,
+        }
+        Ok(dir)
+    }
     /// Makes an empty writable snapshot in this directory.
     ///
     /// # Errors

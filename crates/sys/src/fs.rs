@@ -57,6 +57,27 @@ pub fn open_in_root(
     Err(Errno::AGAIN.into())
 }
 
+/// A regular file of our own, whole. Three system calls where `std::fs::read` takes six: records are many and small. A read that
+/// comes back short is the last one, as it is on every local file system (and for the one-record files of /proc).
+///
+/// # Errors
+/// Those of `open(2)` and `read(2)`.
+pub fn read_file(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut first = [std::mem::MaybeUninit::<u8>::uninit(); 4096];
+    let (head, rest) = loop {
+        match rustix::io::read(&file, &mut first) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut bytes = head.to_vec();
+    if rest.is_empty() {
+        io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)?;
+    }
+    Ok(bytes)
+}
+
 /// Makes a directory and its missing parents below `root`, follows links (dangling ones too: their target is made),
 /// and returns it (`O_PATH`).
 ///

@@ -186,7 +186,8 @@ pub fn wait(pid: i32, block: bool) -> io::Result<Option<(i32, Ended)>> {
 /// # Errors
 /// `ENOENT` where there is no such process.
 pub fn start_time(pid: i32) -> io::Result<(u64, bool)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = crate::fs::read_file(format!("/proc/{pid}/stat"))?;
+    let text = String::from_utf8_lossy(&text);
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next().unwrap_or("X");

@@ -70,6 +70,18 @@ fn every_route_has_a_capability() {
     assert!(stale.is_empty(), "rows of the table without a route: {stale:?}");
 }
 
+/// Found in its section, and not only refused by the page that does not exist.
+#[test]
+fn every_row_is_enforced_where_it_is_routed() {
+    let root = open("rows");
+    for row in table::TABLE.iter().filter(|row| row.needs != GREETING) {
+        let other = if row.needs == "volumes:read" { "networks:read" } else { "volumes:read" };
+        let access = Access::new(false, &[other.to_owned()]).unwrap();
+        let path = row.path.replace("{id}", "x").replace("{name}", "x");
+        assert_eq!(ask(&root, &access, row.method, &path, &[]).0, 403, "{} {path}", row.method);
+    }
+}
+
 #[test]
 fn lists_of_capabilities() {
     let allowed = |list: &str| {

@@ -14,8 +14,8 @@ use super::list::mount_point;
 use crate::input::Params;
 use crate::{Failure, Shared, call};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/containers/{id}/json", routing::get(inspect))
+pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
+    router.route("/containers/{id}/json", routing::get(inspect))
 }
 
 async fn inspect(

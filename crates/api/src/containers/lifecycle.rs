@@ -17,9 +17,9 @@ use super::{convert, resources};
 use crate::input::{Body, Params};
 use crate::{Failure, Shared, call};
 
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
     use routing::{delete, post};
-    Router::new()
+    router
         .route("/containers/create", post(create))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))

@@ -13,8 +13,8 @@ use super::inspect::{endpoints, network_mode};
 use crate::input::Params;
 use crate::{Failure, Shared, call};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/containers/json", routing::get(list))
+pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
+    router.route("/containers/json", routing::get(list))
 }
 
 async fn list(State(engine): State<Shared>, params: Params) -> std::result::Result<Json<Value>, Failure> {

@@ -15,8 +15,8 @@ pub(crate) use list::summary;
 use crate::Shared;
 use axum::Router;
 
-pub fn routes() -> Router<Shared> {
-    Router::new().merge(lifecycle::routes()).merge(list::routes()).merge(inspect::routes())
+pub fn routes(router: Router<Shared>) -> Router<Shared> {
+    inspect::routes(list::routes(lifecycle::routes(router)))
 }
 
 #[cfg(test)]

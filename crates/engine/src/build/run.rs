@@ -116,7 +116,7 @@ impl Builder<'_> {
         }
         self.say(format!(" ---> Running in {}\n", id.short()))?;
         let container = Container {
-            spec,
+            spec: spec.into(),
             changes: Default::default(),
             state: Default::default(),
             live: None,

@@ -42,7 +42,7 @@ impl Engine {
             container_dir: HostPath(container.dir.clone()),
             run_dir: HostPath(container.run_dir.clone()),
             events_log: HostPath(self.store.layout.events()),
-            lower: self.store.lower(&spec.layers)?,
+            lower: self.store.lower_of_container(&spec.layers)?,
             upper: HostPath(rw.join("upper")),
             work: HostPath(rw.join("work")),
             volatile: *container.lifecycle() == model::container::Lifecycle::RemoveOnExit,

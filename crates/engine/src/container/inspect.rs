@@ -97,7 +97,21 @@ impl Engine {
     }
     /// The id of a network; empty where it is gone.
     pub fn network_id(&self, name: &str) -> String {
-        self.networks.get(name).map_or_else(|_| String::new(), |network| network.id.as_str().to_owned())
+        let find = || {
+            self.networks.get(name).map_or_else(|_| String::new(), |network| network.id.as_str().to_owned())
+        };
+        if !["none", "host", "bridge"].contains(&name) {
+            return find();
+        }
+        let mut known = self.predefined.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(id) = known.get(name) {
+            return id.clone();
+        }
+        let id = find();
+        if !id.is_empty() {
+            known.insert(name.to_owned(), id.clone());
+        }
+        id
     }
     /// The directories of its overlay: lower (uppermost first), upper, merged (seen inside only), work.
     pub fn overlay_dirs(&self, container: &Container) -> [String; 3] {

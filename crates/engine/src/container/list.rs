@@ -62,7 +62,8 @@ impl Engine {
         let (before, since) = (edge("before")?, edge("since")?);
         let patterns = By { ids: filters.patterns("id"), names: filters.patterns("name") };
         let mut listed = Vec::new();
-        for container in self.containers()? {
+        let candidates = if every { self.containers()? } else { self.live_containers()? };
+        for container in candidates {
             let wanted = (every || container.live.is_some())
                 && before.is_none_or(|edge| container.spec.created < edge)
                 && since.is_none_or(|edge| container.spec.created > edge)

@@ -6,8 +6,10 @@ use model::state::{Live, State, Status};
 use model::{ContainerId, Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Engine;
 
@@ -36,7 +38,7 @@ pub struct Changes {
 #[derive(Clone, Debug)]
 pub struct Container {
     /// As it was asked for.
-    pub spec: ContainerSpec,
+    pub spec: Arc<ContainerSpec>,
     /// What was changed since.
     pub changes: Changes,
     /// What became of it.
@@ -205,20 +207,23 @@ impl Engine {
     }
     /// All ids, in no order.
     pub(crate) fn container_ids(&self) -> Result<Vec<ContainerId>> {
-        let dir = self.store.layout.containers();
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&dir).context(|| format!("read directory {}", dir.display()))? {
-            let entry = entry.context(|| format!("read directory {}", dir.display()))?;
-            ids.extend(entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()));
-        }
-        Ok(ids)
+        ids_in(&self.store.layout.containers())
     }
     /// All containers, newest first. Those that ended unseen are brought to a proper end.
     ///
     /// # Errors
     /// A record cannot be read.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        let ids = self.container_ids()?;
+        self.load_all(&self.container_ids()?)
+    }
+    /// As [`Engine::containers`], but only those that may live: they have a run directory.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub(crate) fn live_containers(&self) -> Result<Vec<Container>> {
+        self.load_all(&ids_in(&self.store.layout.runs())?)
+    }
+    fn load_all(&self, ids: &[ContainerId]) -> Result<Vec<Container>> {
         // Reading is system calls and parsing: with many containers a second processor halves it.
         let (mine, theirs) = ids.split_at(if ids.len() < MANY { ids.len() } else { ids.len() / 2 });
         let mut all = std::thread::scope(|scope| {
@@ -253,7 +258,7 @@ impl Engine {
     pub fn load(&self, id: &ContainerId) -> Result<Container> {
         let dir = self.store.layout.container(id);
         let run_dir = self.store.layout.run(id);
-        let spec = read_json(&dir.join("spec.json"))?.ok_or_else(|| no_such(id.as_str()))?;
+        let spec = self.specs.get(id, &dir.join("spec.json"))?.ok_or_else(|| no_such(id.as_str()))?;
         let changes = read_json(&dir.join("changes.json"))?.unwrap_or_default();
         // The live part first: a container that exits in between then shows as exited, never as one that ended unseen.
         let mut live = runtime::live(&run_dir)?;
@@ -309,9 +314,56 @@ impl Engine {
     }
 }
 
+/// The containers' identifiers among a directory's entries.
+fn ids_in(dir: &Path) -> Result<Vec<ContainerId>> {
+    let what = || format!("read directory {}", dir.display());
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(what)?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry.context(what)?;
+        ids.extend(entry.file_name().to_str().and_then(|name| ContainerId::parse(name).ok()));
+    }
+    Ok(ids)
+}
+
+/// Specifications that were read: `spec.json` never changes after it is there, so that one is read once by a process and from
+/// then on only looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Specs(Mutex<HashMap<ContainerId, Arc<ContainerSpec>>>);
+
+/// So many are kept.
+const SPECS: usize = 4096;
+
+impl Specs {
+    fn get(&self, id: &ContainerId, path: &Path) -> Result<Option<Arc<ContainerSpec>>> {
+        let known = self.locked().get(id).cloned();
+        if known.is_some() && path.exists() {
+            return Ok(known);
+        }
+        let read = read_json(path)?.map(Arc::new);
+        let mut all = self.locked();
+        match &read {
+            None => drop(all.remove(id)),
+            Some(spec) => {
+                if all.len() >= SPECS {
+                    all.clear();
+                }
+                all.insert(id.clone(), Arc::clone(spec));
+            }
+        }
+        Ok(read)
+    }
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Arc<ContainerSpec>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Reads a record of ours; `None` where it is missing.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match sys::fs::read_file(path) {
         Ok(bytes) => bytes,
         Err(error)
             if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>

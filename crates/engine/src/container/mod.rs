@@ -34,7 +34,7 @@ pub use deliver::Delivery;
 pub use inspect::{MountPoint, NetworkView};
 pub use list::ListOptions;
 pub use lookup::{Changes, Container, ContainerLock};
-pub(crate) use lookup::{read_json, write_json};
+pub(crate) use lookup::{Specs, read_json, write_json};
 pub(crate) use names::fill_random;
 pub use names::is_valid as is_valid_name;
 pub use net::{Endpoint, PublishedPort};

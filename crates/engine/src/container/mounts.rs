@@ -23,7 +23,7 @@ impl Engine {
                 None => (text.as_str(), false),
                 Some((name, mode)) => (name, read_only_mode(&text, mode)?),
             };
-            for mut mount in self.find(name)?.spec.mounts {
+            for mut mount in self.find(name)?.spec.mounts.clone() {
                 if matches!(mount.source, MountSource::Tmpfs { .. }) || has(spec, &mount.target) {
                     continue;
                 }

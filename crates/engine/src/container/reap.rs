@@ -140,8 +140,8 @@ fn clear_run_dir(run_dir: &Path) -> Result<()> {
     for entry in entries {
         let entry = entry.context(|| format!("read directory {}", run_dir.display()))?;
         let path = entry.path();
-        if entry.file_name() == "attach" {
-            waiting = std::fs::remove_dir(&path).is_err();
+        if entry.file_name().as_encoded_bytes().starts_with(runtime::WAITING.as_bytes()) {
+            waiting = true;
         } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&path)?;
         } else {

@@ -108,7 +108,7 @@ impl Drop for Waiter {
             && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
             && let Some(name) = path.file_name()
         {
-            let _ = std::fs::remove_file(self.run_dir.join("attach").join(name));
+            let _ = std::fs::remove_file(self.run_dir.join(name));
         }
     }
 }
@@ -130,7 +130,7 @@ impl Engine {
         // Looked at again, now that an exit is told.
         let before = self.load(container.id()).map_or(container.state, |now| now.state);
         Ok(Waiter {
-            id: container.spec.id,
+            id: container.spec.id.clone(),
             condition,
             before,
             since,

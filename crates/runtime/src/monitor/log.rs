@@ -18,7 +18,8 @@ pub struct Log {
 }
 
 struct Target {
-    file: File,
+    /// Made with the first entry: many containers say nothing.
+    file: Option<File>,
     path: PathBuf,
     size: u64,
     max_bytes: u64,
@@ -28,18 +29,20 @@ struct Target {
 }
 
 impl Log {
-    /// Opens it for appending.
+    /// Goes on with what is there.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be looked at.
     pub fn open(target: &LogTarget) -> Result<Self> {
         let target = match target {
             LogTarget::None => None,
             LogTarget::JsonFile { path, max_bytes, max_files, attributes } => {
-                let file = open(&path.0).context(|| format!("open log {}", path.0.display()))?;
-                let size = file.metadata().context(|| format!("stat log {}", path.0.display()))?.len();
+                let size = match std::fs::metadata(&path.0) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+                    found => found.context(|| format!("stat log {}", path.0.display()))?.len(),
+                };
                 Some(Target {
-                    file,
+                    file: None,
                     path: path.0.clone(),
                     size,
                     max_bytes: *max_bytes,
@@ -113,7 +116,10 @@ impl Target {
         if entries.is_empty() {
             return;
         }
-        if self.file.write_all(entries).is_ok() {
+        if self.file.is_none() {
+            self.file = open(&self.path).ok();
+        }
+        if self.file.as_mut().is_some_and(|file| file.write_all(entries).is_ok()) {
             self.size += entries.len() as u64;
         }
     }
@@ -131,10 +137,8 @@ impl Target {
         } else {
             std::fs::remove_file(&self.path)
         };
-        if gone.is_ok()
-            && let Ok(file) = open(&self.path)
-        {
-            (self.file, self.size) = (file, 0);
+        if gone.is_ok() {
+            (self.file, self.size) = (None, 0);
         }
     }
 }

@@ -241,8 +241,7 @@ impl Monitor {
     }
     /// Connects to everyone who attached before the start; a socket nobody listens on is a dead client's.
     fn connect_waiting(&mut self) -> Result<()> {
-        let dir = self.bundle.run_dir.0.join("attach");
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&self.bundle.run_dir.0).into_iter().flatten().flatten() {
             let path = entry.path();
             let name = entry.file_name();
             let Some(streams) = name.to_str().and_then(crate::streams_of) else { continue };

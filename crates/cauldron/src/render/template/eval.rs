@@ -46,7 +46,9 @@ pub(super) enum Flow {
 }
 
 /// Variables and the mode.
-pub(super) struct Scope {
+pub(super) struct Scope<'a> {
+    /// `$`.
+    root: &'a Value,
     variables: Vec<(String, Value)>,
     /// Rendering a table's headers.
     header: bool,
@@ -82,9 +84,9 @@ const EMPTY: &[&str] = &[
     "Variant",
 ];
 
-impl Scope {
-    pub(super) fn new(root: &Value, header: bool) -> Self {
-        Self { variables: vec![("$".to_owned(), root.clone())], header }
+impl<'a> Scope<'a> {
+    pub(super) fn new(root: &'a Value, header: bool) -> Self {
+        Self { root, variables: Vec::new(), header }
     }
 
     pub(super) fn nodes(&mut self, nodes: &[Node], dot: &Value, out: &mut String) -> Result<Flow, String> {
@@ -243,12 +245,12 @@ impl Scope {
         match operand {
             Operand::Literal(value) => Ok(Datum::Value(value.clone())),
             Operand::Dot => Ok(Datum::Value(dot.clone())),
-            Operand::Field(chain) => self.walk(Datum::Value(dot.clone()), chain),
+            Operand::Field(chain) => self.find(dot, chain),
+            Operand::Variable(name, chain) if name == "$" => self.find(self.root, chain),
             Operand::Variable(name, chain) => {
                 let found = self.variables.iter().rev().find(|(variable, _)| variable == name);
-                let value =
-                    found.map(|(_, value)| value.clone()).ok_or(format!("undefined variable \"{name}\""))?;
-                self.walk(Datum::Value(value), chain)
+                let (_, value) = found.ok_or_else(|| format!("undefined variable \"{name}\""))?;
+                self.find(value, chain)
             }
             Operand::Function(name) => function::call(name, Vec::new(), self.header),
             Operand::Group(pipeline, chain) => {
@@ -256,6 +258,20 @@ impl Scope {
                 self.walk(value, chain)
             }
         }
+    }
+
+    /// Follows a chain of fields; only what is at its end is copied.
+    fn find(&self, mut at: &Value, chain: &[String]) -> Result<Datum, String> {
+        for (index, name) in chain.iter().enumerate() {
+            match at.as_object().and_then(|map| map.get(name)) {
+                Some(value) => at = value,
+                None if at.is_object() && !self.header => {
+                    return self.walk(Datum::Missing(name.clone()), &chain[index + 1..]);
+                }
+                None => return self.walk(Datum::Value(at.clone()), &chain[index..]),
+            }
+        }
+        Ok(Datum::Value(at.clone()))
     }
 
     fn walk(&self, mut datum: Datum, chain: &[String]) -> Result<Datum, String> {
