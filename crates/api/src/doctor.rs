@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::input::Params;
 use crate::{Failure, Shared, call};
 
-pub(crate) fn routes() -> Router<Shared> {
+pub(crate) fn routes(router: Router<Shared>) -> Router<Shared> {
     router.route("/cauldron/v1/doctor", post(doctor))
 }
 

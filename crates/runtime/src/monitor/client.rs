@@ -1,4 +1,4 @@
-//! Connections on `monitor.sock` and to the sockets in `attach/`.
+//! Connections on `monitor.sock` and to the sockets of clients that waited for the start.
 //!
 //! A client that does not read holds the process's output back, as Docker's does: nothing is lost on the way to a pager.
 //! Its queue holds no more than what was read at once. After [`STALLED`] without progress it is dropped, and the container
