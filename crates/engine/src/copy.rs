@@ -163,7 +163,7 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is being started", container.id())));
         }
         let mut lower = vec![model::container::HostPath(container.rw_dir().join("upper"))];
-        lower.extend(self.store.lower_of_container(&container.spec.layers)?);
+        lower.extend(self.store.lower(&container.spec.layers)?);
         self.store.mount_detached(&lower, None)
     }
     /// Runs `work` with a container's root.
