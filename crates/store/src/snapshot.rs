@@ -79,9 +79,9 @@ impl Store {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).context(what)
         };
         // Whole before it has its name: others may be starting containers.
-        let made = dir.with_extension(std::process::id().to_string());
+        let made = self.layout.trash().join(format!("mountpoints-{}", std::process::id()));
         std::fs::create_dir_all(&made).context(what)?;
-        mode(&made, 0o755)?;
+        mode(&made, 0o700)?;
         for name in DIRECTORIES {
             std::fs::create_dir_all(made.join(name)).context(what)?;
             mode(&made.join(name), 0o755)?;

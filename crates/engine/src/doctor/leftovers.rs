@@ -81,15 +81,15 @@ impl Engine {
                 look.found(("directory", path.display()), problem, "delete it", || self.finish_removal(&id));
                 continue;
             }
-            for socket in names(&path.join("attach"))? {
+            for name in names(&path)? {
+                let Some(socket) = name.strip_prefix(runtime::WAITING) else { continue };
                 let pid = socket.split_once('-').and_then(|(pid, _)| pid.parse::<i32>().ok());
                 if pid.is_some_and(|pid| sys::process::start_time(pid).is_err()) {
-                    let socket = path.join("attach").join(socket);
+                    let socket = path.join(&name);
                     let problem = "the client that waited here is gone";
                     look.found(("socket", socket.display()), problem, "delete it", || {
                         remove_file(&socket)?;
                         // The directory goes with the last client, unless the container holds it.
-                        let _ = std::fs::remove_dir(path.join("attach"));
                         let _ = std::fs::remove_dir(&path);
                         Ok(())
                     });
@@ -171,9 +171,11 @@ impl Engine {
         for id in self.container_ids()? {
             match self.load(&id) {
                 Ok(container) if self.lives(&id) => {
-                    used.extend(container.spec.mounts.into_iter().filter_map(|mount| match mount.source {
-                        MountSource::Volume { name, .. } => Some(name),
-                        _ => None,
+                    used.extend(container.spec.mounts.clone().into_iter().filter_map(|mount| {
+                        match mount.source {
+                            MountSource::Volume { name, .. } => Some(name),
+                            _ => None,
+                        }
                     }));
                 }
                 Err(error) if error.kind() != Kind::NotFound => return Err(error),
