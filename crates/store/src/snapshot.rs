@@ -79,7 +79,9 @@ impl Store {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).context(what)
         };
         // Whole before it has its name: others may be starting containers.
-        let made = self.layout.trash().join(format!("mountpoints-{}", std::process::id()));
+        static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let made = self.layout.trash().join(format!("mountpoints-{}-{serial}", std::process::id()));
         std::fs::create_dir_all(&made).context(what)?;
         mode(&made, 0o700)?;
         for name in DIRECTORIES {
