@@ -20,7 +20,11 @@ const SECTIONS: [(&[&str], &[Routes]); 6] = [
     (&["images", "distribution", "auth"], &[images::routes, images_transfer::routes]),
     (&["networks"], &[networks::routes]),
     (&["volumes"], &[volumes::routes]),
-    (&["build", "cauldron"], &[build::routes, containers::routes, images_transfer::routes, doctor::routes]),
+    // What the Docker API lacks is everybody's.
+    (
+        &["build", "cauldron"],
+        &[build::routes, containers::routes, images_transfer::routes, volumes::routes, doctor::routes],
+    ),
     (&[], &[system::routes, events::routes, usage::routes]),
 ];
 
