@@ -23,7 +23,14 @@ const SECTIONS: [(&[&str], &[Routes]); 6] = [
     // What the Docker API lacks is everybody's.
     (
         &["build", "cauldron"],
-        &[build::routes, containers::routes, images_transfer::routes, volumes::routes, doctor::routes],
+        &[
+            build::routes,
+            containers::routes,
+            archive::routes,
+            images_transfer::routes,
+            volumes::routes,
+            doctor::routes,
+        ],
     ),
     (&[], &[system::routes, events::routes, usage::routes]),
 ];
