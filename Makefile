@@ -43,7 +43,8 @@ deps-build:
 	scripts/install-target $(TARGET)
 
 deps-test: deps-build
-	scripts/install-packages busybox-static mmdebstrap docker.io docker-compose docker-registry apache2-utils iproute2 nftables procps jq systemd openssl curl openssh-server openssh-client
+	scripts/install-packages busybox-static mmdebstrap docker.io docker-compose docker-registry apache2-utils iproute2 nftables procps jq systemd openssl curl openssh-server openssh-client python3-venv
+	scripts/install-clients
 
 deps-bench: deps-build
 	scripts/install-packages busybox-static hyperfine docker.io podman runc jq iproute2 python3 mmdebstrap docker-registry skopeo

@@ -66,6 +66,13 @@ impl Sink {
         line.push_str("\r\n");
         self.send(line.into())
     }
+    /// Sends Docker's message of a failure.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) fn failure(&self, error: &Error) -> Result<()> {
+        self.send(failure_line(error))
+    }
     fn send(&self, bytes: Bytes) -> Result<()> {
         self.0.blocking_send(Ok(bytes)).map_err(|_| Error::new(Kind::Cancelled, "the client is gone"))
     }

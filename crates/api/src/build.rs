@@ -18,8 +18,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bridge::{BodyReader, Sink, reader, stream};
+use crate::containers::until;
 use crate::input::{Body as JsonBody, Params};
 use crate::{Failure, Shared, call};
 
@@ -100,6 +102,7 @@ async fn local(
         contexts: body.contexts,
         memory: body.memory,
         shm_bytes: body.shm_bytes,
+        mark_errors: false,
     };
     let quiet = body.quiet;
     stream(&engine, JSON, move |engine, sink| run(engine, &options, quiet, &sink)).await
@@ -121,11 +124,12 @@ async fn classic(
         network: params.text("networkmode").to_owned(),
         platform: platform(params.text("platform"))?,
         extra_hosts: params
-            .text("extrahosts")
-            .split(',')
+            .all("extrahosts")
+            .flat_map(|hosts| hosts.split(','))
             .filter(|host| !host.is_empty())
             .map(str::to_owned)
             .collect(),
+        mark_errors: true,
         memory: params.number::<u64>("memory")?.filter(|bytes| *bytes > 0),
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
         ..Options::default()
@@ -157,18 +161,24 @@ fn fill(options: &mut Options, remote: &str, body: BodyReader, sink: &Sink) -> R
     Ok(())
 }
 
+/// What fails before anything was told is an error of the request.
 fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<()> {
-    let report = |message: Message| match message {
-        Message::Stream(_) | Message::Pull(_) if quiet => Ok(()),
-        Message::Stream(text) => sink.message(&json!({ "stream": text })),
-        Message::Pull(progress) => crate::images_transfer::step(sink, &progress),
-        Message::Image(id) => {
-            sink.message(&json!({ "aux": { "ID": id } }))?;
-            if quiet { sink.message(&json!({ "stream": format!("{id}\n") })) } else { Ok(()) }
+    let told = AtomicBool::new(false);
+    let report = |message: Message| {
+        told.store(true, Ordering::Relaxed);
+        match message {
+            Message::Stream(_) | Message::Pull(_) if quiet => Ok(()),
+            Message::Stream(text) => sink.message(&json!({ "stream": text })),
+            Message::Pull(progress) => crate::images_transfer::step(sink, &progress),
+            Message::Image(id) => {
+                sink.message(&json!({ "aux": { "ID": id } }))?;
+                if quiet { sink.message(&json!({ "stream": format!("{id}\n") })) } else { Ok(()) }
+            }
         }
     };
     match engine.build(options, &report) {
         Ok(_) => Ok(()),
+        Err(failed) if !told.load(Ordering::Relaxed) => Err(failed.error),
         Err(failed) => {
             let error = engine.explain(failed.error);
             let message = match error.hint_text() {
@@ -184,9 +194,18 @@ fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<(
     }
 }
 
-async fn prune(State(engine): State<Shared>) -> std::result::Result<Json<Value>, Failure> {
-    let pruned = call(&engine, |engine| engine.prune_build_cache()).await?;
-    Ok(Json(json!({ "CachesDeleted": pruned.deleted, "SpaceReclaimed": pruned.bytes })))
+async fn prune(State(engine): State<Shared>, params: Params) -> std::result::Result<Json<Value>, Failure> {
+    let filters = params.filters()?;
+    let until = filters
+        .get("until")
+        .iter()
+        .chain(filters.get("unused-for"))
+        .next()
+        .map(|text| until(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'"))))
+        .transpose()?;
+    let pruned = call(&engine, move |engine| engine.prune_build_cache(&filters, until)).await?;
+    let deleted = Some(pruned.deleted).filter(|deleted| !deleted.is_empty());
+    Ok(Json(json!({ "CachesDeleted": deleted, "SpaceReclaimed": pruned.bytes })))
 }
 
 fn given(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {

@@ -3,15 +3,17 @@
 use crate::hijack::{Far, First, Hijack};
 use crate::{Failure, Shared, call, input::Body, input::Params, streams};
 use axum::extract::{FromRequest as _, Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use engine::exec::{Exec, ExecRequest};
+use engine::Engine;
+use engine::exec::ExecRequest;
 use engine::model::log::{Stream, frame};
-use engine::model::{Error, Kind, Result};
+use engine::model::{Error, Result};
 use serde::Deserialize;
 use serde_json::json;
+use std::sync::Arc;
 
 pub fn routes(router: Router<Shared>) -> Router<Shared> {
     router
@@ -32,6 +34,8 @@ struct Config {
     attach_stdin: Option<bool>,
     attach_stdout: Option<bool>,
     attach_stderr: Option<bool>,
+    // docker-py writes it so; Go reads names in any case.
+    #[serde(alias = "detachKeys")]
     detach_keys: Option<String>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
@@ -69,43 +73,43 @@ async fn create(
     Ok((StatusCode::CREATED, Json(json!({ "Id": id }))).into_response())
 }
 
-/// `POST /exec/{id}/start`. Once the process was asked for, a failure to execute it goes into the stream, as Docker's
-/// does: clients then ask the exec for its exit code, 126 or 127.
+/// `POST /exec/{id}/start`. The process starts when the answer's head is out: clients lose output that comes together with
+/// it. So a failure goes into the stream, as Docker's does; clients then ask the exec for its exit code, 126 or 127.
+///
+/// As in Docker, the `Tty` of this request says whether the stream has frames, whatever the exec has.
 async fn start(
     State(engine): State<Shared>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let upgrade = parts.headers.contains_key(header::UPGRADE);
     // A client that upgrades sends its JSON with a length; what comes after it is the process's input.
     let Body(config) = Body::<Start>::from_request(Request::new(body), &engine).await?;
     let request = Request::from_parts(parts, axum::body::Body::empty());
     let detach = config.detach.unwrap_or_default();
     let exec = call(&engine, move |engine| engine.exec(&id)).await?;
-    if !detach && config.tty.is_some_and(|tty| tty != exec.request.tty) && !upgrade {
-        return Err(Failure(Error::invalid("the exec was created with another choice of a terminal")));
-    }
     let keys = streams::detach_keys(&exec.request.detach_keys)?;
-    let (started, size) = (exec.clone(), config.console_size);
-    let stream = call(&engine, move |engine| engine.exec_start(&started, detach, size)).await;
+    let (claimed, size) = (exec.clone(), config.console_size);
     if detach {
-        stream?;
+        let started = move |engine: &Engine| {
+            engine.exec_claim(&claimed)?;
+            engine.exec_start(&claimed, true, size)
+        };
+        call(&engine, started).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let (far, first) = match stream {
-        Ok(Some(stream)) => (Far::Now(stream), First::Bytes(Vec::new())),
-        Ok(None) => (Far::Nothing, First::Bytes(Vec::new())),
-        Err(Failure(error)) if matches!(error.kind(), Kind::CommandNotFound | Kind::CannotExecute) => {
-            (Far::Nothing, First::Bytes(message(&exec, &error)))
-        }
-        Err(failure) => return Err(failure),
-    };
+    call(&engine, move |engine| engine.exec_claim(&claimed)).await?;
+    let framed = !config.tty.unwrap_or_default();
+    let (started, on) = (exec.clone(), Arc::clone(&engine));
+    let far = Far::Start(Box::new(move || {
+        on.exec_start(&started, false, size).map_err(|error| message(framed, &error))
+    }));
     let (tty, stdin) = (exec.request.tty, exec.request.stdin);
     let hijack = Hijack {
         far,
-        first,
-        multiplexed: !tty,
+        first: First::Bytes(Vec::new()),
+        multiplexed: framed,
+        framed_far: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
         at_end: Some(Box::new(move |detached| {
@@ -118,9 +122,9 @@ async fn start(
 }
 
 /// An error as the process's output.
-fn message(exec: &Exec, error: &Error) -> Vec<u8> {
+fn message(framed: bool, error: &Error) -> Vec<u8> {
     let text = format!("{error}\r\n");
-    if exec.request.tty {
+    if !framed {
         return text.into_bytes();
     }
     let mut framed = Vec::new();
@@ -144,7 +148,7 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
     let request = &exec.request;
     let (entrypoint, arguments) =
         request.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-    let body = json!({
+    let mut body = json!({
         "ID": exec.id,
         "Running": state.running,
         "ExitCode": state.exit_code,
@@ -153,7 +157,6 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
             "entrypoint": entrypoint,
             "arguments": arguments,
             "privileged": request.privileged,
-            "user": request.user,
         },
         "OpenStdin": request.stdin,
         "OpenStdout": request.stdout,
@@ -163,5 +166,8 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
         "DetachKeys": request.detach_keys,
         "Pid": state.pid,
     });
+    if !request.user.is_empty() {
+        body["ProcessConfig"]["user"] = json!(request.user);
+    }
     Ok(Json(body).into_response())
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use engine::log::Next;
 use engine::model::detach::Detach;
+use engine::model::log::{Stream, Unframe, frame};
 use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -34,6 +35,8 @@ pub(crate) enum Far {
     Now(std_net::UnixStream),
     /// Will connect when the container starts. The socket's file is removed afterwards.
     Later(std_net::UnixListener),
+    /// Connects when the answer is out. What failed instead is sent in its place.
+    Start(Box<dyn FnOnce() -> Result<Option<std_net::UnixStream>, Vec<u8>> + Send>),
     /// Nothing more to come: only what is in `Hijack::first`.
     Nothing,
 }
@@ -55,8 +58,10 @@ pub(crate) struct Hijack {
     pub far: Far,
     /// What comes first.
     pub first: First,
-    /// Whether the stream has frames.
+    /// Whether the client's stream has frames.
     pub multiplexed: bool,
+    /// Whether the container's has.
+    pub framed_far: bool,
     /// Pass the client's bytes on.
     pub stdin: bool,
     /// Keys that end the connection and leave the process running.
@@ -112,6 +117,18 @@ impl Gone {
     }
 }
 
+/// Waits until the client has read the answer's head, but not for long. Some clients (docker-py) lose the output that they
+/// find behind it in one read; dockerd is slow enough for them.
+async fn head_read(peer: Option<&Peer>) {
+    let Some(peer) = peer else { return };
+    for _ in 0..200 {
+        if engine::attach::unread(peer.0.as_fd()) == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// The content type that this client expects of a stream.
 pub(crate) fn content_type(multiplexed: bool, version: ApiVersion) -> HeaderValue {
     HeaderValue::from_static(if multiplexed && version >= ApiVersion(1, 42) {
@@ -156,15 +173,27 @@ impl Hijack {
 
     /// Copies both ways until the output ends, the client is gone or the detach keys came.
     pub(crate) async fn run<C: AsyncRead + AsyncWrite + Unpin>(self, client: C, gone: Gone) {
-        let Self { far, first, stdin, detach, at_end, .. } = self;
+        let Self { far, first, multiplexed, framed_far, stdin, detach, at_end } = self;
         let (mut from_client, mut to_client) = tokio::io::split(client);
+        let peer = match &gone {
+            Gone::Peer(peer) => Some(peer.clone()),
+            _ => None,
+        };
         let copying = async {
-            send_first(first, &mut to_client).await.ok()?;
-            let mut far = connect(far).await?;
+            send_first(first, &mut to_client, peer.as_ref()).await.ok()?;
+            let mut far = match connect(far).await {
+                Ok(far) => far?,
+                Err(message) => {
+                    head_read(peer.as_ref()).await;
+                    let _ = to_client.write_all(&message).await;
+                    return None;
+                }
+            };
+            head_read(peer.as_ref()).await;
             // Borrowed halves: an owned one shuts its direction down when it is dropped, which a terminal takes for
             // Ctrl-D.
             let (mut from_far, mut to_far) = far.split();
-            let output = tokio::io::copy(&mut from_far, &mut to_client);
+            let output = output(&mut from_far, &mut to_client, framed_far, multiplexed);
             let input = input(&mut from_client, &mut to_far, stdin, detach);
             tokio::pin!(output, input);
             tokio::select! {
@@ -190,7 +219,15 @@ impl Hijack {
     }
 }
 
-async fn send_first<W: AsyncWrite + Unpin>(first: First, client: &mut W) -> std::io::Result<()> {
+async fn send_first<W: AsyncWrite + Unpin>(
+    first: First,
+    client: &mut W,
+    peer: Option<&Peer>,
+) -> std::io::Result<()> {
+    if matches!(&first, First::Bytes(bytes) if bytes.is_empty()) {
+        return Ok(());
+    }
+    head_read(peer).await;
     match first {
         First::Bytes(bytes) => client.write_all(&bytes).await?,
         First::Logs(mut logs) => {
@@ -205,21 +242,56 @@ async fn send_first<W: AsyncWrite + Unpin>(first: First, client: &mut W) -> std:
     client.flush().await
 }
 
-/// The connection to the container; waits for a container that is not started yet.
-async fn connect(far: Far) -> Option<UnixStream> {
-    let stream = match far {
-        Far::Now(stream) => stream,
-        Far::Nothing => return None,
-        Far::Later(listener) => {
-            let path = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.to_owned()));
-            let _socket = path.map(Removed);
-            listener.set_nonblocking(true).ok()?;
-            let listener = UnixListener::from_std(listener).ok()?;
-            return listener.accept().await.ok().map(|(stream, _)| stream);
+/// Copies the container's output to the client, with frames put around it or taken away where the two differ.
+async fn output<R, W>(from: &mut R, to: &mut W, framed: bool, multiplexed: bool) -> std::io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if framed == multiplexed {
+        return tokio::io::copy(from, to).await.map(drop);
+    }
+    let mut buffer = vec![0; 32 << 10];
+    let mut out = Vec::new();
+    let mut unframe = Unframe::default();
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
         }
+        out.clear();
+        if multiplexed {
+            frame(Stream::Stdout, &buffer[..count], &mut out);
+        } else {
+            unframe.feed(&buffer[..count], &mut out);
+        }
+        to.write_all(&out).await?;
+        to.flush().await?;
+    }
+}
+
+/// The connection to the container; waits for a container that is not started yet.
+async fn connect(far: Far) -> Result<Option<UnixStream>, Vec<u8>> {
+    let stream = match far {
+        Far::Start(start) => match tokio::task::spawn_blocking(start).await {
+            Ok(started) => started?,
+            Err(_) => None,
+        },
+        Far::Later(listener) => return Ok(accept(listener).await),
+        Far::Now(stream) => Some(stream),
+        Far::Nothing => None,
     };
-    stream.set_nonblocking(true).ok()?;
-    UnixStream::from_std(stream).ok()
+    let stream = stream.filter(|stream| stream.set_nonblocking(true).is_ok());
+    Ok(stream.and_then(|stream| UnixStream::from_std(stream).ok()))
+}
+
+/// The connection that comes when the container starts.
+async fn accept(listener: std_net::UnixListener) -> Option<UnixStream> {
+    let path = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.to_owned()));
+    let _socket = path.map(Removed);
+    listener.set_nonblocking(true).ok()?;
+    let listener = UnixListener::from_std(listener).ok()?;
+    listener.accept().await.ok().map(|(stream, _)| stream)
 }
 
 /// A socket's file, removed whether a container came or the client left before.
@@ -306,6 +378,7 @@ mod tests {
             far,
             first: First::Bytes(b"log\n".to_vec()),
             multiplexed: false,
+            framed_far: false,
             stdin: true,
             detach,
             at_end: None,

@@ -4,9 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use bollard_stubs::models::{
-    ImageDeleteResponseItem, ImageHistoryResponseItem, ImagePruneResponse, ImageSummary,
-};
+use bollard_stubs::models::ImageDeleteResponseItem;
 use engine::image::{Image, Listed, Removed, Step};
 use engine::model::Reference;
 use engine::model::image::RunConfig;
@@ -28,24 +26,26 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
 
 /// Since this version an image without names has empty lists, before it `<none>:<none>`.
 const NO_NONE: ApiVersion = ApiVersion(1, 43);
+/// Since this version the size is told once.
+const NO_VIRTUAL_SIZE: ApiVersion = ApiVersion(1, 44);
 
 async fn list(
     State(engine): State<Shared>,
     version: ApiVersion,
     params: Params,
-) -> Result<Json<Vec<ImageSummary>>, Failure> {
+) -> Result<Json<Vec<Value>>, Failure> {
     let mut filters = params.filters()?;
     // What clients before API 1.25 sent.
     if !params.text("filter").is_empty() {
         filters.add("reference", params.text("filter"));
     }
     let shared = params.flag("shared-size");
-    let listed = call(&engine, move |engine| engine.images(&filters, true, shared)).await?;
+    let listed = call(&engine, move |engine| engine.images(&filters, false, shared)).await?;
     Ok(Json(listed.into_iter().map(|listed| summary(listed, version)).collect()))
 }
 
 /// An image in a list, in Docker's shape.
-pub(crate) fn summary(listed: Listed, version: ApiVersion) -> ImageSummary {
+pub(crate) fn summary(listed: Listed, version: ApiVersion) -> Value {
     let image = listed.image;
     let names = |references: &[Reference]| references.iter().map(Reference::familiar).collect::<Vec<_>>();
     let (mut repo_tags, mut repo_digests) = (names(&image.tags), names(&image.repo_digests));
@@ -55,19 +55,21 @@ pub(crate) fn summary(listed: Listed, version: ApiVersion) -> ImageSummary {
             repo_digests.push("<none>@<none>".to_owned());
         }
     }
-    ImageSummary {
-        id: image.id.to_string(),
-        parent_id: String::new(),
-        repo_tags,
-        repo_digests,
-        created: image.config.created.map_or(0, |created| created.seconds),
-        size: signed(image.size),
-        shared_size: listed.shared.map_or(-1, signed),
-        labels: image.config.config.labels.unwrap_or_default().into_iter().collect(),
-        containers: listed.containers.map_or(-1, signed),
-        manifests: None,
-        descriptor: None,
+    let mut value = json!({
+        "Id": image.id.to_string(),
+        "ParentId": "",
+        "RepoTags": repo_tags,
+        "RepoDigests": repo_digests,
+        "Created": image.config.created.map_or(0, |created| created.seconds),
+        "Size": image.size,
+        "SharedSize": listed.shared.map_or(-1, signed),
+        "Labels": image.config.config.labels,
+        "Containers": listed.containers.map_or(-1, signed),
+    });
+    if version < NO_VIRTUAL_SIZE {
+        value["VirtualSize"] = json!(image.size);
     }
+    value
 }
 
 async fn search() -> Json<Value> {
@@ -130,7 +132,7 @@ fn detail(image: Image, directories: &[std::path::PathBuf], version: ApiVersion)
         }
         // Docker's own left it out with version 1.45; docker-compose 1.29, which speaks any version, fails without.
         fields.insert("ContainerConfig".to_owned(), fields.get("Config").cloned().unwrap_or_default());
-        if version < ApiVersion(1, 44) {
+        if version < NO_VIRTUAL_SIZE {
             fields.insert("VirtualSize".to_owned(), json!(image.size));
         }
     }
@@ -143,12 +145,12 @@ fn run_config(config: &RunConfig) -> Value {
         "Hostname": "", "Domainname": "", "User": config.user,
         "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
         "Tty": false, "OpenStdin": false, "StdinOnce": false,
-        "Env": config.env, "Cmd": config.cmd, "Image": "",
+        "Env": if config.env.is_empty() { Value::Null } else { json!(config.env) }, "Cmd": config.cmd, "Image": "",
         "Volumes": config.volumes, "WorkingDir": config.working_dir,
         "Entrypoint": config.entrypoint, "OnBuild": config.on_build, "Labels": config.labels,
     });
     if let (Value::Object(fields), Ok(Value::Object(stored))) = (&mut fields, serde_json::to_value(config)) {
-        fields.extend(stored);
+        fields.extend(stored.into_iter().filter(|(_, value)| *value != json!([])));
     }
     fields
 }
@@ -156,16 +158,18 @@ fn run_config(config: &RunConfig) -> Value {
 async fn history(
     State(engine): State<Shared>,
     Path(name): Path<String>,
-) -> Result<Json<Vec<ImageHistoryResponseItem>>, Failure> {
+) -> Result<Json<Vec<Value>>, Failure> {
     let (image, steps) = call(&engine, move |engine| engine.image_history(&name)).await?;
     let tags: Vec<String> = image.tags.iter().map(Reference::familiar).collect();
-    let line = |(at, step): (usize, Step)| ImageHistoryResponseItem {
-        id: if at == 0 { image.id.to_string() } else { "<missing>".to_owned() },
-        created: step.history.created.map_or(0, |created| created.seconds),
-        created_by: step.history.created_by.unwrap_or_default(),
-        tags: if at == 0 { tags.clone() } else { Vec::new() },
-        size: signed(step.size),
-        comment: step.history.comment.unwrap_or_default(),
+    let line = |(at, step): (usize, Step)| {
+        json!({
+            "Id": if at == 0 { image.id.as_str() } else { "<missing>" },
+            "Created": step.history.created.map_or(0, |created| created.seconds),
+            "CreatedBy": step.history.created_by.unwrap_or_default(),
+            "Tags": if at == 0 && !tags.is_empty() { json!(tags) } else { Value::Null },
+            "Size": step.size,
+            "Comment": step.history.comment.unwrap_or_default(),
+        })
     };
     Ok(Json(steps.into_iter().enumerate().map(line).collect()))
 }
@@ -189,13 +193,12 @@ async fn remove(
     Ok(Json(removed.into_iter().map(removal).collect()))
 }
 
-async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<ImagePruneResponse>, Failure> {
+async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {
     let filters = params.filters()?;
     let pruned = call(&engine, move |engine| engine.prune_images(&filters)).await?;
-    Ok(Json(ImagePruneResponse {
-        images_deleted: Some(pruned.removed.into_iter().map(removal).collect()),
-        space_reclaimed: Some(signed(pruned.reclaimed)),
-    }))
+    let deleted: Vec<_> = pruned.removed.into_iter().map(removal).collect();
+    let deleted = Some(deleted).filter(|deleted| !deleted.is_empty());
+    Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })))
 }
 
 fn removal(removed: Removed) -> ImageDeleteResponseItem {

@@ -197,10 +197,13 @@ async fn load(State(engine): State<Shared>, params: Params, body: Body) -> Resul
         let report = |progress: Progress| {
             if quiet && progress.bytes.is_some() { Ok(()) } else { step(&sink, &progress) }
         };
-        for loaded in engine.load_images(source, &report)? {
-            sink.message(&json!({ "stream": format!("{loaded}\n") }))?;
+        match engine.load_images(source, &report) {
+            Ok(all) => all
+                .into_iter()
+                .try_for_each(|loaded| sink.message(&json!({ "stream": format!("{loaded}\n") }))),
+            // Docker answers 200 whatever comes, and clients look for the message.
+            Err(error) => sink.failure(&error),
         }
-        Ok(())
     })
     .await
 }

@@ -6,12 +6,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bollard_stubs::models::{
     ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest,
-    NetworkCreateResponse, NetworkDisconnectRequest, NetworkInspect as Wire, NetworkPruneResponse,
+    NetworkCreateResponse, NetworkDisconnectRequest, NetworkInspect as Wire,
 };
 use engine::Engine;
 use engine::model::network::{Cidr, NetworkSpec, Subnet};
 use engine::model::{Error, Result};
 use engine::network::{Member, NetworkRequest};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -22,6 +23,8 @@ use crate::{Failure, Shared, call};
 
 /// Options of this prefix are the engine's own notes, not the user's.
 const PRIVATE: &str = "cauldron.";
+/// Options for the address management were given, be it none: they are shown as `{}`, not as null.
+const IPAM_OPTIONS: &str = "cauldron.ipam.options";
 
 pub fn routes(router: Router<Shared>) -> Router<Shared> {
     router
@@ -33,7 +36,7 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
         .route("/networks/{id}/disconnect", post(disconnect))
 }
 
-async fn list(State(engine): State<Shared>, params: Params) -> Result<Json<Vec<Wire>>, Failure> {
+async fn list(State(engine): State<Shared>, params: Params) -> Result<Json<Vec<Value>>, Failure> {
     let filters = params.filters()?;
     let networks = call(&engine, move |engine| engine.networks(&filters)).await?;
     Ok(Json(networks.into_iter().map(|network| wire(network, Vec::new())).collect()))
@@ -43,7 +46,7 @@ async fn inspect(
     State(engine): State<Shared>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<Json<Wire>, Failure> {
+) -> Result<Json<Value>, Failure> {
     let scope = params.text("scope").to_owned();
     let found = call(&engine, move |engine| {
         let network = engine.network(&id)?;
@@ -100,6 +103,7 @@ fn request(asked: NetworkCreateRequest) -> Result<NetworkRequest> {
     if no_ipv4 && subnets.iter().any(|subnet| subnet.net.address.is_ipv4()) {
         return Err(Error::invalid("IPv4 subnets cannot be given to a network without IPv4"));
     }
+    let note = ipam.options.map(|_| (IPAM_OPTIONS.to_owned(), String::new()));
     Ok(NetworkRequest {
         no_ipv4,
         name: asked.name,
@@ -112,6 +116,7 @@ fn request(asked: NetworkCreateRequest) -> Result<NetworkRequest> {
             .unwrap_or_default()
             .into_iter()
             .filter(|(key, _)| !key.starts_with(PRIVATE))
+            .chain(note)
             .collect(),
         labels: asked.labels.unwrap_or_default().into_iter().collect(),
         subnets,
@@ -182,7 +187,7 @@ async fn disconnect(
     Ok(StatusCode::OK)
 }
 
-async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<NetworkPruneResponse>, Failure> {
+async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {
     let filters = params.filters()?;
     let until = filters
         .get("until")
@@ -190,11 +195,11 @@ async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Netw
         .map(|text| until(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'"))))
         .transpose()?;
     let removed = call(&engine, move |engine: &Engine| engine.prune_networks(&filters, until)).await?;
-    Ok(Json(NetworkPruneResponse { networks_deleted: (!removed.is_empty()).then_some(removed) }))
+    Ok(Json(json!({ "NetworksDeleted": Some(removed).filter(|removed| !removed.is_empty()) })))
 }
 
 /// A network in Docker's shape.
-fn wire(network: NetworkSpec, members: Vec<Member>) -> Wire {
+fn wire(network: NetworkSpec, members: Vec<Member>) -> Value {
     let config = network.subnets.iter().map(|subnet| IpamConfig {
         subnet: Some(subnet.net.to_string()),
         ip_range: subnet.range.map(|range| range.to_string()),
@@ -202,8 +207,8 @@ fn wire(network: NetworkSpec, members: Vec<Member>) -> Wire {
         auxiliary_addresses: (!subnet.aux.is_empty())
             .then(|| subnet.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect()),
     });
-    let options = network.options.into_iter().filter(|(key, _)| !key.starts_with(PRIVATE)).collect();
-    Wire {
+    let options = network.options.clone().into_iter().filter(|(key, _)| !key.starts_with(PRIVATE)).collect();
+    let wire = Wire {
         name: Some(network.name),
         id: Some(network.id.as_str().to_owned()),
         created: Some(network.created.to_string()),
@@ -213,7 +218,7 @@ fn wire(network: NetworkSpec, members: Vec<Member>) -> Wire {
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
             config: Some(config.collect()),
-            options: Some(HashMap::new()),
+            options: network.options.contains_key(IPAM_OPTIONS).then(HashMap::new),
         }),
         driver: Some(network.driver),
         internal: Some(network.internal),
@@ -225,7 +230,12 @@ fn wire(network: NetworkSpec, members: Vec<Member>) -> Wire {
         labels: Some(network.labels.into_iter().collect()),
         containers: Some(members.into_iter().map(member).collect()),
         ..Wire::default()
+    };
+    let mut value = serde_json::to_value(wire).unwrap_or_default();
+    if value["IPAM"].get("Options").is_none() {
+        value["IPAM"]["Options"] = Value::Null;
     }
+    value
 }
 
 fn member(member: Member) -> (String, EndpointResource) {

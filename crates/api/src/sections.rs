@@ -61,6 +61,9 @@ impl Sections {
             router =
                 router.route_layer(axum::middleware::from_fn_with_state(Arc::clone(access), access::enforce));
         }
-        router.fallback(error::no_such_page).with_state(Arc::clone(&self.engine))
+        router
+            .fallback(error::no_such_page)
+            .method_not_allowed_fallback(error::no_such_page)
+            .with_state(Arc::clone(&self.engine))
     }
 }

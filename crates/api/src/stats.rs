@@ -112,7 +112,7 @@ fn empty_cpu() -> Value {
 
 fn cpu(reading: &Reading) -> Value {
     let Some(usage) = &reading.usage else { return empty_cpu() };
-    json!({
+    let mut body = json!({
         "cpu_usage": {
             "total_usage": usage.cpu_total,
             "usage_in_kernelmode": usage.cpu_system,
@@ -125,7 +125,11 @@ fn cpu(reading: &Reading) -> Value {
             "throttled_periods": usage.throttling.1,
             "throttled_time": usage.throttling.2,
         },
-    })
+    });
+    if !usage.cpu_each.is_empty() {
+        body["cpu_usage"]["percpu_usage"] = json!(usage.cpu_each);
+    }
+    body
 }
 
 fn memory(reading: &Reading) -> Value {
@@ -152,15 +156,20 @@ fn blkio(reading: &Reading) -> Value {
         counters.map_or(Value::Null, |counters| counters.iter().map(entry).collect())
     };
     let usage = reading.usage.as_ref();
+    // Lists of a version 1 hierarchy, which has more of them; nothing of version 2.
+    let none = match usage.is_some_and(|usage| usage.blkio_legacy) {
+        true => json!([]),
+        false => Value::Null,
+    };
     json!({
         "io_service_bytes_recursive": list(usage.map(|usage| &usage.blkio_bytes)),
         "io_serviced_recursive": list(usage.map(|usage| &usage.blkio_ops)),
-        "io_queue_recursive": null,
-        "io_service_time_recursive": null,
-        "io_wait_time_recursive": null,
-        "io_merged_recursive": null,
-        "io_time_recursive": null,
-        "sectors_recursive": null,
+        "io_queue_recursive": none,
+        "io_service_time_recursive": none,
+        "io_wait_time_recursive": none,
+        "io_merged_recursive": none,
+        "io_time_recursive": none,
+        "sectors_recursive": none,
     })
 }
 

@@ -97,6 +97,7 @@ async fn attachment(engine: Shared, id: String, params: &Params) -> Result<Hijac
         far,
         first,
         multiplexed: !tty,
+        framed_far: !tty,
         stdin,
         detach: (tty && stdin).then_some(keys),
         at_end: Some(Box::new(move |detached| {

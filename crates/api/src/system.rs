@@ -23,6 +23,8 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
         .route("/grpc", post(no_session))
         .route("/plugins", get(plugins))
         .route("/plugins/{*rest}", any(no_plugin))
+        .route("/swarm/init", post(swarm_unavailable))
+        .route("/swarm/join", post(swarm_unavailable))
         .route("/swarm/leave", any(not_in_a_swarm));
     for path in ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"] {
         router = router.route(path, any(no_swarm)).route(&format!("{path}/{{*rest}}"), any(no_swarm));
@@ -56,6 +58,10 @@ async fn not_in_a_swarm() -> Failure {
 
 async fn no_session() -> Failure {
     Failure(Error::not_found("page not found: this engine has no BuildKit sessions"))
+}
+
+async fn swarm_unavailable() -> Failure {
+    Failure(Error::new(Kind::NotImplemented, "this engine cannot be part of a swarm"))
 }
 
 async fn no_swarm() -> Failure {

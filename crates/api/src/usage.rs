@@ -34,14 +34,10 @@ async fn df(
 fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Value> {
     let wants = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     let mut body = Map::new();
-    let to_value = |value: Result<Value, serde_json::Error>| {
-        value.map_err(|error| Error::internal("disk usage").caused_by(error))
-    };
     if wants("image") {
         let listed = engine.images(&Filters::default(), true, true)?;
-        let list =
-            listed.into_iter().map(|image| to_value(serde_json::to_value(images::summary(image, version))));
-        body.insert("Images".to_owned(), Value::Array(list.collect::<Result<_>>()?));
+        let list = listed.into_iter().map(|image| images::summary(image, version));
+        body.insert("Images".to_owned(), list.collect());
         body.insert("LayersSize".to_owned(), engine.layers_size()?.into());
     }
     if wants("container") {
@@ -55,7 +51,7 @@ fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Va
         let mut list = Vec::new();
         for volume in engine.volumes(&Filters::default())? {
             let (bytes, users) = engine.volume_usage(&volume)?;
-            let mut value = to_value(serde_json::to_value(volumes::wire(volume)))?;
+            let mut value = volumes::wire(volume);
             value["UsageData"] = json!({ "Size": bytes, "RefCount": users });
             list.push(value);
         }
@@ -69,6 +65,9 @@ fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Va
             })
         });
         body.insert("BuildCache".to_owned(), cache.collect());
+        if version < ApiVersion(1, 42) {
+            body.insert("BuilderSize".to_owned(), 0.into());
+        }
     }
     Ok(Value::Object(body))
 }

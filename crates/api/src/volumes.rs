@@ -4,15 +4,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bollard_stubs::models::{
-    Volume as Wire, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeScopeEnum,
-};
+use bollard_stubs::models::{VolumeCreateRequest, VolumePruneResponse};
 use engine::model::Error;
 use engine::model::filter::Filters;
 use engine::model::time::Timestamp;
 use engine::volume::{Mark, PruneScope, Volume};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Bytes of each text of a mark.
 const MARK_BYTES: usize = 512;
@@ -39,19 +38,16 @@ struct Filtered {
     filters: String,
 }
 
-async fn list(
-    State(engine): State<Shared>,
-    Query(query): Query<Filtered>,
-) -> Result<Json<VolumeListResponse>, Failure> {
+async fn list(State(engine): State<Shared>, Query(query): Query<Filtered>) -> Result<Json<Value>, Failure> {
     let filters = Filters::parse(&query.filters)?;
     let volumes = call(&engine, move |engine| engine.volumes(&filters)).await?;
-    Ok(Json(VolumeListResponse { volumes: Some(volumes.into_iter().map(wire).collect()), warnings: None }))
+    Ok(Json(json!({ "Volumes": volumes.into_iter().map(wire).collect::<Vec<_>>(), "Warnings": null })))
 }
 
 async fn create(
     State(engine): State<Shared>,
     body: axum::body::Bytes,
-) -> Result<(StatusCode, Json<Wire>), Failure> {
+) -> Result<(StatusCode, Json<Value>), Failure> {
     let request: VolumeCreateRequest = if body.is_empty() {
         VolumeCreateRequest::default()
     } else {
@@ -76,7 +72,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(wire(volume))))
 }
 
-async fn inspect(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Json<Wire>, Failure> {
+async fn inspect(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Failure> {
     Ok(Json(wire(call(&engine, move |engine| engine.volume(&name)).await?)))
 }
 
@@ -175,16 +171,16 @@ async fn forget(
     Ok(identified(&call(&engine, move |engine| engine.forget_marks(&name, helper.as_deref())).await?))
 }
 
-/// A volume in Docker's shape.
-pub(crate) fn wire(volume: Volume) -> Wire {
-    Wire {
-        name: volume.name,
-        driver: "local".to_owned(),
-        mountpoint: volume.data.to_string_lossy().into_owned(),
-        created_at: Some(volume.created.to_string()),
-        labels: volume.labels.into_iter().collect(),
-        scope: Some(VolumeScopeEnum::LOCAL),
-        options: volume.options.into_iter().collect(),
-        ..Wire::default()
-    }
+/// A volume in Docker's shape: what it does not have is null.
+pub(crate) fn wire(volume: Volume) -> Value {
+    let map = |map: BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
+    json!({
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": volume.data.to_string_lossy(),
+        "CreatedAt": volume.created,
+        "Labels": map(volume.labels),
+        "Scope": "local",
+        "Options": map(volume.options),
+    })
 }

@@ -117,7 +117,7 @@ async fn lists_with_filters() {
     let old = api.get("/v1.41/images/json?filters=%7B%22dangling%22%3A%5B%22true%22%5D%7D").await;
     assert_eq!(old[0]["RepoTags"], json!(["<none>:<none>"]));
     assert_eq!(old[0]["Id"], json!(first));
-    assert_eq!((old[0]["Size"].as_u64(), old[0]["Containers"].as_i64()), (Some(3), Some(0)));
+    assert_eq!((old[0]["Size"].as_u64(), old[0]["Containers"].as_i64()), (Some(3), Some(-1)));
 }
 
 #[tokio::test]

@@ -292,8 +292,12 @@ fn restart_policies() {
         "-c",
         "exit 3",
     ]);
+    // A wait is over at the next exit, not at the last one.
     assert_eq!(home.ok(&["wait", "one"]), "3");
-    assert_eq!(home.inspect("one", "{{.RestartCount}} {{.State.Status}}"), "2 exited");
+    while home.inspect("one", "{{.State.Status}}") != "exited" {
+        assert_eq!(home.ok(&["wait", "one"]), "3");
+    }
+    assert_eq!(home.inspect("one", "{{.RestartCount}}"), "2");
     home.ok(&[
         "run",
         "-d",

@@ -2,11 +2,17 @@
 
 use model::state::Status;
 use model::{Error, Result};
+use std::os::fd::BorrowedFd;
 
 pub use runtime::{Attached, Streams};
 
 use crate::Engine;
 use crate::container::Container;
+
+/// Bytes on a client's connection that it has not read yet; none where that cannot be told.
+pub fn unread(connection: BorrowedFd<'_>) -> usize {
+    sys::socket::unread(connection).unwrap_or_default()
+}
 
 impl Engine {
     /// Attaches. A container that is not started yet is attached to when it starts.
@@ -39,7 +45,7 @@ impl Engine {
     /// Changes the size of a container's terminal.
     ///
     /// # Errors
-    /// It does not run, or has no terminal.
+    /// It does not run.
     pub fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
         let container = self.find(name)?;
         container.running()?;

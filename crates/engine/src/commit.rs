@@ -4,6 +4,7 @@ use model::image::{Empty, History, RunConfig};
 use model::state::Status;
 use model::{Digest, Reference, Result};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use store::snapshot::Writable;
 
 use crate::Engine;
@@ -48,12 +49,11 @@ impl Engine {
         }
         let paused = request.pause && container.status() == Status::Running;
         if paused {
-            runtime::set_paused(&container.run_dir, &container.cgroup(), true)?;
+            set_paused(&container, true)?;
         }
         let committed = self.commit_upper(&container);
         if paused {
-            let thawed = runtime::set_paused(&container.run_dir, &container.cgroup(), false);
-            thawed.map_err(|error| error.within(format!("commit {name}")))?;
+            set_paused(&container, false).map_err(|error| error.within(format!("commit {name}")))?;
         }
         let diff_id = committed?;
         let now = crate::now();
@@ -122,6 +122,14 @@ fn over(asked: RunConfig, own: RunConfig) -> RunConfig {
     }
 }
 
+/// Freezes or thaws a container that may be at its end: when it is over nothing writes any more.
+fn set_paused(container: &Container, paused: bool) -> Result<()> {
+    match (runtime::set_paused(&container.run_dir, &container.cgroup(), paused), &container.live) {
+        (Err(_), Some(live)) if runtime::wait_exit(live, Some(Duration::from_secs(1)))? => Ok(()),
+        (done, _) => done,
+    }
+}
+
 /// The container's configuration, with what only the image knows kept.
 fn config_of(container: &Container, image: RunConfig) -> RunConfig {
     let spec = &container.spec;
@@ -132,7 +140,7 @@ fn config_of(container: &Container, image: RunConfig) -> RunConfig {
     RunConfig {
         user: process.user.clone(),
         exposed_ports: Some(ports).filter(|ports| !ports.is_empty()),
-        env: process.env.clone(),
+        env: process.env.iter().filter(|entry| entry.contains('=')).cloned().collect(),
         entrypoint: some(&process.entrypoint),
         cmd: some(&process.command),
         working_dir: process.working_dir.clone(),

@@ -62,13 +62,18 @@ impl Asked {
         self.path.as_str().rsplit('/').next().unwrap_or_default()
     }
     /// Opens it (`O_PATH`).
-    fn open(&self, root: BorrowedFd<'_>, container: &Container) -> Result<OwnedFd> {
+    fn open(&self, root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
         let mut flags = OFlags::PATH;
         flags |= if self.contents { OFlags::DIRECTORY } else { OFlags::NOFOLLOW };
         sys::fs::open_in_root(root, self.path.relative(), flags, 0).map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let text = format!("Could not find the file {} in container {}", self.path, container.id());
-            if missing { Error::not_found(text) } else { Error::invalid(text).caused_by(error) }
+            let text = format!("Could not find the file {} in container {name}", self.path);
+            match error.kind() {
+                std::io::ErrorKind::NotFound => Error::not_found(text),
+                std::io::ErrorKind::NotADirectory => {
+                    Error::invalid(format!("{} is not a directory", self.path))
+                }
+                _ => Error::invalid(text).caused_by(error),
+            }
         })
     }
 }
@@ -81,7 +86,7 @@ impl Engine {
     pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
         let asked = Asked::parse(path)?;
         let container = self.find(name)?;
-        self.with_root(&container, |root| stat(&asked, root, &container))
+        self.with_root(&container, |root| stat(&asked, root, name))
     }
     /// Writes what is at a path as a tar, members named by its last component (`.` for a directory's contents).
     ///
@@ -91,7 +96,7 @@ impl Engine {
         let asked = Asked::parse(path)?;
         let container = self.find(name)?;
         self.with_root(&container, |root| {
-            let file = asked.open(root, &container)?;
+            let file = asked.open(root, name)?;
             let kind = stat_of(&file)?.st_mode;
             let base = if path.ends_with("/.") || asked.base().is_empty() { "." } else { asked.base() };
             let how = Pack { whiteouts: Whiteouts::Plain, base: base.as_bytes().to_vec() };
@@ -124,7 +129,12 @@ impl Engine {
         let container = self.find(name)?;
         refuse_read_only(&container, &asked.path)?;
         self.with_root(&container, |root| {
-            let dir = asked.open(root, &container)?;
+            let dir = asked.open(root, name).map_err(|error| match error.kind() {
+                model::Kind::InvalidArgument => {
+                    Error::invalid("extraction point is not a directory").caused_by(error)
+                }
+                _ => error,
+            })?;
             let dir = sys::fs::open_in_root(&dir, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
                 .context(|| format!("open {} in container {}", asked.path, container.id()))?;
             let owner = if options.as_user { Some(user_of(&container, root)?) } else { None };
@@ -261,8 +271,8 @@ fn stat_of(file: &OwnedFd) -> Result<Stat> {
     rustix::fs::fstat(file).map_err(std::io::Error::from).context(|| "stat a file of a container")
 }
 
-fn stat(asked: &Asked, root: BorrowedFd<'_>, container: &Container) -> Result<PathStat> {
-    let file = asked.open(root, container)?;
+fn stat(asked: &Asked, root: BorrowedFd<'_>, name: &str) -> Result<PathStat> {
+    let file = asked.open(root, name)?;
     let stat = stat_of(&file)?;
     let mut link_target = String::new();
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {

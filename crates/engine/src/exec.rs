@@ -151,19 +151,13 @@ impl Engine {
         }
         Err(no_such(id))
     }
-    /// Starts an exec. The stream is there unless `detach`.
+    /// Takes the one start that an exec has. [`Engine::exec_start`] follows.
     ///
     /// # Errors
-    /// It was started before, its container does not run, or its process could not be executed.
-    pub fn exec_start(
-        &self,
-        exec: &Exec,
-        detach: bool,
-        console_size: Option<(u16, u16)>,
-    ) -> Result<Option<UnixStream>> {
+    /// It was started before, or its container does not run.
+    pub fn exec_claim(&self, exec: &Exec) -> Result<()> {
         let name = exec.container.as_str();
-        let container = self.find(name)?;
-        can_exec(&container, name)?;
+        can_exec(&self.find(name)?, name)?;
         let started = exec.run_dir.join("execs").join(format!("{}.started", exec.id));
         let claim = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&started);
         if claim.is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
@@ -171,6 +165,19 @@ impl Engine {
             let what = if running { "is already running" } else { "has already run" };
             return Err(Error::conflict(format!("exec command {} {what}", exec.id)));
         }
+        Ok(())
+    }
+    /// Starts a claimed exec. The stream is there unless `detach`.
+    ///
+    /// # Errors
+    /// Its container does not run any more, or its process could not be executed.
+    pub fn exec_start(
+        &self,
+        exec: &Exec,
+        detach: bool,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<Option<UnixStream>> {
+        let container = self.load(&exec.container)?;
         let mut process = process_of(&exec.run_dir, &exec.request)?;
         process.console_size = console_size.or(exec.request.console_size);
         let request = &exec.request;
@@ -187,7 +194,7 @@ impl Engine {
     /// Changes the size of an exec's terminal.
     ///
     /// # Errors
-    /// No such exec, or it has no terminal.
+    /// No such exec, or it does not run.
     pub fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
         let exec = self.exec(id)?;
         runtime::resize(&exec.run_dir, Some(id), rows, columns)

@@ -690,7 +690,14 @@ impl ContainerSpec {
         if process.working_dir.is_empty() {
             process.working_dir.clone_from(&image.working_dir);
         }
-        process.env = crate::launch::merge_env(image.env.clone(), &process.env);
+        // A name without a value keeps the image's out; it is still shown, as Docker does.
+        fn name(entry: &str) -> &str {
+            entry.split_once('=').map_or(entry, |(name, _)| name)
+        }
+        let of_image =
+            image.env.iter().filter(|entry| !process.env.iter().any(|own| name(own) == name(entry)));
+        let of_image: Vec<String> = of_image.cloned().collect();
+        process.env.extend(of_image);
         if process.entrypoint.is_empty() {
             if process.command.is_empty() {
                 process.command = image.cmd.clone().unwrap_or_default();

@@ -732,7 +732,7 @@ mod tests {
             spec.labels.insert("m".to_owned(), "u".to_owned());
             spec.merge_image(&image);
             assert_eq!(spec.process.argv(), argv);
-            assert_eq!(spec.process.env, ["A=1", "B=3"]);
+            assert_eq!(spec.process.env, ["B=3", "A=1"]);
             assert_eq!((spec.labels["l"].as_str(), spec.labels["m"].as_str()), ("i", "u"));
             assert_eq!((spec.process.user.as_str(), spec.process.working_dir.as_str()), ("app", "/w"));
             assert_eq!(spec.stop.signal, "SIGQUIT");

@@ -58,6 +58,37 @@ pub fn frame(stream: Stream, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&payload[..length as usize]);
 }
 
+/// Takes frames away: the payloads alone, in whatever pieces the stream comes.
+#[derive(Clone, Debug, Default)]
+pub struct Unframe {
+    header: Vec<u8>,
+    left: usize,
+}
+
+impl Unframe {
+    /// Appends the payloads of the next bytes.
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let take = bytes.len().min(FRAME_HEADER - self.header.len());
+                self.header.extend_from_slice(&bytes[..take]);
+                bytes = &bytes[take..];
+                if let [_, _, _, _, length @ ..] = self.header.as_slice()
+                    && let Ok(length) = <[u8; 4]>::try_from(length)
+                {
+                    self.left = u32::from_be_bytes(length) as usize;
+                    self.header.clear();
+                }
+                continue;
+            }
+            let take = bytes.len().min(self.left);
+            out.extend_from_slice(&bytes[..take]);
+            self.left -= take;
+            bytes = &bytes[take..];
+        }
+    }
+}
+
 /// How entries are shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Show {

@@ -225,7 +225,7 @@ pub fn set_lifecycle(run_dir: &Path, lifecycle: &model::container::Lifecycle) ->
 /// Changes the terminal's size, of the container or of one of its execs.
 ///
 /// # Errors
-/// The monitor cannot be reached, or there is no terminal.
+/// The monitor cannot be reached.
 pub fn resize(run_dir: &Path, exec: Option<&str>, rows: u16, columns: u16) -> Result<()> {
     let request = Request::Resize { exec: exec.map(str::to_owned), rows, columns };
     wire::call(monitor_socket(run_dir)?, &request).map(drop)
@@ -345,6 +345,8 @@ pub struct Usage {
     pub cpu_user: u64,
     /// In the kernel, nanoseconds.
     pub cpu_system: u64,
+    /// Of each processor, nanoseconds; of a version 1 hierarchy only.
+    pub cpu_each: Vec<u64>,
     /// Of the whole machine, nanoseconds.
     pub machine_cpu: u64,
     /// Processors online.
@@ -367,6 +369,8 @@ pub struct Usage {
     pub blkio_bytes: Vec<(u64, u64, String, u64)>,
     /// Block I/O by (major, minor, operation): operations.
     pub blkio_ops: Vec<(u64, u64, String, u64)>,
+    /// Block I/O is counted by a version 1 hierarchy.
+    pub blkio_legacy: bool,
 }
 
 /// Reads the counters of a container.

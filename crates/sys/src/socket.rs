@@ -23,6 +23,17 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
+/// Bytes that were sent and that the other end has not read (a unix socket) or not acknowledged (TCP).
+///
+/// # Errors
+/// Those of `ioctl(2)` with `SIOCOUTQ` (`unix(7)`, `tcp(7)`).
+pub fn unread(socket: impl AsFd) -> io::Result<usize> {
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: this request writes one int, which the getter provides.
+    let count: i32 = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<SIOCOUTQ, i32>::new()) }?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
 /// Sends one message, with a descriptor where given.
 ///
 /// # Errors

@@ -39,6 +39,9 @@ pub(super) const TABLE: &[Row] = &[
     row("GET", "/info", "system:read"),
     row("GET", "/system/df", "system:read"),
     row("GET", "/plugins", "system:read"),
+    row("POST", "/swarm/init", "swarm:read"),
+    row("POST", "/swarm/join", "swarm:read"),
+    row("POST", "/swarm/leave", "swarm:read"),
     row("POST", "/auth", "system:auth"),
     row("GET", "/events", "events:read"),
     // Containers: what they are.

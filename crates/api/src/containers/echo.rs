@@ -44,6 +44,16 @@ fn defaults() -> Map<String, Value> {
             "MemorySwappiness",
             "OomKillDisable",
             "PidsLimit",
+            "Dns",
+            "DnsOptions",
+            "DnsSearch",
+            "BlkioWeightDevice",
+            "BlkioDeviceReadBps",
+            "BlkioDeviceWriteBps",
+            "BlkioDeviceReadIOps",
+            "BlkioDeviceWriteIOps",
+            "Devices",
+            "Ulimits",
         ],
         Value::Null,
     );
@@ -61,21 +71,6 @@ fn defaults() -> Map<String, Value> {
             "CpusetMems",
         ],
         Value::String(String::new()),
-    );
-    all(
-        &[
-            "Dns",
-            "DnsOptions",
-            "DnsSearch",
-            "BlkioWeightDevice",
-            "BlkioDeviceReadBps",
-            "BlkioDeviceWriteBps",
-            "BlkioDeviceReadIOps",
-            "BlkioDeviceWriteIOps",
-            "Devices",
-            "Ulimits",
-        ],
-        Value::Array(Vec::new()),
     );
     all(&["AutoRemove", "Privileged", "PublishAllPorts", "ReadonlyRootfs"], Value::Bool(false));
     all(

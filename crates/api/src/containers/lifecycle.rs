@@ -161,7 +161,8 @@ async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Valu
         .map(|text| until(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'"))))
         .transpose()?;
     let pruned = call(&engine, move |engine| engine.prune_containers(&filters, until)).await?;
-    Ok(Json(json!({ "ContainersDeleted": pruned.containers, "SpaceReclaimed": pruned.reclaimed })))
+    let deleted = Some(pruned.containers).filter(|deleted| !deleted.is_empty());
+    Ok(Json(json!({ "ContainersDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })))
 }
 
 /// A time of a filter: RFC 3339, seconds, or how long ago (`10m`, `1h30m`).

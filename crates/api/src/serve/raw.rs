@@ -4,6 +4,10 @@
 //! HTTP libraries hand a connection over after `101` only. So the head of such a request gets the upgrade added on its
 //! way in, and the `101` of its answer becomes `200` on its way out. It is done for a connection's first request, which
 //! is where clients of this kind send it.
+//!
+//! The same first request may hold what Go's server takes and HTTP libraries refuse: people write
+//! `curl --unix-socket … 'http://docker/containers/json?filters={"status":["running"]}'`. Such bytes of its first line are
+//! percent-encoded on their way in.
 
 use std::io;
 use std::pin::Pin;
@@ -88,6 +92,24 @@ fn rewritten(head: &[u8]) -> Vec<u8> {
     lines.join("\r\n").into_bytes()
 }
 
+/// Whether a request line may hold this byte only encoded.
+fn is_odd(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+/// A request line with odd bytes encoded.
+fn encoded(line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    for byte in line {
+        if is_odd(*byte) {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            out.push(*byte);
+        }
+    }
+    out
+}
+
 impl<S: AsyncRead + Unpin> Raw<S> {
     /// Collects the first head and decides what becomes of it.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -97,6 +119,7 @@ impl<S: AsyncRead + Unpin> Raw<S> {
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             let over = buffer.filled().is_empty();
             head.extend_from_slice(buffer.filled());
+            let line = head.iter().position(|byte| *byte == b'\n');
             let end = end_of_head(head);
             if let Some(end) = end
                 && may_be(head)
@@ -105,8 +128,13 @@ impl<S: AsyncRead + Unpin> Raw<S> {
                 head.splice(end - 2..end - 2, *b"Connection: Upgrade\r\nUpgrade: tcp\r\n");
                 self.writing = Writing::Head(Vec::new());
             }
-            if over || end.is_some() || !may_be(head) || head.len() > HEAD_BYTES {
-                self.reading = Reading::Rest(std::mem::take(head), 0);
+            if over || end.is_some() || (line.is_some() && !may_be(head)) || head.len() > HEAD_BYTES {
+                let mut head = std::mem::take(head);
+                if let Some(line) = line.filter(|line| head[..*line].iter().any(|byte| is_odd(*byte))) {
+                    let encoded = encoded(&head[..line]);
+                    head.splice(..line, encoded);
+                }
+                self.reading = Reading::Rest(head, 0);
             }
         }
         Poll::Ready(Ok(()))
@@ -209,6 +237,35 @@ mod tests {
         assert!(!is_oldest_form(&head("POST /exec/x/start", "Transfer-Encoding: chunked\r\n")));
         assert!(!is_oldest_form(&head("POST /containers/x/start", "")));
         assert!(!is_oldest_form("POST /containers/x/attach HTTP/1.0\r\n\r\n"));
+    }
+
+    #[test]
+    fn odd_bytes_of_the_first_line_are_encoded() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let through = |pieces: &[&str]| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (mut client, server) = tokio::io::duplex(1 << 20);
+                for piece in pieces {
+                    client.write_all(piece.as_bytes()).await.unwrap();
+                }
+                drop(client);
+                let mut got = String::new();
+                Raw::new(server).read_to_string(&mut got).await.unwrap();
+                got
+            })
+        };
+        let plain = "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n{\"a\"}";
+        assert_eq!(through(&[plain]), plain);
+        for method in ["GET", "POST"] {
+            assert_eq!(
+                through(&[method, " /x?f={\"a", "\":[1]} HTTP/1.1\r\nA: \"b\"\r\n\r\n{\"c\"}"]),
+                format!("{method} /x?f=%7B%22a%22:[1]%7D HTTP/1.1\r\nA: \"b\"\r\n\r\n{{\"c\"}}")
+            );
+        }
+        let long = "x\"".repeat(HEAD_BYTES);
+        assert_eq!(through(&[&long, "\n"]), format!("{long}\n"));
+        assert_eq!(through(&[]), "");
     }
 
     #[test]

@@ -336,11 +336,12 @@ async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result
             ("platform", text("platform")),
             ("memory", memory),
             ("shmsize", shm),
-            ("extrahosts", given.texts("add-host").join(",")),
         ],
     );
-    for tag in given.texts("tag") {
-        path.push_str(&format!("&t={}", encode(&tag)));
+    for (name, values) in [("t", given.texts("tag")), ("extrahosts", given.texts("add-host"))] {
+        for value in values {
+            path.push_str(&format!("&{name}={}", encode(&value)));
+        }
     }
     let config = auth(session, "library/scratch")?;
     let response = session

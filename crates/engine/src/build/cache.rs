@@ -2,6 +2,7 @@
 
 use model::digest::chain_id;
 use model::error::Context as _;
+use model::filter::Filters;
 use model::time::Timestamp;
 use model::{ContainerId, Digest, Result};
 use serde::{Deserialize, Serialize};
@@ -145,19 +146,35 @@ impl Engine {
         }
         Ok(found)
     }
-    /// Forgets all cached steps and cache mounts, and collects what only they held.
+    /// Forgets cached steps and cache mounts, and collects what only they held: all that the filters `id` (a prefix) and
+    /// `type` allow and, with `until`, that were made before. Cache mounts have no such time and stay then.
     ///
     /// # Errors
+    /// A filter that does not exist here.
     /// A record or a directory cannot be removed.
-    pub fn prune_build_cache(&self) -> Result<Pruned> {
+    pub fn prune_build_cache(&self, filters: &Filters, until: Option<Timestamp>) -> Result<Pruned> {
+        filters.check(&["until", "unused-for", "id", "label", "type"])?;
         let mut pruned = Pruned::default();
+        // Nothing here has a label.
+        if !filters.get("label").is_empty() {
+            return Ok(pruned);
+        }
         self.sweep_steps()?;
-        for (path, _) in self.all_records()? {
+        for (path, record) in self.all_records()? {
+            let key = path.file_stem().unwrap_or_default().to_string_lossy();
+            let wanted = filters.exact("type", "regular") && filters.prefix("id", &key);
+            if !wanted || until.is_some_and(|until| record.created > until) {
+                continue;
+            }
             std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
-            pruned.deleted.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+            pruned.deleted.push(key.into_owned());
         }
         let mounts = self.cache_mounts();
+        let all = until.is_none() && filters.exact("type", "exec.cachemount");
         for entry in std::fs::read_dir(&mounts).into_iter().flatten().flatten() {
+            if !all || !filters.prefix("id", &entry.file_name().to_string_lossy()) {
+                continue;
+            }
             // In use: it stays.
             let Ok(Some(_lock)) = Lock::try_exclusive(
                 self.store.layout.lock(&format!("mount-{}", entry.file_name().to_string_lossy())),

@@ -70,6 +70,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// `--shm-size`, bytes.
     pub shm_bytes: Option<u64>,
+    /// Show a step's standard error in red, as the classic builder's messages are.
+    pub mark_errors: bool,
 }
 
 /// What a build says while it goes on.

@@ -205,7 +205,7 @@ impl Builder<'_> {
     }
     /// Passes the output on, frame by frame (`[stream, 0, 0, 0, length]`).
     fn relay(&self, mut stream: std::os::unix::net::UnixStream) -> Result<()> {
-        let mut pending: Vec<u8> = Vec::new();
+        let mut rest: [Vec<u8>; 2] = Default::default();
         let mut header = [0u8; 8];
         while stream.read_exact(&mut header).is_ok() {
             let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
@@ -213,20 +213,26 @@ impl Builder<'_> {
             if stream.read_exact(&mut payload).is_err() {
                 break;
             }
+            let error = header[0] == 2;
+            let pending = &mut rest[usize::from(error)];
             pending.append(&mut payload);
             // A character may lie across two frames.
-            let whole = match std::str::from_utf8(&pending) {
+            let whole = match std::str::from_utf8(pending) {
                 Err(error) if error.error_len().is_none() => error.valid_up_to(),
                 _ => pending.len(),
             };
             let text = String::from_utf8_lossy(&pending[..whole]).into_owned();
             pending.drain(..whole);
             if !text.is_empty() {
-                self.say(text)?;
+                self.say(if error && self.options.mark_errors {
+                    format!("\x1b[91m{text}\x1b[0m")
+                } else {
+                    text
+                })?;
             }
         }
-        if !pending.is_empty() {
-            self.say(String::from_utf8_lossy(&pending).into_owned())?;
+        for pending in rest.iter().filter(|pending| !pending.is_empty()) {
+            self.say(String::from_utf8_lossy(pending).into_owned())?;
         }
         Ok(())
     }

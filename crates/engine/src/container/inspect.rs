@@ -147,8 +147,8 @@ impl Container {
         let Ok(entries) = std::fs::read_dir(self.run_dir.join("execs")) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         names
-            .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
-            .filter(|id| id.len() == 64)
+            .filter_map(|name| name.strip_suffix(".request.json").map(str::to_owned))
+            .filter(|id| !runtime::exec_state(&self.run_dir, id).is_ok_and(|state| state.exit_code.is_some()))
             .collect()
     }
 }

@@ -84,7 +84,8 @@ impl Engine {
             Some(text) => signal::parse(text)?,
             None => signal::KILL,
         };
-        let container = self.find(name)?;
+        let container =
+            self.find(name).map_err(|error| error.within(format!("cannot kill container: {name}")))?;
         let Some(live) = container.live.as_ref().filter(|live| !live.restarting || number == signal::KILL)
         else {
             return Err(Error::conflict(format!(

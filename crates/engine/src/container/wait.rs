@@ -7,7 +7,7 @@
 use model::container::Lifecycle;
 use model::error::Context as _;
 use model::filter::Filters;
-use model::state::State;
+use model::state::{State, Status};
 use model::time::Timestamp;
 use model::{ContainerId, Error, Kind, Result};
 use runtime::{Attached, Streams};
@@ -154,6 +154,14 @@ impl Engine {
         let exited = container.state.finished_at > waiter.before.finished_at;
         Ok(match waiter.condition {
             Condition::NotRunning if container.live.is_none() => outcome(&container),
+            // A restart is not waited through.
+            Condition::NotRunning
+                if exited
+                    && (container.status() == Status::Restarting
+                        || container.state.started_at > waiter.before.started_at) =>
+            {
+                outcome(&container)
+            }
             Condition::NextExit if exited => outcome(&container),
             Condition::Removed
                 if exited

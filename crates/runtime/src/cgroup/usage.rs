@@ -66,6 +66,8 @@ fn cpu(cgroup: &Cgroup, usage: &mut Usage) {
                 (nanos("usage_usec"), nanos("user_usec"), nanos("system_usec"));
         } else {
             usage.cpu_total = read_number(&dir.join("cpuacct.usage")).unwrap_or(0);
+            let each = std::fs::read_to_string(dir.join("cpuacct.usage_percpu")).unwrap_or_default();
+            usage.cpu_each = each.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
             let stat = table(&dir.join("cpuacct.stat"));
             usage.cpu_user = stat.get("user").copied().unwrap_or(0) * TICK;
             usage.cpu_system = stat.get("system").copied().unwrap_or(0) * TICK;
@@ -123,6 +125,7 @@ fn block(cgroup: &Cgroup, usage: &mut Usage) {
         };
         text.lines().filter_map(line).collect()
     };
+    usage.blkio_legacy = true;
     usage.blkio_bytes = read("blkio.throttle.io_service_bytes");
     usage.blkio_ops = read("blkio.throttle.io_serviced");
 }

@@ -97,7 +97,7 @@ impl Monitor {
         };
         session
             .resize(rows, columns)
-            .map_err(|error| Error::new(Kind::Conflict, "the process has no terminal").caused_by(error))
+            .map_err(|error| Error::new(Kind::Conflict, "resize the terminal").caused_by(error))
     }
     fn exec(&mut self, at: usize, id: &str, process: &Process) -> Result<()> {
         record::exec_path(&self.bundle.run_dir.0, id)?;

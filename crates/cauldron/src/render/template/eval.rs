@@ -277,11 +277,13 @@ impl<'a> Scope<'a> {
     fn walk(&self, mut datum: Datum, chain: &[String]) -> Result<Datum, String> {
         for name in chain {
             datum = match datum {
-                Datum::Value(Value::Object(mut map)) => match map.remove(name) {
-                    Some(value) => Datum::Value(value),
-                    None if self.header => Datum::Value(Value::from(name.to_uppercase())),
-                    None => Datum::Missing(name.clone()),
-                },
+                Datum::Value(Value::Object(mut map)) => {
+                    match map.remove(name).or_else(|| go_name(&map, name)) {
+                        Some(value) => Datum::Value(value),
+                        None if self.header => Datum::Value(Value::from(name.to_uppercase())),
+                        None => Datum::Missing(name.clone()),
+                    }
+                }
                 Datum::Value(Value::Null) => Datum::Missing(name.clone()),
                 Datum::Missing(parent) => Datum::Missing(format!("{parent}.{name}")),
                 Datum::Value(_) if self.header => Datum::Value(Value::from(name.to_uppercase())),
@@ -292,6 +294,14 @@ impl<'a> Scope<'a> {
         }
         Ok(datum)
     }
+}
+
+/// A field by its name in Go, where that differs from the name on the wire in its letters' case: `.APIVersion` is
+/// `ApiVersion`, `.ID` is `Id`.
+fn go_name(map: &serde_json::Map<String, Value>, name: &str) -> Option<Value> {
+    let is_field = |name: &str| name.starts_with(|first: char| first.is_ascii_uppercase());
+    let same = |key: &String| is_field(name) && is_field(key) && key.eq_ignore_ascii_case(name);
+    map.iter().find(|(key, _)| same(key)).map(|(_, value)| value.clone())
 }
 
 /// The key under which a listing keeps an object's labels for `.Label`; not printed.
