@@ -149,13 +149,13 @@ fn what_fills_the_disk_can_be_ended_and_removed() {
     // It goes on running.
     let fill = "sleep 1000 & dd if=/dev/zero of=/x bs=1M count=100 2>/dev/null; wait";
     small.ok(&["run", "-d", "--name", "full", "--network", "none", "busybox", "sh", "-c", fill]);
-    small.ok(&["exec", "full", "sh", "-c", "while echo something > /y; do usleep 10000; done 2>/dev/null"]);
+    small.ok(&["exec", "full", "sh", "-c", "cat /dev/zero > /y 2>/dev/null; true"]);
     small.ok(&["stop", "-t", "0", "full"]);
     assert_eq!(small.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "full"]), "exited 143");
     small.ok(&["rm", "full"]);
     small.sound();
     small.ok(&["run", "-d", "--name", "full", "--network", "none", "busybox", "sh", "-c", fill]);
-    small.ok(&["exec", "full", "sh", "-c", "while echo something > /y; do usleep 10000; done 2>/dev/null"]);
+    small.ok(&["exec", "full", "sh", "-c", "cat /dev/zero > /y 2>/dev/null; true"]);
     small.ok(&["rm", "-f", "full"]);
     small.sound();
 }

@@ -217,7 +217,7 @@ fn namespaces_and_security() {
         (json!({ "PidMode": "what" }), "invalid PID mode: what"),
         (json!({ "IpcMode": "what" }), "invalid IPC mode: what"),
         (json!({ "UTSMode": "container:db" }), "invalid UTS mode: container:db"),
-        (json!({ "CapAdd": ["what"] }), "invalid CapAdd: invalid capability: \"what\""),
+        (json!({ "CapAdd": ["what"] }), "invalid CapAdd: unknown capability: \"CAP_WHAT\""),
         (json!({ "SecurityOpt": ["what"] }), "invalid --security-opt: \"what\""),
         (
             json!({ "Sysctls": { "vm.swappiness": "1" } }),

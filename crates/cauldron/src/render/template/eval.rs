@@ -263,7 +263,7 @@ impl<'a> Scope<'a> {
     /// Follows a chain of fields; only what is at its end is copied.
     fn find(&self, mut at: &Value, chain: &[String]) -> Result<Datum, String> {
         for (index, name) in chain.iter().enumerate() {
-            match at.as_object().and_then(|map| map.get(name)) {
+            match at.as_object().and_then(|map| map.get(name).or_else(|| go_name(map, name))) {
                 Some(value) => at = value,
                 None if at.is_object() && !self.header => {
                     return self.walk(Datum::Missing(name.clone()), &chain[index + 1..]);
@@ -278,7 +278,7 @@ impl<'a> Scope<'a> {
         for name in chain {
             datum = match datum {
                 Datum::Value(Value::Object(mut map)) => {
-                    match map.remove(name).or_else(|| go_name(&map, name)) {
+                    match map.remove(name).or_else(|| go_name(&map, name).cloned()) {
                         Some(value) => Datum::Value(value),
                         None if self.header => Datum::Value(Value::from(name.to_uppercase())),
                         None => Datum::Missing(name.clone()),
@@ -298,10 +298,10 @@ impl<'a> Scope<'a> {
 
 /// A field by its name in Go, where that differs from the name on the wire in its letters' case: `.APIVersion` is
 /// `ApiVersion`, `.ID` is `Id`.
-fn go_name(map: &serde_json::Map<String, Value>, name: &str) -> Option<Value> {
+fn go_name<'a>(map: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
     let is_field = |name: &str| name.starts_with(|first: char| first.is_ascii_uppercase());
     let same = |key: &String| is_field(name) && is_field(key) && key.eq_ignore_ascii_case(name);
-    map.iter().find(|(key, _)| same(key)).map(|(_, value)| value.clone())
+    map.iter().find(|(key, _)| same(key)).map(|(_, value)| value)
 }
 
 /// The key under which a listing keeps an object's labels for `.Label`; not printed.
