@@ -2,67 +2,26 @@
 //! busybox. Needs root, as the engine does.
 
 mod busybox;
+mod home;
 
+use home::Home;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 
-/// An engine of one test's own; everything it made goes with it.
-struct Home(PathBuf);
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
+/// `busybox:latest` has a passwd and a file in /data.
+fn home() -> Home {
+    Home::new("containers", |root| {
+        fs::create_dir_all(root.join("data")).unwrap();
+        fs::create_dir_all(root.join("home/app")).unwrap();
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+            .unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
+        fs::write(root.join("data/seed"), "from the image\n").unwrap();
+    })
 }
 
 impl Home {
-    fn new() -> Self {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("cauldron-containers-{}-{serial}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let home = Self(dir);
-        home.import();
-        home
-    }
-    /// `busybox:latest`: every applet as a link, a passwd and a mode-1777 /tmp.
-    fn import(&self) {
-        let tar = busybox::archive(&self.0, |root| {
-            fs::create_dir_all(root.join("data")).unwrap();
-            fs::create_dir_all(root.join("home/app")).unwrap();
-            fs::write(
-                root.join("etc/passwd"),
-                "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
-            )
-            .unwrap();
-            fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
-            fs::write(root.join("data/seed"), "from the image\n").unwrap();
-        });
-        self.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
-    }
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cauldron"));
-        command
-            .args(args)
-            .env("CAULDRON_ROOT", self.0.join("root"))
-            .env("CAULDRON_RUN_ROOT", self.0.join("run"))
-            .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT");
-        command
-    }
-    fn run(&self, args: &[&str]) -> Run {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
-    }
-    /// Runs what must succeed; its output without the last line end.
-    fn ok(&self, args: &[&str]) -> String {
-        let run = self.run(args);
-        assert_eq!(run.code, 0, "{args:?}: {}{}", run.out, run.err);
-        run.out.trim_end_matches('\n').to_owned()
-    }
     /// What a shell in a fresh container without network prints.
     fn sh(&self, options: &[&str], script: &str) -> String {
         let mut args = vec!["run", "--rm", "--network", "none"];
@@ -78,19 +37,9 @@ impl Home {
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        let ids = self.run(&["ps", "-aq"]).out;
-        for id in ids.lines() {
-            let _ = self.run(&["rm", "-f", "-v", id]);
-        }
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn exit_codes_are_dockers() {
-    let home = Home::new();
+    let home = home();
     for (args, code) in [
         (&["true"][..], 0),
         (&["sh", "-c", "exit 7"], 7),
@@ -110,7 +59,7 @@ fn exit_codes_are_dockers() {
 
 #[test]
 fn names_conflict_and_are_freed() {
-    let home = Home::new();
+    let home = home();
     let id = home.ok(&["create", "--name", "web", "--network", "none", "busybox", "true"]);
     let second = home.run(&["create", "--name", "web", "--network", "none", "busybox", "true"]);
     assert!(
@@ -131,7 +80,7 @@ fn names_conflict_and_are_freed() {
 
 #[test]
 fn the_life_of_a_container() {
-    let home = Home::new();
+    let home = home();
     let id = home.ok(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000"]);
     assert_eq!(home.inspect("one", "{{.State.Status}} {{.State.Running}}"), "running true");
     let refused = home.run(&["rm", "one"]);
@@ -157,7 +106,7 @@ fn the_life_of_a_container() {
 
 #[test]
 fn a_killed_monitor_is_an_exit() {
-    let home = Home::new();
+    let home = home();
     let id = home.ok(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000"]);
     let live = fs::read_to_string(home.0.join("run/containers").join(&id).join("live.json")).unwrap();
     let field = |name: &str| -> i32 {
@@ -177,7 +126,7 @@ fn a_killed_monitor_is_an_exit() {
 
 #[test]
 fn dockers_default_isolation() {
-    let home = Home::new();
+    let home = home();
     assert_eq!(
         home.sh(&[], "grep -i capeff /proc/self/status | tr -d '[:space:]'"),
         "CapEff:00000000a80425fb"
@@ -207,7 +156,7 @@ fn dockers_default_isolation() {
 
 #[test]
 fn environment_user_and_directory() {
-    let home = Home::new();
+    let home = home();
     assert_eq!(
         home.sh(&["-e", "A=1"], "echo $A $PATH $HOME"),
         "1 /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /root"
@@ -222,7 +171,7 @@ fn environment_user_and_directory() {
 
 #[test]
 fn volumes_and_binds() {
-    let home = Home::new();
+    let home = home();
     let host = home.0.join("shared");
     fs::create_dir(&host).unwrap();
     fs::write(host.join("file"), "hello\n").unwrap();
@@ -268,7 +217,7 @@ fn volumes_and_binds() {
 
 #[test]
 fn the_hosts_mounts_are_shown() {
-    let home = Home::new();
+    let home = home();
     let seen = home.sh(&["-v", "/proc/mounts:/srv/mounts:ro"], "cat /srv/mounts");
     let host = fs::read_to_string("/proc/1/mounts").unwrap();
     let root = host.lines().find(|line| line.split(' ').nth(1) == Some("/")).unwrap();
@@ -277,7 +226,7 @@ fn the_hosts_mounts_are_shown() {
 
 #[test]
 fn restart_policies() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "run",
         "-d",
@@ -341,7 +290,7 @@ fn restart_policies() {
 
 #[test]
 fn inspect_repeats_what_was_asked() {
-    let home = Home::new();
+    let home = home();
     let id = home.ok(&[
         "create",
         "--network",
@@ -394,7 +343,7 @@ fn inspect_repeats_what_was_asked() {
 
 #[test]
 fn namespaces_are_shared_where_asked() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "run",
         "-d",
@@ -436,7 +385,7 @@ fn namespaces_are_shared_where_asked() {
 
 #[test]
 fn lists_and_prunes() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "run",
         "-d",
@@ -472,7 +421,7 @@ fn lists_and_prunes() {
 
 #[test]
 fn links_ports_and_networks() {
-    let home = Home::new();
+    let home = home();
     let serve = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
     home.ok(&[
         "run",
@@ -552,7 +501,7 @@ fn links_ports_and_networks() {
 
 #[test]
 fn force_forgives_a_network_that_is_gone_and_nothing_else() {
-    let home = Home::new();
+    let home = home();
     home.ok(&["network", "create", "used"]);
     home.ok(&["run", "-d", "--name", "member", "--network", "used", "busybox", "sleep", "600"]);
     let run = home.run(&["network", "rm", "-f", "used"]);

@@ -4,93 +4,52 @@
 //! the state before, and the same commands succeed. Needs root and a debug build (release builds have no failpoints).
 
 mod busybox;
+mod home;
 
+use home::{Home, Run};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A point that is passed very often is visited this many times.
 const OCCURRENCES: usize = 2;
 
-struct Home(PathBuf);
-
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
 type Steps<'a> = &'a [&'a [&'a str]];
 
+/// An archive of the image, a volume that must stay as it is, and a context to build.
+fn home() -> Home {
+    let home = Home::new("crash", |root| {
+        fs::create_dir_all(root.join("data")).unwrap();
+        fs::write(root.join("data/seed"), "from the image\n").unwrap();
+    });
+    home.ok(&["save", "-o", &home.path("saved.tar"), "busybox:latest"]);
+    home.ok(&["volume", "create", "keep"]);
+    let keep =
+        ["run", "--rm", "--network", "none", "-v", "keep:/k", "busybox", "sh", "-c", "echo kept > /k/f"];
+    home.ok(&keep);
+    fs::create_dir_all(home.0.join("context")).unwrap();
+    fs::write(
+        home.0.join("context/Dockerfile"),
+        "FROM busybox\nCOPY file /\nRUN echo made > /made\nLABEL a=b\n",
+    )
+    .unwrap();
+    fs::write(home.0.join("context/file"), "copied\n").unwrap();
+    home
+}
+
 impl Home {
-    fn new() -> Self {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("cauldron-crash-{}-{serial}", std::process::id()));
-        fs::create_dir_all(dir.join("context")).unwrap();
-        let home = Self(dir);
-        let tar = busybox::archive(&home.0, |root| {
-            fs::create_dir_all(root.join("data")).unwrap();
-            fs::write(root.join("data/seed"), "from the image\n").unwrap();
-        });
-        home.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
-        home.ok(&["save", "-o", &home.path("saved.tar"), "busybox:latest"]);
-        home.ok(&["volume", "create", "keep"]);
-        home.ok(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "-v",
-            "keep:/k",
-            "busybox",
-            "sh",
-            "-c",
-            "echo kept > /k/f",
-        ]);
-        fs::write(
-            home.0.join("context/Dockerfile"),
-            "FROM busybox\nCOPY file /\nRUN echo made > /made\nLABEL a=b\n",
-        )
-        .unwrap();
-        fs::write(home.0.join("context/file"), "copied\n").unwrap();
-        home
-    }
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-    fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Run {
+    /// Runs a step, with this in its environment; `HOME` in it is the directory.
+    fn step(&self, step: &[&str], name: &str, value: &str) -> Run {
         let args: Vec<String> =
-            args.iter().map(|arg| arg.replace("HOME", self.0.to_str().unwrap())).collect();
-        let output = Command::new(env!("CARGO_BIN_EXE_cauldron"))
-            .args(&args)
-            .env("CAULDRON_ROOT", self.0.join("root"))
-            .env("CAULDRON_RUN_ROOT", self.0.join("run"))
-            .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT")
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-    fn run(&self, args: &[&str]) -> Run {
-        self.run_with(args, &[])
-    }
-    /// Runs what must succeed.
-    fn ok(&self, args: &[&str]) -> String {
-        let run = self.run(args);
-        assert_eq!(run.code, Some(0), "{args:?}: {}{}", run.out, run.err);
-        run.out.trim_end_matches('\n').to_owned()
+            step.iter().map(|arg| arg.replace("HOME", self.0.to_str().unwrap())).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Run::of(self.command(&args).env(name, value).output().unwrap())
     }
     /// The points that these steps pass, each with how often one process passes it.
     fn points(&self, steps: Steps) -> BTreeMap<String, usize> {
         let log = self.path("points");
         for step in steps {
-            let run = self.run_with(step, &[("CAULDRON_FAILPOINT_LOG", &log)]);
-            assert_eq!(run.code, Some(0), "{step:?}: {}{}", run.out, run.err);
+            let run = self.step(step, "CAULDRON_FAILPOINT_LOG", &log);
+            assert_eq!(run.code, 0, "{step:?}: {}{}", run.out, run.err);
         }
         // Waits for what goes on in the background.
         self.ok(&["doctor"]);
@@ -168,14 +127,14 @@ impl Home {
     /// Kills at one point, and looks at what is left.
     fn visit(&self, steps: Steps, point: &str) -> usize {
         for step in steps {
-            let run = self.run_with(step, &[("CAULDRON_FAILPOINT", point)]);
+            let run = self.step(step, "CAULDRON_FAILPOINT", point);
             assert!(!run.err.contains("panicked"), "{point}: {step:?}: {}", run.err);
         }
         self.containers_are_true(point);
         let mended = self.run(&["doctor", "--fix", "--format", "json"]);
-        assert_eq!(mended.code, Some(0), "{point}: doctor --fix: {}{}", mended.out, mended.err);
+        assert_eq!(mended.code, 0, "{point}: doctor --fix: {}{}", mended.out, mended.err);
         let again = self.run(&["doctor", "--verify"]);
-        assert_eq!(again.code, Some(0), "{point}: doctor after --fix: {}{}", again.out, again.err);
+        assert_eq!(again.code, 0, "{point}: doctor after --fix: {}{}", again.out, again.err);
         self.containers_are_true(point);
         let kept = self.ok(&[
             "run",
@@ -192,7 +151,7 @@ impl Home {
         assert_eq!(kept, "kept\nfrom the image", "{point}");
         self.clear();
         let clean = self.run(&["doctor"]);
-        assert_eq!(clean.code, Some(0), "{point}: doctor after clearing: {}{}", clean.out, clean.err);
+        assert_eq!(clean.code, 0, "{point}: doctor after clearing: {}{}", clean.out, clean.err);
         self.kernel_is_clean(point);
         mended.out.lines().count()
     }
@@ -210,7 +169,8 @@ impl Home {
         }
         // The same succeeds after all that.
         for step in steps {
-            self.ok(step);
+            let run = self.step(step, "CAULDRON_FAILPOINT", "");
+            assert_eq!(run.code, 0, "{step:?}: {}{}", run.out, run.err);
         }
         #[allow(clippy::print_stdout, reason = "the counts are what this test is asked for")]
         {
@@ -223,19 +183,9 @@ impl Home {
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        for id in self.run(&["ps", "-aq"]).out.lines() {
-            let _ = self.run(&["rm", "-f", "-v", id]);
-        }
-        let _ = self.run(&["doctor", "--fix"]);
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn images() {
-    Home::new().sweep(
+    home().sweep(
         "import, load, tag, commit, rmi",
         &[
             &["import", "HOME/busybox.tar", "other:1"],
@@ -252,7 +202,7 @@ fn images() {
 
 #[test]
 fn build() {
-    Home::new().sweep(
+    home().sweep(
         "build, builder prune",
         &[&["build", "-q", "--network", "none", "-t", "built", "HOME/context"], &["builder", "prune", "-af"]],
     );
@@ -260,7 +210,7 @@ fn build() {
 
 #[test]
 fn lifecycle() {
-    Home::new().sweep(
+    home().sweep(
         "create, start, exec, stop, restart, rename, rm",
         &[
             &[
@@ -291,7 +241,7 @@ fn lifecycle() {
 
 #[test]
 fn run_and_remove() {
-    Home::new().sweep(
+    home().sweep(
         "run --rm on the bridge with a port",
         &[&["run", "--rm", "--name", "cc", "-v", "/data", "-p", "127.0.0.1::80", "busybox", "true"]],
     );
@@ -299,7 +249,7 @@ fn run_and_remove() {
 
 #[test]
 fn networks() {
-    Home::new().sweep(
+    home().sweep(
         "network create, connect, disconnect, rm",
         &[
             &["network", "create", "nn"],
@@ -315,7 +265,7 @@ fn networks() {
 
 #[test]
 fn prunes() {
-    Home::new().sweep(
+    home().sweep(
         "container, volume, network and system prune",
         &[
             &["create", "--name", "cc", "--network", "none", "-v", "/data", "busybox", "true"],

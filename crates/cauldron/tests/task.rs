@@ -1,55 +1,19 @@
 //! Tasks as a person drives them: real containers, in a root of each test's own. Needs root, as the engine does.
 
 mod busybox;
+mod home;
 
+use home::{Home, Run};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// An engine of one test's own; everything it made goes with it.
-struct Home(PathBuf);
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
+fn home() -> Home {
+    Home::new("task", |_| {})
 }
 
 impl Home {
-    fn new() -> Self {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("cauldron-task-{}-{serial}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let home = Self(dir);
-        let tar = busybox::archive(&home.0, |_| {});
-        home.ok(&["import", tar.to_str().unwrap(), "busybox:latest"]);
-        home
-    }
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cauldron"));
-        command
-            .args(args)
-            .env("CAULDRON_ROOT", self.0.join("root"))
-            .env("CAULDRON_RUN_ROOT", self.0.join("run"))
-            .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT")
-            .current_dir(&self.0);
-        command
-    }
-    fn run(&self, args: &[&str]) -> Run {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
-    }
-    fn ok(&self, args: &[&str]) -> String {
-        let run = self.run(args);
-        assert_eq!(run.code, 0, "{args:?}: {}{}", run.out, run.err);
-        run.out.trim_end_matches('\n').to_owned()
-    }
     fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
@@ -76,16 +40,6 @@ impl Home {
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        let ids = self.run(&["ps", "-aq"]).out;
-        for id in ids.lines() {
-            let _ = self.run(&["rm", "-f", "-v", id]);
-        }
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Waits for something that another process does.
 fn until(what: &str, mut test: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -97,7 +51,7 @@ fn until(what: &str, mut test: impl FnMut() -> bool) {
 
 #[test]
 fn a_task_is_a_container_as_a_binary() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "task",
         "create",
@@ -138,7 +92,7 @@ fn a_task_is_a_container_as_a_binary() {
 
 #[test]
 fn each_target_is_linked_and_failures_are_told() {
-    let home = Home::new();
+    let home = home();
     for name in ["db1", "db2", "db3"] {
         home.target(name);
     }
@@ -189,7 +143,7 @@ fn each_target_is_linked_and_failures_are_told() {
 
 #[test]
 fn time_limits_and_steps_are_undone() {
-    let home = Home::new();
+    let home = home();
     home.target("db");
     home.ok(&[
         "task",
@@ -235,7 +189,7 @@ fn time_limits_and_steps_are_undone() {
 
 #[test]
 fn a_killed_run_is_taken_back() {
-    let home = Home::new();
+    let home = home();
     home.target("db");
     home.ok(&[
         "task",
@@ -267,7 +221,7 @@ fn a_killed_run_is_taken_back() {
 
 #[test]
 fn detached_stopped_and_replaced() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "task",
         "create",
@@ -298,7 +252,7 @@ fn detached_stopped_and_replaced() {
 
 #[test]
 fn tasks_follow_one_another_once() {
-    let home = Home::new();
+    let home = home();
     let make = |name: &str, more: &[&str], command: &str| {
         let mut args = vec!["task", "create", name, "--network", "none"];
         args.extend(more);
@@ -315,7 +269,7 @@ fn tasks_follow_one_another_once() {
 
 #[test]
 fn the_scheduler_runs_what_is_due() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "task",
         "create",
@@ -357,7 +311,7 @@ fn the_scheduler_runs_what_is_due() {
 
 #[test]
 fn slots_over_daylight_saving_and_units() {
-    let home = Home::new();
+    let home = home();
     home.ok(&[
         "task",
         "create",
@@ -415,16 +369,13 @@ secrets: {root: {file: ./secret}}
 
 impl Home {
     fn shop(text: &str) -> Self {
-        let home = Self::new();
+        let home = home();
         fs::write(home.0.join("compose.yaml"), text).unwrap();
         fs::write(home.0.join("secret"), "hush-hush").unwrap();
         home
     }
     fn up(&self, init: &str) -> Run {
-        let Output { status, stdout, stderr } =
-            self.command(&["up", "-d"]).env("INIT", init).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Run { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
+        Run::of(self.command(&["up", "-d"]).env("INIT", init).output().unwrap())
     }
     fn volume(&self, file: &str) -> String {
         fs::read_to_string(self.0.join("root/volumes/shop_dbdata/_data").join(file)).unwrap_or_default()
@@ -549,7 +500,7 @@ fn errors_name_their_place() {
 
 #[test]
 fn an_installed_task_is_a_command() {
-    let home = Home::new();
+    let home = home();
     let dir = home.0.join("bin");
     let at = dir.to_str().unwrap();
     let script = "echo \"$@\"; cat; exit 5";
@@ -601,7 +552,7 @@ fn an_installed_task_is_a_command() {
 
 #[test]
 fn many_targets() {
-    let home = Home::new();
+    let home = home();
     for number in 0..20 {
         home.ok(&[
             "run",

@@ -1,89 +1,16 @@
 //! What a container is asked to be. Made once, from an API request, at the API's door; kept unchanged in
 //! `containers/<id>/spec.json`.
 
+mod path;
+mod resources;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+
+pub use path::{ContainerPath, HostPath};
+pub use resources::{BlkioThrottle, Resources, Ulimit};
 
 use crate::{ContainerId, Digest, Error, Reference, Result, time::Timestamp};
-
-/// A path on the host. Never a path inside a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct HostPath(pub PathBuf);
-
-impl AsRef<Path> for HostPath {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-/// An absolute, cleaned path inside a container or an image. It is opened through a directory descriptor with
-/// `RESOLVE_IN_ROOT` only, and cannot be given to `std::fs` by accident.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerPath(String);
-
-impl ContainerPath {
-    /// `/`.
-    pub fn root() -> Self {
-        Self("/".to_owned())
-    }
-    /// Cleans `.`, `..` and doubled slashes lexically, as Docker does with mount targets.
-    ///
-    /// # Errors
-    /// A relative path or one with a NUL byte is an invalid argument.
-    pub fn parse(text: &str) -> Result<Self> {
-        if !text.starts_with('/') || text.contains('\0') {
-            return Err(Error::invalid(format!("path {text:?} in the container: it must be absolute")));
-        }
-        Ok(Self::root().join(text))
-    }
-    /// `relative` seen from here, cleaned; an absolute one replaces this path.
-    #[must_use]
-    pub fn join(&self, relative: &str) -> Self {
-        let mut parts: Vec<&str> = Vec::new();
-        let base = if relative.starts_with('/') { "" } else { self.0.as_str() };
-        for part in base.split('/').chain(relative.split('/')) {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop();
-                }
-                part => parts.push(part),
-            }
-        }
-        Self(format!("/{}", parts.join("/")))
-    }
-    /// The path with its leading slash.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-    /// The path without its leading slash, `.` for the root: what openat2 takes.
-    pub fn relative(&self) -> &str {
-        match &self.0[1..] {
-            "" => ".",
-            rest => rest,
-        }
-    }
-}
-
-impl TryFrom<String> for ContainerPath {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Self> {
-        Self::parse(&text)
-    }
-}
-impl From<ContainerPath> for String {
-    fn from(path: ContainerPath) -> String {
-        path.0
-    }
-}
-impl std::fmt::Display for ContainerPath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A container as it was asked for, with the image's defaults already merged in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -479,69 +406,6 @@ pub struct Device {
     pub container: ContainerPath,
     /// Of `r`, `w` and `m`.
     pub permissions: String,
-}
-
-/// Limits. `None` is "no limit of ours".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Resources {
-    /// `--memory`, bytes.
-    pub memory: Option<u64>,
-    /// `--memory-swap`, bytes of memory and swap together; -1 is unlimited.
-    pub memory_swap: Option<i64>,
-    /// `--memory-reservation`, bytes.
-    pub memory_reservation: Option<u64>,
-    /// `--memory-swappiness`, 0 to 100.
-    pub memory_swappiness: Option<u64>,
-    /// `--kernel-memory` is accepted and ignored, as kernels since 5.16 do.
-    pub oom_kill_disable: bool,
-    /// `--oom-score-adj`.
-    pub oom_score_adj: Option<i32>,
-    /// `--cpus`, billionths of a processor.
-    pub nano_cpus: Option<u64>,
-    /// `--cpu-shares`.
-    pub cpu_shares: Option<u64>,
-    /// `--cpu-period`, microseconds.
-    pub cpu_period: Option<u64>,
-    /// `--cpu-quota`, microseconds.
-    pub cpu_quota: Option<i64>,
-    /// `--cpuset-cpus`.
-    pub cpuset_cpus: Option<String>,
-    /// `--cpuset-mems`.
-    pub cpuset_mems: Option<String>,
-    /// `--pids-limit`; -1 is unlimited.
-    pub pids_limit: Option<i64>,
-    /// `--blkio-weight`, 10 to 1000.
-    pub blkio_weight: Option<u16>,
-    /// `--device-read-bps` and its three siblings: (which, device, rate).
-    pub blkio_throttle: Vec<(BlkioThrottle, HostPath, u64)>,
-    /// `--blkio-weight-device`: (device, weight).
-    pub blkio_weight_device: Vec<(HostPath, u16)>,
-    /// `--ulimit`.
-    pub ulimits: Vec<Ulimit>,
-    /// `--cgroup-parent`.
-    pub cgroup_parent: Option<String>,
-}
-
-/// Which throttle file a rate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum BlkioThrottle {
-    ReadBps,
-    WriteBps,
-    ReadIops,
-    WriteIops,
-}
-
-/// One resource limit (`getrlimit(2)`); -1 is unlimited.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ulimit {
-    /// `nofile`, `nproc`, …: without `RLIMIT_`, lower case.
-    pub name: String,
-    /// Soft limit.
-    pub soft: i64,
-    /// Hard limit.
-    pub hard: i64,
 }
 
 /// What happens after the process has exited.

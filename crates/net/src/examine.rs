@@ -70,14 +70,14 @@ impl Networks {
             // One with leases in it is reported lease by lease.
             if names(&path)?.is_empty() {
                 let problem = "the network that these leases belong to is gone";
-                look.found(("lease", path.display()), problem, "delete it", || remove_dir(&path));
+                look.found(("lease", path.display()), problem, "delete it", || remove(&path));
             }
         }
         for name in names(&self.config().dir)? {
             let path = self.config().dir.join(name);
             if path.is_dir() && !path.join("network.json").exists() {
                 let problem = "whoever made this network is gone and never finished it";
-                look.found(("network", path.display()), problem, "delete it", || remove_dir(&path));
+                look.found(("network", path.display()), problem, "delete it", || remove(&path));
             }
         }
         Ok(())
@@ -134,8 +134,4 @@ impl Networks {
 fn is_pair(name: &str) -> bool {
     name.strip_prefix("veth")
         .is_some_and(|rest| rest.len() == PAIR_DIGITS && rest.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-fn remove_dir(path: &std::path::Path) -> Result<()> {
-    std::fs::remove_dir_all(path).context(|| format!("delete {}", path.display()))
 }

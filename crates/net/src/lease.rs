@@ -275,12 +275,7 @@ fn subnets(network: &NetworkSpec) -> String {
     network.subnets.iter().map(|subnet| subnet.net.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Removes a file; one that is not there is as good as removed.
+/// Removes a file or a directory; one that is not there is as good as removed.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    sys::fs::remove(path).context(|| format!("remove {}", path.display()))
 }

@@ -357,22 +357,12 @@ pub(crate) fn random() -> [u8; 32] {
 }
 
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).context(|| format!("create {}", path.display()))
+    sys::fs::private_dir(path).context(|| format!("create {}", path.display()))
 }
 
 /// Names in a directory; none where it is missing.
 pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).context(|| format!("read directory {}", dir.display())),
-    };
-    entries
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-        .collect::<std::io::Result<_>>()
-        .context(|| format!("read directory {}", dir.display()))
+    sys::fs::names(dir).context(|| format!("read directory {}", dir.display()))
 }
 
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {

@@ -8,7 +8,7 @@
 use model::digest::chain_id;
 use model::error::Context as _;
 use model::finding::Examination;
-use model::{Digest, Error, Result};
+use model::{Digest, Result};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Store {
             }
         }
         for dir in [self.layout.tags(), self.layout.images(), self.layout.root.clone()] {
-            for name in names(&dir)?.into_iter().filter(|name| is_temporary(name)) {
+            for name in names(&dir)?.into_iter().filter(|name| sys::fs::is_temporary(name)) {
                 let path = dir.join(name);
                 look.found(("file", path.display()), died, "delete it", || remove(&path));
             }
@@ -194,33 +194,12 @@ impl Store {
     }
 }
 
-/// As [`sys::fs::replace_file`] names what it has not finished.
-fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".tmp")
-}
-
 /// The names in a directory; none where it is missing.
-fn names(dir: &Path) -> Result<Vec<String>> {
-    match std::fs::read_dir(dir) {
-        Ok(entries) => {
-            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).context(|| format!("read directory {}", dir.display())),
-    }
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
+    sys::fs::names(dir).context(|| format!("read directory {}", dir.display()))
 }
 
-/// Deletes a file or a tree; one that is gone is as good as deleted.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("delete {}", path.display())).caused_by(error))
-        }
-        _ => Ok(()),
-    }
+/// Deletes a file or a tree.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    sys::fs::remove(path).context(|| format!("delete {}", path.display()))
 }

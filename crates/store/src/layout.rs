@@ -148,10 +148,5 @@ impl Layout {
 }
 
 fn private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context(|| format!("create directory {}", path.display()))
+    sys::fs::private_dir(path).context(|| format!("create directory {}", path.display()))
 }

@@ -286,6 +286,60 @@ fn point(name: &std::ffi::OsStr) -> std::borrow::Cow<'_, str> {
     if digits >= 12 { name[digits..].to_owned().into() } else { name }
 }
 
+/// Whether this is the name of what [`replace_file`] has not finished.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
+/// The names in a directory; none where it is missing. Names that are not UTF-8 are none of ours and left out.
+///
+/// # Errors
+/// Those of `open(2)` and `getdents(2)`.
+pub fn names(dir: impl AsRef<Path>) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+/// Deletes a file or a tree of ours; one that is gone, or going (two may delete it at once), is as good as deleted. A link is
+/// deleted, not what it leads to.
+///
+/// # Errors
+/// Those of `unlink(2)` and `rmdir(2)`.
+pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    for _ in 0..3 {
+        let removed = match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(error) if gone(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match removed {
+            // Somebody else deleted a part of it: what is left comes next.
+            Err(error) if gone(&error) => {}
+            other => return other,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, 0700 whatever the umask.
+///
+/// # Errors
+/// Those of `mkdir(2)`.
+pub fn private_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Makes the names in a directory durable.
 ///
 /// # Errors

@@ -142,10 +142,8 @@ fn clear_run_dir(run_dir: &Path) -> Result<()> {
         let path = entry.path();
         if entry.file_name().as_encoded_bytes().starts_with(runtime::WAITING.as_bytes()) {
             waiting = true;
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&path)?;
         } else {
-            remove_file(&path)?;
+            remove_tree(&path)?;
         }
     }
     if !waiting {
@@ -155,29 +153,9 @@ fn clear_run_dir(run_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes a tree of ours; one that is gone, or going, is no error.
+/// Removes a file or a tree of ours; one that is gone, or going, is no error.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    for _ in 0..3 {
-        match std::fs::remove_dir_all(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if !path.exists() {
-                    return Ok(());
-                }
-            }
-            Err(error) => return Err(error).context(|| format!("remove {}", path.display())),
-        }
-    }
-    Ok(())
+    sys::fs::remove(path).context(|| format!("remove {}", path.display()))
 }
 
 /// The first failure with the others attached, or success.

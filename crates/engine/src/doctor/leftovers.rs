@@ -3,7 +3,7 @@
 use model::container::MountSource;
 use model::error::Context as _;
 use model::finding::Examination;
-use model::{ContainerId, Error, Kind, Result};
+use model::{ContainerId, Kind, Result};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,7 +22,7 @@ impl Engine {
             if dir.join("spec.json").exists() {
                 for path in temporary_files(&dir)? {
                     let problem = "whoever wrote it is gone and never finished it";
-                    look.found(("file", path.display()), problem, "delete it", || remove_file(&path));
+                    look.found(("file", path.display()), problem, "delete it", || remove_tree(&path));
                 }
                 continue;
             }
@@ -50,7 +50,7 @@ impl Engine {
                 // Gone since, or no name at all.
                 None if !path.exists() => {}
                 None => look.found(("name", path.display()), "it names no container", "delete it", || {
-                    remove_file(&path)
+                    remove_tree(&path)
                 }),
             }
         }
@@ -88,7 +88,7 @@ impl Engine {
                     let socket = path.join(&name);
                     let problem = "the client that waited here is gone";
                     look.found(("socket", socket.display()), problem, "delete it", || {
-                        remove_file(&socket)?;
+                        remove_tree(&socket)?;
                         // The directory goes with the last client, unless the container holds it.
                         let _ = std::fs::remove_dir(&path);
                         Ok(())
@@ -218,29 +218,14 @@ fn unmount(target: &Path) -> Result<()> {
 fn temporary_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(names(dir)?
         .into_iter()
-        .filter(|name| name.starts_with('.') && name.ends_with(".tmp"))
+        .filter(|name| sys::fs::is_temporary(name))
         .map(|name| dir.join(name))
         .collect())
 }
 
 /// The names in a directory; none where it is missing.
 fn names(dir: &Path) -> Result<Vec<String>> {
-    match std::fs::read_dir(dir) {
-        Ok(entries) => {
-            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).context(|| format!("read directory {}", dir.display())),
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("delete {}", path.display())).caused_by(error))
-        }
-        _ => Ok(()),
-    }
+    sys::fs::names(dir).context(|| format!("read directory {}", dir.display()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::{no_such_image, parse};
 use crate::Store;
+use crate::check::{names, remove};
 use crate::layer::TEMPORARY;
 
 /// What a collection deleted.
@@ -154,7 +155,7 @@ impl Store {
             let path = self.layout.layers().join(&name);
             if name.starts_with(TEMPORARY) {
                 // Whoever makes one holds a lease: a crash left this.
-                remove_tree(&path)?;
+                remove(&path)?;
             } else if let Ok(chain) = Digest::parse(&format!("sha256:{name}"))
                 && !needed.layers.contains(&chain)
             {
@@ -169,7 +170,7 @@ impl Store {
             let trash = self.layout.trash().join(crate::random_name());
             std::fs::rename(self.layout.layer(&chain), &trash).context(|| format!("remove layer {chain}"))?;
             sys::failpoint!("layer: in the trash");
-            remove_tree(&trash)?;
+            remove(&trash)?;
             collected.bytes += layer.map_or(0, |layer| layer.size);
             collected.layers.push(chain);
         }
@@ -217,33 +218,10 @@ fn uppermost_first(doomed: Vec<Doomed>, parents: HashSet<Digest>) -> Vec<Doomed>
     order
 }
 
-fn names(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).context(|| format!("read {}", dir.display()))? {
-        let entry = entry.context(|| format!("read {}", dir.display()))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    Ok(names)
-}
-
 /// What interrupted downloads left: whoever writes one holds a lease.
 fn sweep_all(dir: &Path) -> Result<()> {
     for name in names(dir)? {
-        match std::fs::remove_file(dir.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context(|| format!("remove from {}", dir.display()));
-            }
-            _ => {}
-        }
+        remove(&dir.join(name))?;
     }
     Ok(())
-}
-
-fn remove_tree(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
