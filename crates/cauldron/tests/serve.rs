@@ -45,6 +45,13 @@ fn several_sockets_with_owner_and_mode_gone_in_the_end() {
     };
     assert!(page("http://evil.example").contains("requests of web pages are refused"));
     assert_eq!(page("http://localhost:3000"), "OK");
+    // A name that somebody lets point here makes no page ours.
+    let named = |host: &str| {
+        let url = server.addresses[2].replace("tcp://", "http://") + "/_ping";
+        both(&place.command("curl").args(["-s", "-H", &format!("Host: {host}"), &url]).output().unwrap())
+    };
+    assert!(named("evil.example:2375").contains("not by another name"));
+    assert_eq!(named("localhost:2375"), "OK");
     let adm = std::fs::read_to_string("/etc/group").unwrap();
     let adm = adm.lines().find_map(|line| line.strip_prefix("adm:x:")?.split(':').next()).unwrap().to_owned();
     let meta = std::fs::metadata(place.path("s/one.sock")).unwrap();
@@ -132,8 +139,10 @@ fn a_listener_with_limits_keeps_to_them() {
     let secret = "hush-hush";
     let script = "echo said; echo $KEY > /key; exec sleep 1000";
     let env = format!("KEY={secret}");
-    let run = ["run", "-d", "--name", "box", "--network", "none", "-e", &env, "busybox", "sh", "-c", script];
-    assert!(docker(&full, &run).0);
+    let run = ["run", "-d", "--name", "box", "--network", "none", "-e", &env, "--annotation", "LogConfig=x"];
+    assert!(docker(&full, &[&run[..], &["busybox", "sh", "-c", script]].concat()).0);
+    let option = format!("com.example.password={secret}");
+    assert!(docker(&full, &["network", "create", "-o", &option, "net"]).0);
     assert!(docker(&full, &["commit", "-c", &format!("ENV TOKEN={secret}"), "box", "image"]).0);
     let (created, text) = docker(
         &full,
@@ -191,6 +200,8 @@ fn a_listener_with_limits_keeps_to_them() {
         &["image", "inspect", "image"][..],
         &["history", "--no-trunc", "image"],
         &["volume", "inspect", "vol"],
+        &["network", "inspect", "net"],
+        &["system", "df", "-v"],
         &["info"],
     ] {
         let (found, text) = docker(&read, args);
@@ -263,8 +274,19 @@ fn hijacked_connections_in_both_forms_and_half_closed() {
 fn frame(stream: &mut impl std::io::Read) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
-    assert!(head[1] < 126, "a short frame");
-    let mut payload = vec![0; head[1].into()];
+    let mut long = [0; 8];
+    let length = match head[1] {
+        126 => {
+            stream.read_exact(&mut long[6..]).unwrap();
+            u64::from_be_bytes(long)
+        }
+        127 => {
+            stream.read_exact(&mut long).unwrap();
+            u64::from_be_bytes(long)
+        }
+        short => short.into(),
+    };
+    let mut payload = vec![0; length.try_into().unwrap()];
     stream.read_exact(&mut payload).unwrap();
     (head[0] & 0x0f, payload)
 }
@@ -295,6 +317,20 @@ fn attach_over_a_websocket() {
         stream.get_mut().write_all(b"\x81\x86\0\0\0\0hello\n").unwrap();
         assert_eq!(frame(&mut stream), (kind, b"hello\n".to_vec()));
     }
+    // More than all buffers hold goes in while it comes out.
+    let (_, mut stream) = open("");
+    let large = vec![b'x'; 1_000_000];
+    let head = [&b"\x82\xff"[..], &(large.len() as u64).to_be_bytes(), &[0; 4]].concat();
+    let mut writer = stream.get_ref().try_clone().unwrap();
+    let sent = large.clone();
+    let writing = std::thread::spawn(move || writer.write_all(&[head, sent].concat()).unwrap());
+    let mut echoed = Vec::new();
+    while echoed.len() < large.len() {
+        echoed.extend(frame(&mut stream).1);
+    }
+    writing.join().unwrap();
+    assert!(echoed == large);
+    drop(stream);
     let (_, mut stream) = open("");
     place.ok(&["kill", "box"]);
     assert_eq!(frame(&mut stream).0, 8, "closed at the container's end");

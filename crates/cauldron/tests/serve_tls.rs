@@ -55,6 +55,46 @@ fn refused(place: &Place, server: &Server, certificates: &str, text: &str) {
     }
 }
 
+/// A connection that stays open between requests.
+struct Open {
+    child: std::process::Child,
+    answers: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Open {
+    fn new(place: &Place, server: &Server, certificates: &str) -> Self {
+        const SCRIPT: &str = "import http.client,ssl,sys\nhost,port,d=sys.argv[1:]\n\
+            c=ssl.create_default_context(cafile=d+'/ca.pem')\nc.load_cert_chain(d+'/cert.pem',d+'/key.pem')\n\
+            h=http.client.HTTPSConnection(host,int(port),context=c)\nh.connect()\nh.auto_open=0\n\
+            for _ in sys.stdin:\n  try:\n    h.request('GET','/_ping')\n    r=h.getresponse()\n    r.read()\n    print(r.status,flush=True)\n  \
+            except Exception:\n    print('closed',flush=True)\n";
+        let (host, port) = server.addresses[0].trim_start_matches("tcp://").rsplit_once(':').unwrap();
+        let mut child = place
+            .command("python3")
+            .args(["-c", SCRIPT, host, port, &place.text(certificates)])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = std::io::BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
+    }
+    fn ask(&mut self) -> String {
+        use std::io::{BufRead as _, Write as _};
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn only_good_certificates_of_the_right_kind_are_let_in() {
     let place = Place::new();
@@ -129,19 +169,25 @@ fn revoked_certificates_are_refused_once_the_server_has_read_its_files_again() {
     place.ok(&["tls", "issue", "--dir", &place.text("tls"), "alice"]);
     let server = serve(&place, "tls/server");
     let_in(&place, &server, "tls/alice");
+    let mut open = Open::new(&place, &server, "tls/alice");
+    assert_eq!(open.ask(), "200");
     place.ok(&["tls", "revoke", "--dir", &place.text("tls"), "alice"]);
     let reload = || {
         server.signal(rustix::process::Signal::HUP);
         server.line()
     };
     assert_eq!(reload(), "TLS files read again");
+    assert_eq!(open.ask(), "closed", "who was revoked keeps no connection");
     refused(&place, &server, "tls/alice", "revoked");
     let_in(&place, &server, "tls/client");
     assert!(server.line().contains("Revoked"));
 
-    // A file that cannot be used changes nothing.
+    // A file that cannot be used changes nothing, and one that is gone does not let the revoked in again.
     let server = serve(&place, "tls/server");
     std::fs::write(place.path("tls/server/crl.pem"), "nonsense").unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    assert!(server.line().starts_with("TLS files kept as they were"));
+    std::fs::remove_file(place.path("tls/server/crl.pem")).unwrap();
     server.signal(rustix::process::Signal::HUP);
     assert!(server.line().starts_with("TLS files kept as they were"));
     let_in(&place, &server, "tls/client");
@@ -202,6 +248,13 @@ fn the_authority_keeps_its_keys_and_names_to_itself() {
     assert!(verify("client").ends_with("cert.pem: OK\n"), "{}", verify("client"));
     place.ok(&["tls", "revoke", "--dir", &dir, "client"]);
     assert!(verify("client").contains("certificate revoked"));
+    // A key that is in use is not written over.
+    let out = place.text("out");
+    place.ok(&["tls", "issue", "--dir", &dir, "one", "--out", &out]);
+    let key = std::fs::read(place.path("out/key.pem")).unwrap();
+    let second = place.cauldron(&["tls", "issue", "--dir", &dir, "two", "--out", &out]);
+    assert!(!second.status.success() && both(&second).contains("the only key of one"), "{}", both(&second));
+    assert_eq!(std::fs::read(place.path("out/key.pem")).unwrap(), key);
     // The name is free again, with another key.
     place.ok(&["tls", "issue", "--dir", &dir, "client"]);
     assert!(verify("client").ends_with("cert.pem: OK\n"), "{}", verify("client"));
@@ -226,4 +279,11 @@ fn contexts_of_dockers_command_line_bring_their_certificates() {
             .unwrap();
         assert_eq!(both(&output).trim(), env!("CARGO_PKG_VERSION"));
     }
+    // Another host does not get the certificate of the one before.
+    place.ok(&["context", "update", "far", "--docker", "host=tcp://127.0.0.1:1"]);
+    let kept = std::fs::read_dir(place.path("config/contexts/tls")).unwrap().flatten();
+    assert_eq!(kept.filter(|dir| dir.path().join("docker").exists()).count(), 0);
+    let both_ways =
+        place.cauldron(&["context", "create", "x2", "--from", "far", "--docker", "host=unix:///x"]);
+    assert!(!both_ways.status.success() && both(&both_ways).contains("--docker and --from"));
 }

@@ -184,6 +184,16 @@ impl Authority {
 
         let dir = order.dir.clone().unwrap_or_else(|| self.dir.join(name));
         let dir = std::path::absolute(&dir).unwrap_or(dir);
+        let holder =
+            self.record.certificates.iter().find(|known| known.revoked.is_none() && known.dir == dir);
+        if let Some(holder) = holder.filter(|_| dir.join("key.pem").exists()) {
+            return Err(Error::Options(format!(
+                "{}: the only key of {} is there: give another directory, or revoke {} first",
+                dir.display(),
+                holder.name,
+                holder.name
+            )));
+        }
         make_dir(&dir)?;
         let authority = self.dir.join("ca.pem");
         let authority = std::fs::read(&authority).map_err(|error| wrong(&authority, &error))?;

@@ -62,27 +62,45 @@ pub(crate) fn resolve(options: &Options, env: impl Fn(&str) -> Option<String>) -
             "conflicting options: either specify --host or --context, not both".to_owned(),
         ));
     }
-    let tls = with_defaults(&options.tls, &env);
+    match choice(options, &env) {
+        Choice::Host(host) => parse(&host, with_defaults(&options.tls, &env)),
+        Choice::Context(context) => from_context(&context, options, &env),
+        Choice::Nothing => Ok(Endpoint::Embedded(options.roots.clone())),
+    }
+}
+
+/// Who says which engine it is.
+enum Choice {
+    Host(String),
+    Context(String),
+    Nothing,
+}
+
+/// Flags, then the environment, then what `context use` chose.
+fn choice(options: &Options, env: &impl Fn(&str) -> Option<String>) -> Choice {
     if let Some(host) = &options.host {
-        return parse(host, tls);
+        return Choice::Host(host.clone());
     }
     if let Some(context) = &options.context {
-        return from_context(context, options, &env);
+        return Choice::Context(context.clone());
     }
     if let Some(host) = env("CAULDRON_HOST").or_else(|| env("DOCKER_HOST")) {
-        return parse(&host, tls);
+        return Choice::Host(host);
     }
-    match env("DOCKER_CONTEXT") {
-        Some(context) => from_context(&context, options, &env),
-        None => match current_context(&options.client_dir(&env)) {
-            Some(context) => from_context(&context, options, &env),
-            None => Ok(Endpoint::Embedded(options.roots.clone())),
-        },
+    let chosen = env("DOCKER_CONTEXT").or_else(|| chosen_context(&options.client_dir(env)));
+    chosen.map_or(Choice::Nothing, Choice::Context)
+}
+
+/// The name of the context in force; `None` where a host or nothing is named.
+pub fn current_context(options: &Options) -> Option<String> {
+    match choice(options, &|name: &str| std::env::var(name).ok().filter(|value| !value.is_empty())) {
+        Choice::Context(name) => Some(name),
+        Choice::Host(_) | Choice::Nothing => None,
     }
 }
 
 /// What `context use` chose: `currentContext` of `config.json`.
-pub fn current_context(dir: &Path) -> Option<String> {
+pub fn chosen_context(dir: &Path) -> Option<String> {
     let bytes = std::fs::read(dir.join("config.json")).ok()?;
     let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let name = value["currentContext"].as_str()?;

@@ -17,7 +17,7 @@ mod transport;
 
 pub use call::{Body, Chunks, Client, Lines, body_channel, encode, query};
 pub use demultiplex::Demultiplexer;
-pub use endpoint::{Endpoint, Roots, TlsFiles, context_id, current_context};
+pub use endpoint::{Endpoint, Roots, TlsFiles, chosen_context, context_id, current_context};
 pub use error::{Error, Result};
 pub use transport::Io;
 

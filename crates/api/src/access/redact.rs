@@ -18,6 +18,8 @@ const TELLING: &[&str] = &[
     "/images/{name}/history",
     "/volumes",
     "/volumes/{name}",
+    "/networks",
+    "/networks/{id}",
     "/system/df",
 ];
 
@@ -51,13 +53,15 @@ fn redact(value: &mut Value) {
         Value::Object(map) => {
             for (key, value) in map {
                 match (key.as_str(), &*value) {
-                    ("Env", _) => *value = json!([]),
-                    // Of a volume and its driver; of the log's driver.
+                    // Triggers may set a variable.
+                    ("Env" | "OnBuild", _) => *value = json!([]),
+                    // Of a volume, a network and their drivers; of the log's driver.
                     ("Options" | "DriverOpts", Value::Object(_)) => *value = json!({}),
-                    ("LogConfig", _) => value["Config"] = json!({}),
-                    ("CreatedBy", Value::String(text)) => *value = created_by(text).into(),
+                    ("LogConfig", Value::Object(_)) => value["Config"] = json!({}),
+                    // Of a layer, and of a cached step.
+                    ("CreatedBy" | "Description", Value::String(text)) => *value = created_by(text).into(),
                     // Free text, in which a key may be called anything.
-                    ("Labels", _) => {}
+                    ("Labels" | "Annotations", _) => {}
                     _ => redact(value),
                 }
             }
@@ -69,12 +73,14 @@ fn redact(value: &mut Value) {
 /// A step of an image's history without the values of ENV, ARG and build arguments.
 fn created_by(text: &str) -> String {
     let step = text.strip_prefix("/bin/sh -c #(nop)").unwrap_or(text).trim_start();
+    let step = step.strip_prefix("ONBUILD ").unwrap_or(step);
     if let Some(word) = ["ENV", "ARG"].into_iter().find(|word| step.starts_with(&format!("{word} "))) {
         return format!("{word} (not shown)");
     }
     // `|2 NAME=value OTHER=value /bin/sh -c …`, or `RUN |2 …`: what comes before the shell is not shown.
     match text.strip_prefix("RUN ").unwrap_or(text).strip_prefix('|') {
-        Some(rest) => match rest.find("/bin/sh ") {
+        // The last one: a value may hold such a text too.
+        Some(rest) => match rest.rfind("/bin/sh ") {
             Some(at) => format!("|(not shown) {}", &rest[at..]),
             None => "|(not shown)".to_owned(),
         },
@@ -95,8 +101,14 @@ mod tests {
                 "Mounts": [{ "VolumeOptions": { "DriverConfig": { "Name": "local", "Options": { "o": "secret" } } } }],
             },
         });
+        // What users name, and not the engine, may have any type.
+        value["HostConfig"]["Annotations"] = json!({ "LogConfig": "x", "Env": "annotation" });
+        value["Config"]["OnBuild"] = json!(["ENV A=secret"]);
+        value["Other"] = json!({ "LogConfig": "x" });
+        value["BuildCache"] = json!([{ "Description": "RUN |1 A=secret /bin/sh -c make" }]);
         redact(&mut value);
         assert!(!value.to_string().contains("secret"), "{value}");
+        assert_eq!(value["HostConfig"]["Annotations"]["Env"], "annotation");
         assert_eq!(value["Config"]["Labels"]["Env"], "label");
         assert_eq!(value["Config"]["Cmd"][0], "x");
         assert_eq!(value["Config"]["Env"], json!([]));
@@ -111,6 +123,8 @@ mod tests {
             "|1 A=secret /bin/sh -c make",
             "RUN |2 A=secret B=secret /bin/sh -c make # buildkit",
             "|1 A=secret make",
+            "RUN |2 A=/bin/sh secret B=secret /bin/sh -c make",
+            "ONBUILD ENV A=secret",
         ] {
             assert!(!created_by(text).contains("secret"), "{}", created_by(text));
         }

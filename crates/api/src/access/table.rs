@@ -97,7 +97,8 @@ pub(super) const TABLE: &[Row] = &[
     row("DELETE", "/images/{name}", "images:remove"),
     row("POST", "/images/prune", "images:remove"),
     row("POST", "/build", "build:run"),
-    row("POST", "/cauldron/v1/build", "build:run"),
+    // Reads any directory of this machine.
+    row("POST", "/cauldron/v1/build", "host:build"),
     row("POST", "/session", "build:run"),
     row("POST", "/grpc", "build:run"),
     row("POST", "/build/prune", "build:remove"),

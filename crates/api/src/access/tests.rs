@@ -168,7 +168,9 @@ fn no_spelling_gets_round_it() {
             ("DELETE", "/images/..%2F..%2Fcontainers%2Fx"),
         ] {
             let (status, body) = ask(&root, &access, method, path, &[]);
-            assert!([403, 404, 405].contains(&status), "{method} {path}: {status} {body}");
+            // Refused, or no route at all: an answer of the engine's, "no such container" say, has got round it.
+            let refused = status == 403 || (status == 404 && body.contains("page not found"));
+            assert!(refused, "{method} {path}: {status} {body}");
         }
         let tricks = [
             ("x-http-method-override", "GET"),

@@ -40,14 +40,14 @@ pub(super) type Router = axum::routing::RouterIntoService<Body>;
 /// The client was not let in by TLS.
 pub(super) async fn serve(
     stream: Stream,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     router: Router,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
     let stream = match stream {
         Stream::Unix(stream) => {
             let peer = peer(&stream);
-            http(stream, peer, router, Pages::Any, stopping).await;
+            http(stream, peer, router, Pages::Any, stopped(stopping)).await;
             return Ok(());
         }
         Stream::Tcp(stream) => stream,
@@ -55,18 +55,34 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     keep_alive(&stream);
     let peer = peer(&stream);
-    let Some(config) = tls else {
-        http(stream, peer, router, Pages::OwnOnly, stopping).await;
+    let Some(mut tls) = tls else {
+        let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let pages = if on_loopback { Pages::OwnNameOnly } else { Pages::OwnOnly };
+        http(stream, peer, router, pages, stopped(stopping)).await;
         return Ok(());
     };
     let from = stream.peer_addr().map_or_else(|_| "a client".to_owned(), |address| address.to_string());
+    let config = Arc::clone(&tls.borrow_and_update());
     let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+    // Who was let in by files that are no longer in force must be let in again: it may have been revoked.
+    let over = async move {
+        tokio::select! {
+            () = stopped(stopping) => {}
+            _ = tls.changed() => {}
+        }
+    };
     match tokio::time::timeout(HANDSHAKE, accept).await {
-        Ok(Ok(stream)) => http(stream, peer, router, Pages::Any, stopping).await,
+        Ok(Ok(stream)) => http(stream, peer, router, Pages::OwnOnly, over).await,
         Ok(Err(error)) => return Err(format!("TLS handshake with {from}: {error}")),
         Err(_) => return Err(format!("TLS handshake with {from}: timed out")),
     }
     Ok(())
+}
+
+/// Ends when the server does. Each connection holds the receiver until it is done.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error says that the server is gone already.
+    let _ = stopping.changed().await;
 }
 
 fn peer(stream: &impl AsFd) -> Option<Peer> {
@@ -85,20 +101,41 @@ fn keep_alive(stream: &TcpStream) {
     let _ = sockopt::set_tcp_user_timeout(stream, 60_000);
 }
 
-/// Web pages that may send requests here.
+/// What a browser could be made to send here is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pages {
+    /// No browser reaches a unix socket.
     Any,
-    /// Pages of this machine. Where nobody authenticates, every page in a browser of this machine could send a request
-    /// (and, with a name that it lets point here, read the answer): browsers tell whose page it is.
+    /// Requests of other machines' pages are refused: browsers tell whose page it is. A browser may even have a client
+    /// certificate, which it sends whatever page asks.
     OwnOnly,
+    /// As `OwnOnly`, and the server must be called by an address or a name of this machine: on loopback, where nobody
+    /// authenticates, a name that somebody lets point here would make any page one of ours (DNS rebinding).
+    OwnNameOnly,
 }
 
 impl Pages {
-    fn refuse(self, request: &Request<Incoming>) -> bool {
-        let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-        self == Self::OwnOnly && origin.is_some_and(|origin| !is_of_this_machine(origin))
+    fn refuse(self, request: &Request<Incoming>) -> Option<&'static str> {
+        let text = |name: header::HeaderName| {
+            request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
+        };
+        if self != Self::Any && text(header::ORIGIN).is_some_and(|origin| !is_of_this_machine(origin)) {
+            return Some("requests of web pages are refused");
+        }
+        if self == Self::OwnNameOnly && text(header::HOST).is_some_and(|host| !is_a_plain_name(host)) {
+            return Some(
+                "where nobody authenticates, this port is to be called by an address or as localhost, not by another name",
+            );
+        }
+        None
     }
+}
+
+/// An address, or a name without a dot (`localhost`, `docker`): no name that the world's DNS gives out.
+fn is_a_plain_name(host: &str) -> bool {
+    let Ok(host) = host.parse::<axum::http::uri::Authority>() else { return host.is_empty() };
+    let name = host.host().trim_matches(['[', ']']);
+    name.parse::<IpAddr>().is_ok() || !name.trim_end_matches('.').contains('.')
 }
 
 /// `http://localhost:3000` and loopback addresses.
@@ -108,13 +145,8 @@ fn is_of_this_machine(origin: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn http<S>(
-    stream: S,
-    peer: Option<Peer>,
-    router: Router,
-    pages: Pages,
-    mut stopping: watch::Receiver<bool>,
-) where
+async fn http<S>(stream: S, peer: Option<Peer>, router: Router, pages: Pages, over: impl Future<Output = ()>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -123,8 +155,7 @@ async fn http<S>(
             request.extensions_mut().insert(peer.clone());
         }
         async move {
-            if pages.refuse(&request) {
-                let text = "requests of web pages are refused where nobody authenticates";
+            if let Some(text) = pages.refuse(&request) {
                 return Ok(Failure(Error::new(Kind::PermissionDenied, text)).into_response());
             }
             router.call(request.map(Body::new)).await
@@ -141,14 +172,14 @@ async fn http<S>(
     tokio::select! {
         // A client that goes away is no error.
         _ = &mut connection => return,
-        _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
+        () = over => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_of_this_machine;
+    use super::{is_a_plain_name, is_of_this_machine};
 
     #[test]
     fn whose_page_it_is() {
@@ -164,6 +195,18 @@ mod tests {
             "http://127.0.0.1.evil.example",
         ] {
             assert!(!is_of_this_machine(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn by_which_name_it_was_called() {
+        for plain in ["", "docker", "localhost:2375", "127.0.0.1", "192.0.2.1:2375", "[::1]:2375"] {
+            assert!(is_a_plain_name(plain), "{plain}");
+        }
+        for name in
+            ["evil.example", "evil.example:2375", "localhost.evil.example", "127.0.0.1.evil.example", "a b"]
+        {
+            assert!(!is_a_plain_name(name), "{name}");
         }
     }
 }

@@ -124,10 +124,7 @@ fn bind_unix(path: &Path, options: &Options) -> Result<(UnixListener, SocketFile
         std::fs::create_dir_all(parent).context(what)?;
     }
     let owner = options.group.as_deref().map(group_id).transpose()?;
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.context(what)?;
+    let listener = bind_closed(path).context(what)?;
     let meta = std::fs::symlink_metadata(path).context(what)?;
     // From here on the file is removed whatever happens.
     let file = SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) };
@@ -137,6 +134,21 @@ fn bind_unix(path: &Path, options: &Options) -> Result<(UnixListener, SocketFile
     std::fs::set_permissions(path, Permissions::from_mode(options.mode)).context(what)?;
     Ok((listener, file))
 }
+
+/// The socket's file takes its mode from the socket, as it is before it is bound (`unix_bind`, Linux): the umask, which is
+/// the whole process's, is left alone.
+fn bind_closed(path: &Path) -> std::io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::empty())?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// A group's number, by name or as it is.
 fn group_id(group: &str) -> Result<u32> {

@@ -76,7 +76,8 @@ type Tls = Option<watch::Receiver<Arc<ServerConfig>>>;
 
 async fn run(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()> {
     let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
-    let tls = options.tls.as_ref().map(TlsFiles::read).transpose()?.map(watch::Sender::new);
+    let mut files = options.tls.clone();
+    let tls = files.as_mut().map(TlsFiles::read).transpose()?.map(watch::Sender::new);
     let mut listeners = Vec::new();
     for host in &options.hosts {
         listeners.extend(Listener::bind(host, options).await?);
@@ -87,7 +88,7 @@ async fn run(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()>
     tell(Notice::Ready(listeners.iter().map(|listener| listener.address.clone()).collect()));
     notify("READY=1");
     let (stop, stopping) = watch::channel(false);
-    let files: Vec<_> = listeners.iter_mut().filter_map(|listener| listener.file.take()).collect();
+    let sockets: Vec<_> = listeners.iter_mut().filter_map(|listener| listener.file.take()).collect();
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
@@ -100,11 +101,11 @@ async fn run(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()>
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(options, tls.as_ref(), tell),
+            _ = hangup.recv() => reload(files.as_mut(), tls.as_ref(), tell),
         }
     }
     notify("STOPPING=1");
-    drop(files);
+    drop(sockets);
     let _ = stop.send(true);
     for task in accepting {
         let _ = task.await;
@@ -115,9 +116,9 @@ async fn run(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()>
 }
 
 /// Reads the TLS files again. Where they cannot be used, those before stay in force.
-fn reload(options: &Options, tls: Option<&watch::Sender<Arc<ServerConfig>>>, tell: fn(Notice)) {
+fn reload(files: Option<&mut TlsFiles>, tls: Option<&watch::Sender<Arc<ServerConfig>>>, tell: fn(Notice)) {
     notify_reloading();
-    if let (Some(files), Some(current)) = (&options.tls, tls) {
+    if let (Some(files), Some(current)) = (files, tls) {
         match files.read() {
             Ok(config) => {
                 current.send_replace(config);
@@ -148,8 +149,7 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let tls = tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
-        let served = connection::serve(stream, tls, router.clone(), stop);
+        let served = connection::serve(stream, tls.clone(), router.clone(), stop);
         tokio::spawn(async move {
             if let Err(text) = served.await {
                 tell(Notice::Line(text));

@@ -27,11 +27,12 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads the files.
+    /// Reads the files. A list of revoked certificates that was once found must be there from then on: without it whoever
+    /// was revoked would be let in again.
     ///
     /// # Errors
     /// A file is missing or malformed, or key and certificate do not belong together.
-    pub(super) fn read(&self) -> Result<Arc<ServerConfig>> {
+    pub(super) fn read(&mut self) -> Result<Arc<ServerConfig>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -42,9 +43,11 @@ impl TlsFiles {
                 roots.add(certificate).map_err(|error| wrong(&self.ca, error))?;
             }
             let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            if let Some(path) = self.crl() {
-                verifier = verifier.with_crls(revocations(&path)?);
+            let crl = self.crl();
+            if let Some(path) = &crl {
+                verifier = verifier.with_crls(revocations(path)?);
             }
+            self.crl = crl;
             builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(&self.ca, error))?)
         } else {
             builder.with_no_client_auth()

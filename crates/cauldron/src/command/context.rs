@@ -110,20 +110,7 @@ fn tls(session: &Session, name: &str) -> PathBuf {
 
 /// The name in force now, as the client itself chooses.
 fn current(session: &Session) -> String {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let options = session.options();
-    if options.host.is_some() {
-        return DEFAULT.to_owned();
-    }
-    if let Some(context) = &options.context {
-        return context.clone();
-    }
-    if env("CAULDRON_HOST").or_else(|| env("DOCKER_HOST")).is_some() {
-        return DEFAULT.to_owned();
-    }
-    env("DOCKER_CONTEXT")
-        .or_else(|| client::current_context(session.docker_config()))
-        .unwrap_or_else(|| DEFAULT.to_owned())
+    client::current_context(session.options()).unwrap_or_else(|| DEFAULT.to_owned())
 }
 
 fn check(name: &str) -> Result<(), Failure> {
@@ -218,6 +205,9 @@ fn create(session: &Session, given: &ArgMatches) -> Outcome {
     if meta(session, name).exists() {
         return Err(Failure::new(format!("context \"{name}\" already exists")));
     }
+    if given.text("docker").is_some() && given.text("from").is_some() {
+        return Err("cannot use --docker and --from together: the endpoint is the one or the other's".into());
+    }
     let mut value = json!({ "Name": name, "Metadata": {}, "Endpoints": {} });
     let files = match given.text("docker") {
         Some(text) => {
@@ -255,7 +245,14 @@ fn update(session: &Session, given: &ArgMatches) -> Outcome {
     if let Some(text) = given.text("docker") {
         let (endpoint, files) = endpoint(text)?;
         value["Endpoints"]["docker"] = endpoint;
-        keep_files(session, name, &files)?;
+        // The material was the old endpoint's: a certificate does not go to another host.
+        let old = tls(session, name).join("docker");
+        match std::fs::remove_dir_all(&old) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(file("remove", &old)(error));
+            }
+            _ => keep_files(session, name, &files)?,
+        }
     }
     store(session, name, &value)?;
     session.line(name)?;
@@ -356,7 +353,7 @@ fn inspect(session: &Session, given: &ArgMatches) -> Outcome {
 }
 
 fn rm(session: &Session, given: &ArgMatches) -> Outcome {
-    let in_use = client::current_context(session.docker_config());
+    let in_use = client::chosen_context(session.docker_config());
     let mut code = 0;
     for name in given.texts("contexts") {
         let removed = remove(session, &name, in_use.as_deref() == Some(&name), given.on("force"));

@@ -43,6 +43,7 @@ Capabilities of --allow are RESOURCE:VERB, then further verbs of the same resour
   images: read search pull load push tag remove export      build: run remove
   volumes: read create remove      networks: read create connect remove restore
   events: read      system: read auth doctor      swarm: read
+  host: build (a build in place, of any directory of this machine)
 What is not allowed is refused; environment variables are shown only where containers:env is allowed. --read-only
 leaves GET requests for lists, inspect, logs and events: no files, no environment variables, no change.
 
