@@ -143,6 +143,39 @@ fn what_fills_the_disk_can_be_ended_and_removed() {
 }
 
 #[test]
+fn a_record_that_has_grown_keeps_nobody_from_ending_it() {
+    let small = Small::new(16, 4000);
+    // What a probe prints goes into the container's record, until that has no room.
+    let probe = "cat /long; echo >> /dev/shm/probes";
+    let fill = "head -c 3500 /dev/zero | tr '\\0' x > /long; until [ -e /go ]; do usleep 10000; done; cat /dev/zero > /x; sleep 1000";
+    small.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "full",
+        "--network",
+        "none",
+        "--health-cmd",
+        probe,
+        "--health-interval",
+        "100ms",
+        "busybox",
+        "sh",
+        "-c",
+        fill,
+    ]);
+    small.ok(&["exec", "full", "sh", "-c", ": > /go; cat /dev/zero > /y 2>/dev/null; true"]);
+    // Probes go on, and what they print has no room.
+    let more = "n=$(wc -l < /dev/shm/probes); until [ $(wc -l < /dev/shm/probes) -gt $((n + 3)) ]; do usleep 10000; done";
+    small.ok(&["exec", "full", "sh", "-c", more]);
+    assert_eq!(small.ok(&["ps", "-a", "--format", "{{.Names}}"]), "full");
+    small.ok(&["inspect", "full"]);
+    small.ok(&["stop", "-t", "0", "full"]);
+    small.ok(&["rm", "full"]);
+    small.sound();
+}
+
+#[test]
 fn no_inode_is_left() {
     let small = Small::new(64, 800);
     let fill = "i=0; while touch /f$i; do i=$((i+1)); done 2>/dev/null; exit 4";

@@ -301,6 +301,17 @@ fn rules_that_somebody_took_come_back() {
         machine::eventually(|| (machine.ruleset() == whole).then_some(()));
         assert_eq!(ask(&machine.lan, HOST.into(), 8080).unwrap(), "web");
     }
+    // A part of the table is missed too: each chain at once, what sets and maps hold when somebody asks.
+    for part in ["guard", "prerouting", "output", "postrouting", "forward", "publish"] {
+        assert_eq!(machine.host("nft", &["flush", "chain", "inet", table, part]).code, 0, "{part}");
+        machine::eventually(|| (machine.ruleset() == whole).then_some(()));
+    }
+    for (kind, part) in [("map", "anywhere4"), ("set", "bridges"), ("set", "networks4")] {
+        assert_eq!(machine.host("nft", &["flush", kind, "inet", table, part]).code, 0, "{part}");
+        assert_ne!(machine.ruleset(), whole, "{part}");
+        assert_eq!(machine.run(&["system", "restore-firewall"]).code, 0);
+        assert_eq!(machine.ruleset(), whole, "{part}");
+    }
     // A firewall that is loaded later, and drops what it does not know.
     let drop = "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
     assert_eq!(machine.host("nft", &[drop]).code, 0);

@@ -270,6 +270,46 @@ fn hijacked_connections_in_both_forms_and_half_closed() {
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
 }
 
+#[test]
+fn a_draft_that_a_container_works_on_stays() {
+    let place = Place::new();
+    place.image();
+    let socket = place.text("a.sock");
+    let _server = place.serve(&["-H", &format!("unix://{socket}")]);
+    let post = |path: &str| {
+        let url = format!("http://d/cauldron/v1/volumes/{path}");
+        let output =
+            place.command("curl").args(["-s", "-XPOST", "--unix-socket", &socket, &url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    place.ok(&["volume", "create", "db"]);
+    place.ok(&["volume", "create", "db.draft-other"]);
+    let draft: serde_json::Value = serde_json::from_str(&post("db/snapshot")).unwrap();
+    let draft = draft["Name"].as_str().unwrap().to_owned();
+    let mount = format!("{draft}:/d");
+    place.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "helper",
+        "--network",
+        "none",
+        "-v",
+        &mount,
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let refused = post("db/snapshot");
+    assert!(refused.contains("is in use by running containers: helper"), "{refused}");
+    place.ok(&["exec", "helper", "touch", "/d/work"]);
+    place.ok(&["rm", "-f", "helper"]);
+    let second = post("db/snapshot");
+    assert!(second.contains("db.draft-") && !second.contains(&draft), "{second}");
+    let names = place.ok(&["volume", "ls", "-q"]);
+    assert!(names.contains("db.draft-other") && !names.contains(&draft), "{names}");
+}
+
 /// One unmasked frame of a websocket's server.
 fn frame(stream: &mut impl std::io::Read) -> (u8, Vec<u8>) {
     let mut head = [0; 2];

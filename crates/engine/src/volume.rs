@@ -127,8 +127,11 @@ impl Engine {
     pub fn draft_volume(&self, name: &str) -> Result<Volume> {
         // Shared: others make containers while it is copied.
         let _lock = self.store.share_volumes()?;
-        self.store.volume(name)?;
+        let volume = self.store.volume(name)?;
         self.unused_by_running(name)?;
+        for draft in self.store.drafts_of(&volume)? {
+            self.unused_by_running(&draft)?;
+        }
         let draft = self.store.draft_volume(name, crate::now())?;
         self.emit_volume("create", &draft.name);
         Ok(draft)
@@ -171,7 +174,8 @@ impl Engine {
         let mut running = Vec::new();
         for id in users {
             match self.find(id.as_str()) {
-                Ok(container) if container.is_running() => running.push(container.name().to_owned()),
+                // One that restarts has its mounts again in a moment.
+                Ok(container) if container.live.is_some() => running.push(container.name().to_owned()),
                 Err(error) if error.kind() != model::Kind::NotFound => return Err(error),
                 _ => {}
             }

@@ -252,11 +252,16 @@ impl Networks {
         let _lock = self.kernel_lock()?;
         let mut firewall = Firewall::open(&self.config().instance)?;
         let (state, segments) = (firewall.state()?, self.segments(None)?);
+        let state = if state == State::Whole && !firewall.is_whole()? { State::Damaged } else { state };
         match state {
             State::Whole | State::Damaged if segments.is_empty() => return firewall.remove(),
             State::Missing if segments.is_empty() => return Ok(()),
             State::Missing | State::Damaged => firewall.create(state, &segments, &self.forwards()?)?,
-            State::Whole => {}
+            // Elements may be missing all the same; one that is there is left as it is.
+            State::Whole => {
+                firewall.complete(&segments)?;
+                firewall.publish(&self.forwards()?)?;
+            }
         }
         segments.iter().try_for_each(|segment| firewall.allow_in_foreign(&segment.bridge))
     }

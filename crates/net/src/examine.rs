@@ -18,14 +18,19 @@ const PAIR_DIGITS: usize = 11;
 
 impl Networks {
     /// Looks at this engine's part of the machine. `lives` tells whether a container runs, or is just being started or
-    /// stopped by somebody.
+    /// stopped by somebody; `release` gives back what one holds, unless that has changed meanwhile.
     ///
     /// # Errors
     /// A record or the kernel's lists cannot be read.
-    pub fn examine(&self, look: &mut Examination, lives: &dyn Fn(&ContainerId) -> bool) -> Result<()> {
+    pub fn examine(
+        &self,
+        look: &mut Examination,
+        lives: &dyn Fn(&ContainerId) -> bool,
+        release: &dyn Fn(&ContainerId) -> Result<()>,
+    ) -> Result<()> {
         for container in self.holders()?.iter().filter(|container| !lives(container)) {
             let problem = "it holds addresses, ports or an endpoint, and does not run";
-            look.found(("lease", container), problem, "give them back", || self.release(container));
+            look.found(("lease", container), problem, "give them back", || release(container));
         }
         let _kernel = self.kernel_lock()?;
         {

@@ -82,7 +82,26 @@ impl Firewall {
             }
         })
     }
-    /// How the table is.
+    /// Whether all chains have all of their rules.
+    pub(crate) fn is_whole(&mut self) -> Result<bool> {
+        let mut uses: std::collections::BTreeMap<&str, u32> =
+            CHAINS.iter().map(|(chain, ..)| (*chain, 0)).collect();
+        uses.insert(PUBLISH, 0);
+        // What the kernel counts for a chain: its rules, and the jumps to it.
+        rules(&mut |chain: &'static str, rule: &[Is<'_>]| {
+            *uses.entry(chain).or_default() += 1;
+            let jumps = rule.iter().filter(|part| matches!(part, Is::Verdict(Verdict::Jump(_)))).count();
+            *uses.entry(PUBLISH).or_default() += u32::try_from(jumps).unwrap_or(0);
+        });
+        for (chain, wanted) in uses {
+            let what = || format!("look at chain {chain} of firewall table inet {}", self.table);
+            if self.socket.chain_rules(INET, &self.table, chain).context(what)? != Some(wanted) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+    /// How the table is, as far as one look tells: cheap, for every start of a container.
     pub(crate) fn state(&mut self) -> Result<State> {
         let table = &self.table;
         let what = || format!("look for firewall table inet {table}");
@@ -100,12 +119,8 @@ impl Firewall {
             batch.delete_table(INET, &self.table);
         }
         skeleton(&mut batch, &self.table);
-        let loopback = Cidr { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 };
-        batch.add(INET, &self.table, "networks4", &range(&loopback));
-        for segment in segments {
-            for (set, elements) in segment_elements(segment) {
-                batch.add(INET, &self.table, set, &elements);
-            }
+        for (set, elements) in all_elements(segments) {
+            batch.add(INET, &self.table, set, &elements);
         }
         for forward in forwards {
             let (map, element) = forward_element(forward);
@@ -120,6 +135,18 @@ impl Firewall {
             batch.add(INET, &self.table, set, &elements);
         }
         self.commit(batch)
+    }
+    /// Adds what sets lack: one by one, because a range that is there already is an error.
+    pub(crate) fn complete(&mut self, segments: &[Segment]) -> Result<()> {
+        for (set, elements) in all_elements(segments) {
+            let mut batch = Batch::new();
+            batch.add(INET, &self.table, set, &elements);
+            match self.commit(batch) {
+                Err(error) if error.kind() == model::Kind::AlreadyExists => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
     /// Takes a bridge out.
     pub(crate) fn remove_segment(&mut self, segment: &Segment) -> Result<()> {
@@ -270,6 +297,17 @@ fn forgive_missing(result: Result<()>) -> Result<()> {
     }
 }
 
+/// The chain that other chains of ours jump to.
+const PUBLISH: &str = "publish";
+/// Chains with hooks: name, type, hook, priority.
+const CHAINS: [(&str, &str, u32, i32); 5] = [
+    ("guard", "filter", 0, -300),
+    ("prerouting", "nat", 0, -100),
+    ("output", "nat", 3, -100),
+    ("postrouting", "nat", 4, 100),
+    ("forward", "filter", 2, 0),
+];
+
 /// Tables, chains, sets and rules: what never changes.
 fn skeleton(batch: &mut Batch, table: &str) {
     batch.table(INET, table);
@@ -292,22 +330,15 @@ fn skeleton(batch: &mut Batch, table: &str) {
         set(names[2], one, data, false);
         set(names[3], any, data, false);
     }
-    batch.chain(INET, table, "publish", None);
-    for (chain, kind, number, priority) in [
-        ("guard", "filter", 0, -300),
-        ("prerouting", "nat", 0, -100),
-        ("output", "nat", 3, -100),
-        ("postrouting", "nat", 4, 100),
-        ("forward", "filter", 2, 0),
-    ] {
+    batch.chain(INET, table, PUBLISH, None);
+    for (chain, kind, number, priority) in CHAINS {
         batch.chain(INET, table, chain, Some(Hook { kind, number, priority }));
     }
-    rules(batch, table);
+    rules(&mut |chain: &'static str, rule: &[Is<'_>]| batch.rule(INET, (table, chain), rule, false, ""));
 }
 
-fn rules(batch: &mut Batch, table: &str) {
+fn rules(rule: &mut impl FnMut(&'static str, &[Is<'_>])) {
     let lo = nft::interface("lo");
-    let mut rule = |chain, rule: &[Is<'_>]| batch.rule(INET, (table, chain), rule, false, "");
     let (v4, v6) = ([nft::IPV4], [nft::IPV6]);
     rule(
         "guard",
@@ -402,7 +433,7 @@ fn rules(batch: &mut Batch, table: &str) {
             ],
         );
     }
-    forward_rules(&mut rule);
+    forward_rules(rule);
 }
 
 fn forward_rules(rule: &mut impl FnMut(&'static str, &[Is<'_>])) {
@@ -455,6 +486,12 @@ fn range(subnet: &Cidr) -> Vec<Element> {
         step = 1;
     }
     vec![plain(first), Element { key: end, data: None, end: true }]
+}
+
+/// What the sets of a table with these bridges hold.
+fn all_elements(segments: &[Segment]) -> impl Iterator<Item = (&'static str, Vec<Element>)> {
+    let loopback = Cidr { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 };
+    std::iter::once(("networks4", range(&loopback))).chain(segments.iter().flat_map(segment_elements))
 }
 
 fn segment_elements(segment: &Segment) -> Vec<(&'static str, Vec<Element>)> {

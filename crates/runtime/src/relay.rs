@@ -297,10 +297,14 @@ impl Relay {
             fds.push(PollFd::from_borrowed_fd(fd, if shut { PollFlags::empty() } else { PollFlags::IN }));
         }
         fds.extend(self.flows.iter().map(|flow| PollFd::new(&flow.socket, PollFlags::IN)));
+        // An end from which nothing is wanted now is left out: its hang-up would be reported again and again.
         for line in &self.lines {
-            let (client, container) = line.wanted();
-            fds.push(PollFd::new(&line.client, client));
-            fds.push(PollFd::new(&line.container, container));
+            let ends = [(&line.client, line.wanted().0), (&line.container, line.wanted().1)];
+            fds.extend(
+                ends.iter()
+                    .filter(|(_, wanted)| !wanted.is_empty())
+                    .map(|(end, wanted)| PollFd::new(*end, *wanted)),
+            );
         }
         let silent = self.flows.iter().map(|flow| flow.last + SILENCE).min();
         let idle = (self.lines.is_empty() && self.flows.is_empty()).then(|| self.quiet + IDLE);
@@ -315,10 +319,11 @@ impl Relay {
         let mut flags = fds.iter().map(PollFd::revents);
         let doors = flags.by_ref().take(self.doors.len()).collect();
         let flows = flags.by_ref().take(self.flows.len()).collect();
-        let mut lines = Vec::with_capacity(self.lines.len());
-        while let (Some(client), Some(container)) = (flags.next(), flags.next()) {
-            lines.push((client, container));
-        }
+        let mut seen = |wanted: PollFlags| {
+            if wanted.is_empty() { PollFlags::empty() } else { flags.next().unwrap_or(PollFlags::empty()) }
+        };
+        let wanted = self.lines.iter().map(Line::wanted);
+        let lines = wanted.map(|(client, container)| (seen(client), seen(container))).collect();
         Ok(Ready { doors, flows, lines })
     }
     fn door_ready(&mut self, at: usize, space: &mut [u8]) {

@@ -406,7 +406,7 @@ fn a_hard_link_may_lead_to_a_file_of_the_layer_below() {
         "mkdir -p t/etc/deep t/out && echo secret > t/etc/deep/file && chmod 4640 t/etc/deep/file && chown 5:6 t/etc/deep/file
          chmod 0710 t/etc && chown 7:8 t/etc/deep && setfattr -n user.note -v kept t/etc/deep/file 2>/dev/null || true
          touch -d '2020-02-02 02:02:02' t/etc/deep/file t/etc
-         ln -s / t/away && ln -s etc t/inside && mkdir t/hidden && echo x > t/hidden/file
+         mknod t/device c 240 7 && ln -s / t/away && ln -s etc t/inside && mkdir t/hidden && echo x > t/hidden/file
          tar -C t -cf base.tar .",
         &dir.0,
     );
@@ -432,15 +432,23 @@ fn a_hard_link_may_lead_to_a_file_of_the_layer_below() {
         let refused = store.unpack_stream(below, hard_link("x", target).as_slice(), None, None);
         assert!(refused.is_err(), "{target}");
     }
+    // A device is not so much as opened: that alone arms a watchdog, or rewinds a tape. Opening this one would be ENXIO.
+    let refused = store.unpack_stream(below, hard_link("x", "device").as_slice(), None, None).unwrap_err();
+    assert!(refused.to_string().contains("No such file or directory"), "{refused}");
     // A file that this layer itself takes away is not there any more.
-    let mut gone = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(0);
-    gone.append_data(&mut header, ".wh.hidden", &[][..]).unwrap();
-    let mut gone = gone.into_inner().unwrap();
-    gone.truncate(512);
-    gone.extend(hard_link("x", "hidden/file"));
-    assert!(store.unpack_stream(below, gone.as_slice(), None, None).is_err());
+    for taken in [&["hidden/.wh..wh..opq"][..], &[".wh.hidden"], &[".wh.hidden", "hidden/new"]] {
+        let mut gone = tar::Builder::new(Vec::new());
+        for name in taken {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            gone.append_data(&mut header, name, &[][..]).unwrap();
+        }
+        let mut gone = gone.into_inner().unwrap();
+        gone.truncate(512 * taken.len());
+        gone.extend(hard_link("x", "hidden/file"));
+        assert!(store.unpack_stream(below, gone.as_slice(), None, None).is_err(), "{taken:?}");
+    }
 }
 
 #[test]

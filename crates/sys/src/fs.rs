@@ -255,7 +255,7 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool)
 /// without which nothing could be ended or removed, and room be made.
 ///
 /// # Errors
-/// As [`replace_file`].
+/// As [`replace_file`]; the old content stands where the new one is larger than the file's own blocks.
 pub fn update_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
     let path = path.as_ref();
     match replace_file(path, bytes, mode, sync) {
@@ -270,7 +270,13 @@ fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let metadata = file.metadata()?;
+    let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    // Of 512 bytes, whatever the file system's own are (stat(2)).
+    let own = std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512);
+    if bytes.len() as u64 > own.max(metadata.len()) {
+        return Err(Errno::NOSPC.into());
+    }
     let mut padded = bytes.to_vec();
     padded.resize(bytes.len().max(length.min(OVERWRITTEN)), b' ');
     file.write_all_at(&padded, 0)

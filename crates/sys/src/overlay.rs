@@ -60,7 +60,12 @@ pub fn mount_detached<'p>(
         set("workdir", upper.work)?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes =
-        if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    // A view for the host to read and write files in: nothing of it is executed, and no device of an image's is opened.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    if upper.is_none() {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

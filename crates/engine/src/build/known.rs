@@ -90,9 +90,11 @@ impl Known {
         (look == Look::of(stat)).then(|| Digest::from_bytes(digest))
     }
     /// Records the digest of a file that looked like this before and after it was read, `now` seconds after 1970.
-    pub(super) fn put(&self, stat: &Stat, now: i64, digest: [u8; 32]) {
+    pub(super) fn put(&self, before: &Stat, after: &Stat, now: i64, digest: [u8; 32]) {
+        let stat = after;
+        let same = before.st_ino == after.st_ino && Look::of(before) == Look::of(after);
         let last = stat.st_mtime.max(stat.st_ctime);
-        if stat.st_dev != self.device || last > now.saturating_sub(QUIET) {
+        if !same || stat.st_dev != self.device || last > now.saturating_sub(QUIET) {
             return;
         }
         let mut table = self.table();
@@ -164,9 +166,14 @@ mod tests {
         let before = stat(&file);
         let known = || Known { path: dir.join("known"), device: before.st_dev, table: Mutex::default() };
         let first = known();
-        first.put(&before, before.st_ctime + 1, [7; 32]);
+        first.put(&before, &before, before.st_ctime + 1, [7; 32]);
         assert_eq!(first.get(&before), None, "it changed a moment ago");
-        first.put(&before, before.st_ctime + 60, [7; 32]);
+        // Only the seconds and the size differ: a file system may keep no more.
+        let mut changed = before;
+        changed.st_size += 1;
+        first.put(&before, &changed, before.st_ctime + 60, [7; 32]);
+        assert_eq!((first.get(&before), first.get(&changed)), (None, None), "it changed while it was read");
+        first.put(&before, &before, before.st_ctime + 60, [7; 32]);
         assert_eq!(first.get(&before), Some(Digest::from_bytes([7; 32])));
         first.save().unwrap();
         // Another process reads what was saved.

@@ -239,11 +239,7 @@ impl Tree<'_> {
             let digest: [u8; 32] = hasher.finalize().into();
             if let Some(known) = self.known {
                 let after = rustix::fs::fstat(&file).map_err(std::io::Error::from).context(what)?;
-                if (after.st_ino, after.st_mtime_nsec, after.st_ctime_nsec)
-                    == (item.stat.st_ino, item.stat.st_mtime_nsec, item.stat.st_ctime_nsec)
-                {
-                    known.put(&after, crate::now().seconds, digest);
-                }
+                known.put(&item.stat, &after, crate::now().seconds, digest);
             }
             item.digest = Some(Digest::from_bytes(digest));
         }

@@ -262,7 +262,9 @@ impl Engine {
         let changes = read_json(&dir.join("changes.json"))?.unwrap_or_default();
         // The live part first: a container that exits in between then shows as exited, never as one that ended unseen.
         let mut live = runtime::live(&run_dir)?;
-        let state: State = read_json(&dir.join("state.json"))?.unwrap_or_default();
+        // A damaged one (a machine that went down while its disk was full, say) must not keep a container from being ended
+        // and removed, nor the others from being listed. The doctor finds it.
+        let state: State = read_json(&dir.join("state.json")).ok().flatten().unwrap_or_default();
         if live.is_none() && state.finished_at < state.started_at {
             live = runtime::live(&run_dir)?;
         }

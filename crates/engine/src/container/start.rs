@@ -80,6 +80,9 @@ impl Engine {
         }
         sys::failpoint!("start: addresses reserved");
         let etc = self.write_etc(container, &endpoints)?;
+        // Until it shows as running: whoever puts another directory in a volume's place then sees it in use.
+        let _volumes =
+            if container.spec.mounts.is_empty() { None } else { Some(self.store.share_volumes()?) };
         let mut mounts = self.resolve_mounts(container)?;
         mounts.extend(container.deliveries()?);
         std::fs::create_dir_all(&container.run_dir)

@@ -13,6 +13,9 @@ use sys::fs::Lock;
 use crate::Engine;
 use crate::container::reap::remove_tree;
 
+/// A draft without a container is left alone for so long: the copying itself may take a while.
+const DRAFT_SECONDS: i64 = 3600;
+
 impl Engine {
     /// Containers whose making was interrupted. Whoever makes one shares the store's lock. False: others keep it.
     pub(super) fn check_half_made(&self, look: &mut Examination) -> Result<bool> {
@@ -161,6 +164,22 @@ impl Engine {
                         self.store.unmount_volume(&name)
                     });
                 }
+            }
+        }
+        Ok(())
+    }
+    /// Copies of volumes for helpers that were killed. A helper makes its container right after the copy.
+    pub(super) fn check_drafts(&self, look: &mut Examination) -> Result<()> {
+        let _quiet = self.store.own_volumes()?;
+        let (volumes, used) = (self.store.volumes()?, self.used_volumes()?);
+        for draft in volumes.iter().filter(|volume| !used.contains_key(&volume.name)) {
+            let Some(of) = &draft.draft_of else { continue };
+            let is_old = draft.created.seconds < crate::now().seconds.saturating_sub(DRAFT_SECONDS);
+            if is_old || !volumes.iter().any(|volume| volume.id == *of) {
+                let problem = "it was copied for a helper, and no container has it";
+                look.found(("volume", &draft.name), problem, "delete it", || {
+                    self.store.remove_draft(&draft.name)
+                });
             }
         }
         Ok(())

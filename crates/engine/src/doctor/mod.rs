@@ -8,11 +8,13 @@
 mod leftovers;
 
 use model::finding::{Examination, Finding};
+use model::state::State;
 use model::{ContainerId, Kind, Result};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::Engine;
+use crate::container::lookup::read_json;
 
 /// How long processes that are about to end are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +58,14 @@ impl Engine {
         let parents = self.cgroup_parents()?;
         runtime::check::check(&mut look, &self.roots.run_root, &parents, &|id| self.is_known(id), &lives)?;
         self.check_mounts(&mut look)?;
-        self.networks.examine(&mut look, &lives)?;
+        self.check_drafts(&mut look)?;
+        let release = |id: &ContainerId| match self.try_lock_container(id)? {
+            // Nobody can start it now.
+            Some(_lock) if self.lives_now(id) => Ok(()),
+            None if self.store.layout.container(id).exists() => Ok(()),
+            _ => self.networks.release(id),
+        };
+        self.networks.examine(&mut look, &lives, &release)?;
         if !self.store.check(&mut look, &|| self.layers_in_use())? || !quiet {
             report
                 .skipped
@@ -88,9 +97,12 @@ impl Engine {
     }
     /// Whether a container (or a build step) runs, or somebody has it in hand.
     fn lives(&self, id: &ContainerId) -> bool {
-        runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some())
+        self.lives_now(id)
             || self.step_is_busy(id)
             || (self.store.layout.container(id).exists() && matches!(self.try_lock_container(id), Ok(None)))
+    }
+    fn lives_now(&self, id: &ContainerId) -> bool {
+        runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some())
     }
     /// Whether this root has a container or a build step of this id, whatever state it is in.
     fn is_known(&self, id: &ContainerId) -> bool {
@@ -120,8 +132,12 @@ impl Engine {
                     continue;
                 }
             };
-            drop(lock);
             let object = format!("{} ({})", id.short(), container.name());
+            if let Err(error) = read_json::<State>(&container.dir.join("state.json")) {
+                let remedy = "replace its record of what became of it by one that says nothing";
+                look.found(("container", &object), error, remedy, || self.write_state(&container));
+            }
+            drop(lock);
             if container.live.is_some() {
                 continue;
             }

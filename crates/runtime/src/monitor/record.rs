@@ -55,8 +55,18 @@ pub fn make_state(bundle: &Bundle) -> Result<()> {
 /// It cannot be written.
 pub fn write_state(bundle: &Bundle, state: &State) -> Result<()> {
     let path = bundle.container_dir.0.join("state.json");
-    sys::fs::update_file(&path, &wire::encode(state), 0o600, false)
-        .context(|| format!("write {}", path.display()))
+    let write = |state: &State| {
+        sys::fs::update_file(&path, &wire::encode(state), 0o600, false)
+            .context(|| format!("write {}", path.display()))
+    };
+    write(state).or_else(|error| match &state.health {
+        // What probes printed is worth less than the rest.
+        Some(health) if error.is_out_of_space() && !health.log.is_empty() => {
+            let health = model::state::Health { log: Vec::new(), ..health.clone() };
+            write(&State { health: Some(health), ..state.clone() })
+        }
+        _ => Err(error),
+    })
 }
 
 /// Replaces `live.json`.

@@ -35,6 +35,7 @@ pub fn run(
         setgid: false,
         as_root: rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
         whited_out: HashSet::new(),
+        opaque: HashSet::new(),
         directories: Vec::new(),
         size: 0,
     };
@@ -59,6 +60,8 @@ struct Tree<'a> {
     as_root: bool,
     /// Names that this archive whited out (they concern the layers below, not what follows here).
     whited_out: HashSet<Vec<u8>>,
+    /// Directories that hide all of what the layers below have in them.
+    opaque: HashSet<Vec<u8>>,
     /// Times of directories, set at the end.
     directories: Vec<(Vec<u8>, (i64, u32))>,
     size: u64,
@@ -99,7 +102,10 @@ impl Tree<'_> {
         let mut replaced = false;
         let done = if overlay && name.starts_with(WHITEOUT) {
             match &name[WHITEOUT.len()..] {
-                _ if name == OPAQUE => opaque(place.dir).map_err(|error| failed(&member.path, error)),
+                _ if name == OPAQUE => {
+                    self.opaque.insert(cached.clone());
+                    opaque(place.dir).map_err(|error| failed(&member.path, error))
+                }
                 b"" | b"." | b".." => Err(refuse("it is no whiteout of anything")),
                 _ if name.starts_with(AUFS) => Ok(()),
                 hidden => {
@@ -152,7 +158,9 @@ impl Tree<'_> {
             // must be told to hide.
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                opaque(fs::openat(place.dir, place.name, flags, Mode::empty())?.as_fd())
+                opaque(fs::openat(place.dir, place.name, flags, Mode::empty())?.as_fd())?;
+                self.opaque.insert(path);
+                Ok(())
             }
             Ok(_) => Ok(()),
             Err(Errno::NOENT) => {
@@ -253,6 +261,7 @@ impl Tree<'_> {
             fs::mkdirat(place.dir, place.name, Mode::RWXU)?;
         }
         if !there && self.whited_out.remove(path) {
+            self.opaque.insert(path.to_vec());
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             opaque(fs::openat(place.dir, place.name, flags, Mode::empty())?.as_fd())?;
         }
@@ -303,9 +312,12 @@ impl Tree<'_> {
     /// the directories that lead to it, and then linked.
     fn link_below(&mut self, target: &[u8], place: &Place<'_>) -> Failed {
         let Some((open, cell)) = &self.below else { return Err(Errno::NOENT) };
-        if self.whited_out.iter().any(|gone| {
-            target.strip_prefix(gone.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-        }) {
+        let is_below = |dir: &[u8]| {
+            dir.is_empty()
+                || target.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        // Gone by this archive's own word.
+        if self.whited_out.iter().chain(&self.opaque).any(|gone| is_below(gone)) {
             return Err(Errno::NOENT);
         }
         let below = match cell.get() {
@@ -316,12 +328,15 @@ impl Tree<'_> {
             }
         };
         let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        // Looked at before it is opened: opening a device does something.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let from = sys::fs::open_in_root(below, OsStr::from_bytes(target), flags, 0).map_err(errno)?;
         let stat = fs::fstat(&from)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Errno::NOENT);
         }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let from = fs::open(sys::fs::proc_path(&from), flags, Mode::empty())?;
         let (parent, name) = match target.iter().rposition(|&byte| byte == b'/') {
             Some(slash) => (&target[..slash], &target[slash + 1..]),
             None => (&target[..0], target),

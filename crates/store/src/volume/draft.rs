@@ -53,7 +53,7 @@ impl Store {
                 format!("{}: only plain volumes can have one", what()),
             ));
         }
-        self.remove_drafts(name)?;
+        self.remove_drafts(&volume)?;
         let id = random_name()?;
         let draft = Volume {
             name: format!("{name}{INFIX}{}", &id[..8]),
@@ -107,9 +107,11 @@ impl Store {
         volume.marks.push(mark);
         write_record(&from, &volume)?;
         sys::failpoint!("volume.commit.marked");
-        rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE)
+        let exchanged = rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE)
             .map_err(std::io::Error::from)
-            .context(|| format!("{}: exchange {} and {}", what(), from.display(), to.display()))?;
+            .context(|| format!("{}: exchange {} and {}", what(), from.display(), to.display()));
+        // Still a draft, then.
+        exchanged.map_err(|error| error.with_undo_failures(write_record(&from, &draft).err()))?;
         let dir = self.layout.volumes();
         sys::fs::sync_dir(&dir).context(|| format!("sync {}", dir.display()))?;
         sys::failpoint!("volume.commit.exchanged");
@@ -143,16 +145,27 @@ impl Store {
         Ok(volume)
     }
 
-    /// Drafts of a volume, and what killed commits left of them.
-    fn remove_drafts(&self, name: &str) -> Result<()> {
+    /// The names of a volume's drafts.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn drafts_of(&self, volume: &Volume) -> Result<Vec<String>> {
+        let drafts = self.volumes()?.into_iter().filter(|draft| draft.draft_of.as_ref() == Some(&volume.id));
+        Ok(drafts.map(|draft| draft.name).collect())
+    }
+
+    /// Removes drafts of a volume, and what killed commits left of them.
+    fn remove_drafts(&self, volume: &Volume) -> Result<()> {
+        for draft in self.drafts_of(volume)? {
+            self.discard(&self.layout.volume(&draft))?;
+        }
         let dir = self.layout.volumes();
-        let prefix = format!("{name}{INFIX}");
-        for entry in std::fs::read_dir(&dir).context(|| format!("read directory {}", dir.display()))? {
-            let entry = entry.context(|| format!("read directory {}", dir.display()))?;
-            if entry.file_name().to_str().is_some_and(|found| found.starts_with(&prefix))
-                && self.is_draft(&entry.path())?
-            {
-                self.discard(&entry.path())?;
+        let prefix = format!("{}{INFIX}", volume.name);
+        for name in sys::fs::names(&dir).context(|| format!("read directory {}", dir.display()))? {
+            let path = dir.join(&name);
+            let is_own = name.strip_prefix(&prefix).is_some_and(|rest| !rest.contains(INFIX));
+            if is_own && self.find_volume(&name)?.is_none() && self.is_draft(&path)? {
+                self.discard(&path)?;
             }
         }
         Ok(())

@@ -63,7 +63,8 @@ impl Stream {
 
 impl Resolver {
     pub(super) fn accept(&mut self, poll: &Poll) {
-        while let Ok((socket, _)) = self.listener.accept() {
+        for _ in 0..super::BURST {
+            let Ok((socket, _)) = self.listener.accept() else { return };
             let free = self.streams.iter().position(Option::is_none);
             let at = match free {
                 Some(at) => at,
