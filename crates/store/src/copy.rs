@@ -207,10 +207,13 @@ fn attributes(
     fs::utimensat(target, to, &times, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Gives one directory the owner, mode, extended attributes and times of another.
-pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let stat = fs::fstat(from)?;
-    attributes(from, c".", to, c".", &stat)
+/// Gives one directory the owner, mode, extended attributes and times that another had at the time of `stat`.
+pub(crate) fn copy_attributes(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    stat: &Stat,
+) -> rustix::io::Result<()> {
+    attributes(from, c".", to, c".", stat)
 }
 
 /// Copies the data of a regular file, leaving its holes holes.

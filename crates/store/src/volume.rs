@@ -408,6 +408,8 @@ fn populate(dir: &Path, from: BorrowedFd<'_>) -> Result<()> {
 fn move_entries(staged: &Path, data: &Path) -> Result<()> {
     let (source, target) = (open_directory(staged)?, open_directory(data)?);
     let what = || format!("move {} into {}", staged.display(), data.display());
+    // Before the moves change its time.
+    let stat = rustix::fs::fstat(&source).map_err(std::io::Error::from).context(what)?;
     for name in copy::names(source.as_fd()).map_err(std::io::Error::from).context(what)? {
         match rustix::fs::renameat_with(&source, &name, &target, &name, RenameFlags::NOREPLACE) {
             // Somebody wrote there meanwhile: theirs is newer.
@@ -415,7 +417,9 @@ fn move_entries(staged: &Path, data: &Path) -> Result<()> {
             Err(error) => return Err(Error::internal(what()).caused_by(std::io::Error::from(error))),
         }
     }
-    copy::copy_attributes(source.as_fd(), target.as_fd()).map_err(std::io::Error::from).context(what)?;
+    copy::copy_attributes(source.as_fd(), target.as_fd(), &stat)
+        .map_err(std::io::Error::from)
+        .context(what)?;
     std::fs::remove_dir_all(staged).context(|| format!("remove {}", staged.display()))
 }
 

@@ -67,6 +67,8 @@ fn content(dir: &Path) {
     std::os::unix::fs::FileExt::write_at(&sparse, b"middle", 32 << 20).unwrap();
     chown(dir, Some(77), Some(78)).unwrap();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o1770)).unwrap();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::open(dir).unwrap().set_modified(long_ago).unwrap();
 }
 
 #[test]

@@ -545,7 +545,7 @@ fn shared_namespaces() {
         std::fs::read_link(format!("/proc/{}/ns/{name}", running.live.pid)).unwrap().display().to_string()
     };
     assert!(output.stdout.contains(&link("net")) && output.stdout.contains(&link("ipc")), "{output:?}");
-    // What it leaves behind in a foreign pid namespace dies with it.
+    // What it leaves behind in a foreign pid namespace is killed with it.
     let output = Box_::sh("nohup sleep 4242 >/dev/null 2>&1 & echo $!")
         .with(|bundle| bundle.namespaces.pid = path("pid"))
         .run();
@@ -553,7 +553,7 @@ fn shared_namespaces() {
     let output = read(
         running
             .container
-            .exec("ps", |_| (), &["sh", "-c", &format!("test -d /proc/{pid} || echo gone")], OUT)
+            .exec("ps", |_| (), &["sh", "-c", &format!("n=0; while test -d /proc/{pid}; do n=$((n + 1)); test $n -lt 300000 || exit 1; done; echo gone")], OUT)
             .unwrap(),
         false,
     );

@@ -67,7 +67,8 @@ impl Store {
         let made = write_volume(&temporary, &draft).and_then(|()| {
             let (from, to) = (open_directory(&volume.data)?, open_directory(&temporary.join("_data"))?);
             copy::copy_tree(from.as_fd(), to.as_fd())?;
-            copy::copy_attributes(from.as_fd(), to.as_fd())
+            rustix::fs::fstat(&from)
+                .and_then(|stat| copy::copy_attributes(from.as_fd(), to.as_fd(), &stat))
                 .map_err(std::io::Error::from)
                 .context(|| format!("copy the attributes of {}", volume.data.display()))?;
             std::fs::rename(&temporary, self.layout.volume(&draft.name))
