@@ -1,7 +1,7 @@
 //! `/build`: the classic builder's request and stream, and the same for a directory of this machine.
 //!
-//! `POST /build` takes the context as a tar stream (plain, gzip or zstd), or `remote=` an http(s) URL of a tar archive or a
-//! Dockerfile. `POST /cauldron/v1/build` takes [`LocalBuild`] as JSON: the engine reads the context directory itself.
+//! `POST /build` takes the context as a tar stream (plain, gzip or zstd), or `remote=` a git repository or
+//! the URL of a tar archive or a Dockerfile. `POST /cauldron/v1/build` takes [`LocalBuild`] as JSON: the engine reads the context directory itself.
 //! Both answer with one JSON message a line: `{"stream": …}`, `{"status": …}` while a base image is pulled,
 //! `{"aux": {"ID": "sha256:…"}}`, and on failure `{"errorDetail": {"code": n, "message": …}, "error": …}`.
 
@@ -20,14 +20,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bridge::{BodyReader, Sink, reader, stream};
+use crate::bridge::{Sink, reader, stream};
 use crate::containers::until;
 use crate::input::{Body as JsonBody, Params};
 use crate::{Failure, Shared, call};
 
 const JSON: &str = "application/json";
-/// Bytes of a remote Dockerfile or context.
-const REMOTE_BYTES: u64 = 8 << 30;
 
 pub fn routes(router: Router<Shared>) -> Router<Shared> {
     router
@@ -68,8 +66,15 @@ pub struct LocalBuild {
     pub extra_hosts: Vec<String>,
     /// Values in base64, by id.
     pub secrets: BTreeMap<String, String>,
-    /// Other directories, by name.
-    pub contexts: BTreeMap<String, PathBuf>,
+    /// Where the context comes from if it is no directory: a git repository, or the URL of an archive or a Dockerfile.
+    /// Without it and without a directory the context is empty.
+    pub remote: String,
+    /// Other contexts, by name: directories, repositories, URLs of archives, `docker-image://NAME`.
+    pub contexts: BTreeMap<String, String>,
+    /// Sockets of ssh agents, by id.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// Entitlements: `network.host`, `security.insecure`.
+    pub allow: Vec<String>,
     /// Bytes.
     pub memory: Option<u64>,
     /// Bytes.
@@ -100,12 +105,29 @@ async fn local(
         extra_hosts: body.extra_hosts,
         secrets: body.secrets.into_iter().map(decode).collect::<Result<_>>()?,
         contexts: body.contexts,
+        agents: body.agents,
+        allow: body.allow,
         memory: body.memory,
         shm_bytes: body.shm_bytes,
         mark_errors: false,
     };
-    let quiet = body.quiet;
-    stream(&engine, JSON, move |engine, sink| run(engine, &options, quiet, &sink)).await
+    let (quiet, remote) = (body.quiet, body.remote);
+    stream(&engine, JSON, move |engine, sink| {
+        if !options.context.as_os_str().is_empty() {
+            return run(engine, &options, quiet, &sink);
+        }
+        let mut options = options;
+        if remote.is_empty() {
+            let empty = engine.new_context()?;
+            empty.path().clone_into(&mut options.context);
+            return run(engine, &options, quiet, &sink);
+        }
+        let fetched = fetch(engine, &mut options, &remote, true, &sink)?;
+        let done = run(engine, &options, quiet, &sink);
+        drop(fetched);
+        done
+    })
+    .await
 }
 
 async fn classic(
@@ -138,27 +160,35 @@ async fn classic(
     let body = reader(body);
     stream(&engine, JSON, move |engine, sink| {
         let mut options = options;
-        let unpacked = engine.new_context()?;
-        unpacked.path().clone_into(&mut options.context);
-        fill(&mut options, &remote, body, &sink)?;
-        run(engine, &options, quiet, &sink)
+        if remote.is_empty() || remote == "client-session" {
+            let unpacked = engine.new_context()?;
+            unpacked.path().clone_into(&mut options.context);
+            build::archive::unpack_context(&options.context, body)?;
+            return run(engine, &options, quiet, &sink);
+        }
+        let fetched = fetch(engine, &mut options, &remote, false, &sink)?;
+        let done = run(engine, &options, quiet, &sink);
+        drop(fetched);
+        done
     })
     .await
 }
 
-/// Fills the context directory from the request's body, or from a URL.
-fn fill(options: &mut Options, remote: &str, body: BodyReader, sink: &Sink) -> Result<()> {
-    if remote.is_empty() || remote == "client-session" {
-        return build::archive::unpack_context(&options.context, body);
-    }
+/// Fetches the context; what is no archive is the Dockerfile. It is there as long as the result is held.
+fn fetch(
+    engine: &Engine,
+    options: &mut Options,
+    remote: &str,
+    local: bool,
+    sink: &Sink,
+) -> Result<build::Remote> {
     sink.message(&json!({ "stream": format!("Downloading build context from remote url: {remote}\n") }))?;
-    let bytes = build::archive::download(remote, REMOTE_BYTES)?;
-    if build::archive::is_context(&bytes) {
-        return build::archive::unpack_context(&options.context, bytes.as_slice());
+    let fetched = engine.fetch_context(remote, local, options.agents.get("default").map(PathBuf::as_path))?;
+    fetched.dir().clone_into(&mut options.context);
+    if let Some(text) = fetched.dockerfile() {
+        options.dockerfile_text = Some(text.to_owned());
     }
-    // Anything else is the Dockerfile.
-    options.dockerfile_text = Some(String::from_utf8_lossy(&bytes).into_owned());
-    Ok(())
+    Ok(fetched)
 }
 
 /// What fails before anything was told is an error of the request.

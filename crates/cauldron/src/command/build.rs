@@ -35,6 +35,7 @@ pub const VERBS: &[Verb] = &[
 
 fn args() -> Vec<Arg> {
     vec![
+        list("allow", "", "list", "Allow extra privileged entitlement (network.host, security.insecure)"),
         list("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),
         list("build-arg", "", "list", "Set build-time variables"),
         list("build-context", "", "name=path", "Additional build contexts"),
@@ -66,7 +67,7 @@ fn args() -> Vec<Arg> {
         ),
         opt("shm-size", "", "bytes", "Size of /dev/shm"),
         flag("squash", "", "Accepted for compatibility").hide(true),
-        list("ssh", "", "string", "SSH agent socket or keys to expose to the build").hide(true),
+        list("ssh", "", "string", "SSH agent to expose to the build: default|ID[=SOCKET]"),
         list("tag", "t", "list", "Name and optionally a tag in the name:tag format"),
         opt("target", "", "string", "Set the target build stage to build"),
         list("ulimit", "", "ulimit", "Ulimit options"),
@@ -113,7 +114,7 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
             .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         return Ok(Context::Dockerfile(start));
     }
-    let remote = ["http://", "https://", "git://", "git@", "github.com/"];
+    let remote = ["http://", "https://", "git://", "git@", "ssh://", "file://", "github.com/"];
     if remote.iter().any(|prefix| place.starts_with(prefix)) && !Path::new(place).exists() {
         return Ok(Context::Remote(place.to_owned()));
     }
@@ -207,9 +208,8 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     let context = context(&given)?;
     let quiet = given.on("quiet") || given.text("progress") == Some("quiet");
     let in_place = match &context {
-        Context::Directory(dir, dockerfile) if client.embedded() => {
-            in_place(&session, &given, dir, dockerfile).await?
-        }
+        Context::Stream(_) => None,
+        _ if client.embedded() => in_place(&session, &given, &context).await?,
         _ => None,
     };
     let lines = match in_place {
@@ -228,15 +228,48 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     Ok(0)
 }
 
+/// `--ssh ID[=SOCKET]`: the sockets of agents, by id.
+fn agents(flags: &[String]) -> Result<HashMap<String, PathBuf>, Failure> {
+    let mut out = HashMap::new();
+    for flag in flags {
+        let (id, path) = flag.split_once('=').map_or((flag.as_str(), None), |(id, path)| (id, Some(path)));
+        let socket = match path {
+            Some(path) => PathBuf::from(path),
+            None => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
+                Failure::new(format!("invalid empty ssh agent socket: SSH_AUTH_SOCK is not set (--ssh {id})"))
+            })?,
+        };
+        use std::os::unix::fs::FileTypeExt as _;
+        let data = std::fs::metadata(&socket).map_err(file("ssh agent", &socket))?;
+        if !data.file_type().is_socket() {
+            return Err(Failure::new(format!(
+                "--ssh {id}: {} is no agent's socket: load the key into an agent (ssh-add) and name its socket",
+                socket.display()
+            )));
+        }
+        out.insert(id.to_owned(), socket);
+    }
+    Ok(out)
+}
+
+/// What `--build-context` names: a directory is made absolute, anything else is the engine's to fetch.
+fn named_context(place: String) -> Result<String, Failure> {
+    let schemes = ["://", "git@", "github.com/", "target:"];
+    if schemes.iter().any(|scheme| place.contains(scheme)) && !Path::new(&place).exists() {
+        return Ok(place);
+    }
+    let dir = std::fs::canonicalize(&place).map_err(file("build context", place.as_ref()))?;
+    Ok(dir.to_string_lossy().into_owned())
+}
+
 /// `None`: this engine does not build in place.
 async fn in_place(
     session: &Session,
     given: &ArgMatches,
-    dir: &Path,
-    dockerfile: &Path,
+    context: &Context,
 ) -> Result<Option<Lines>, Failure> {
     let mut body = json!({
-        "context_dir": dir, "dockerfile": dockerfile,
+        "agents": agents(&given.texts("ssh"))?, "allow": given.texts("allow"),
         "tags": given.texts("tag"), "build_args": build_args(&given.texts("build-arg")),
         "target": given.text("target").unwrap_or_default(), "labels": files::labels(&[], &given.texts("label"))?,
         "no_cache": given.on("no-cache"), "pull": given.on("pull"), "network": given.text("network").unwrap_or_default(),
@@ -249,11 +282,22 @@ async fn in_place(
             body[key] = Value::from(size::parse(text)?);
         }
     }
-    for (name, path) in files::pairs(&given.texts("build-context")) {
-        body["contexts"][name] =
-            json!(std::fs::canonicalize(&path).map_err(file("build context", path.as_ref()))?);
+    for (name, place) in files::pairs(&given.texts("build-context")) {
+        body["contexts"][name] = json!(named_context(place)?);
     }
-    if dockerfile.as_os_str() == "-" {
+    match context {
+        Context::Directory(dir, dockerfile) => {
+            body["context_dir"] = json!(dir);
+            body["dockerfile"] = json!(dockerfile);
+        }
+        Context::Remote(url) => {
+            body["remote"] = json!(url);
+            body["dockerfile"] = json!(given.text("file").filter(|name| *name != "-").unwrap_or_default());
+        }
+        Context::Dockerfile(text) => body["dockerfile_text"] = json!(String::from_utf8_lossy(text)),
+        Context::Stream(_) => return Ok(None),
+    }
+    if given.text("file") == Some("-") {
         body["dockerfile"] = Value::from("");
         let mut text = String::new();
         std::io::stdin()

@@ -4,12 +4,14 @@
 //! what comes from the context belongs to root unless `--chown` says otherwise, what comes from a stage keeps its owner.
 
 use model::container::HostPath;
+use model::dockerfile::chmod::Chmod;
 use model::dockerfile::effect;
 use model::dockerfile::instruction::Copy;
 use model::dockerfile::plan::{CacheKey, Origin};
+use model::dockerfile::remote::{Git, is_http};
 use model::error::Context as _;
 use model::ignore::Ignore;
-use model::{Digest, Error, Kind, Result, limits};
+use model::{Digest, Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +20,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::archive;
-use super::source::{Item, Source, Tree};
+use super::fetch::{Fetched, fetch};
+use super::git::{Checkout, Wanted};
+use super::named::Named;
+use super::source::{Item, Source, Tree, cleaned};
 use super::stage::State;
 use super::{Builder, Built};
 
@@ -26,15 +31,17 @@ use super::{Builder, Built};
 enum From {
     /// The build context.
     Context,
-    /// A stage, an image or another directory, opened for this.
-    Root(OwnedFd),
+    /// A stage, an image or another directory, opened for this, and what is left out of it.
+    Root(OwnedFd, Ignore),
 }
 
-/// A file fetched by `ADD`.
-struct Fetched {
-    name: String,
-    bytes: Vec<u8>,
-    modified: Option<i64>,
+/// A repository that `ADD` checked out.
+struct Repository {
+    /// What makes it another one.
+    key: [String; 3],
+    root: OwnedFd,
+    sources: Vec<Source>,
+    _checkout: Checkout,
 }
 
 /// A `COPY` that is ready to be written.
@@ -44,6 +51,7 @@ pub(super) struct Prepared<'a> {
     context: &'a OwnedFd,
     sources: Vec<Source>,
     fetched: Vec<Fetched>,
+    repositories: Vec<Repository>,
     keep_owner: bool,
     target: PathBuf,
     target_is_dir: bool,
@@ -55,18 +63,31 @@ impl Builder<'_> {
             None => From::Context,
             Some(name) => self.root_of(index, name)?,
         };
-        let nothing = Ignore::default();
         let exclude = Ignore::from_patterns(copy.exclude.iter().map(String::as_str))?;
-        let (mut sources, mut fetched) = (Vec::new(), Vec::new());
+        let (mut sources, mut fetched, mut repositories) = (Vec::new(), Vec::new(), Vec::new());
         {
             let (root, ignore, known) = match &from {
                 From::Context => (&self.context.root, &self.context.ignore, self.known.as_ref()),
-                From::Root(root) => (root, &nothing, None),
+                From::Root(root, ignore) => (root, ignore, None),
             };
             let tree = Tree { root, ignore, exclude, known };
             for given in &copy.sources {
-                if copy.add && is_url(given) {
+                if let Some(git) = Git::parse(given).filter(|_| copy.add) {
+                    repositories.push(self.repository(&git.checked()?, copy)?);
+                } else if copy.add && is_http(given) {
                     fetched.push(fetch(given, copy.checksum.as_deref())?);
+                } else if copy.checksum.is_some() {
+                    let text = "checksum can't be specified for non-HTTP(S) or git sources";
+                    return Err(Error::invalid(text).into());
+                } else if let Some((above, pattern)) = given.split_once("/./").filter(|_| copy.parents) {
+                    // What stands before the pivot is not kept.
+                    let found = tree.find(&format!("{above}/{pattern}"))?;
+                    let above = cleaned(above);
+                    sources.extend(found.into_iter().map(|mut source| {
+                        source.given =
+                            source.given.strip_prefix(&above).map(Path::to_owned).unwrap_or(source.given);
+                        source
+                    }));
                 } else {
                     sources.extend(tree.find(given)?);
                 }
@@ -76,9 +97,9 @@ impl Builder<'_> {
         let target = dir.join(&copy.target);
         let last = copy.target.rsplit('/').next().unwrap_or_default();
         let slash = matches!(last, "" | "." | "..");
-        let files = sources.len() + fetched.len() + copy.files.len();
+        let files = sources.len() + fetched.len() + repositories.len() + copy.files.len();
         let several = files > 1
-            && !(sources.len() == files
+            && !(sources.len() + repositories.len() == files
                 && sources.iter().all(|source| source.items[0].kind() == FileType::Directory));
         if several && !slash && !copy.parents {
             let keyword = if copy.add { "ADD" } else { "COPY" };
@@ -86,65 +107,66 @@ impl Builder<'_> {
         }
         Ok(Prepared {
             copy: copy.clone(),
-            keep_owner: matches!(from, From::Root(_)),
+            keep_owner: self.keeps_owners(copy)?,
             root: match from {
                 From::Context => None,
-                From::Root(root) => Some(root),
+                From::Root(root, _) => Some(root),
             },
             context: &self.context.root,
             sources,
             fetched,
+            repositories,
             target: PathBuf::from(target.relative()),
             target_is_dir: slash || several || copy.parents,
         })
     }
     /// What `--from` names, opened for reading.
     fn root_of(&self, index: usize, name: &str) -> Result<From> {
-        if let Some(dir) = self.options.contexts.get(name) {
-            return Ok(From::Root(sys::fs::open_root(dir).context(|| format!("build context {name}"))?));
+        if let Some(Named::Files { dir, ignore, .. }) = self.named(name)?.as_deref() {
+            let root = sys::fs::open_root(dir).context(|| format!("build context {name}"))?;
+            return Ok(From::Root(root, ignore.clone()));
         }
         let lower = self.lower_of(index, name)?;
-        Ok(From::Root(self.engine.store.mount_detached(&lower, None)?))
+        Ok(From::Root(self.engine.store.mount_detached(&lower, None)?, Ignore::default()))
+    }
+    /// What comes from an image keeps its owners; a context's files belong to root, whoever works on them.
+    fn keeps_owners(&self, copy: &Copy) -> Result<bool> {
+        let Some(name) = &copy.from else { return Ok(false) };
+        Ok(!matches!(self.named(name)?.as_deref(), Some(Named::Files { .. })))
+    }
+    /// Checks out what `ADD` names.
+    fn repository(&self, git: &Git, copy: &Copy) -> Result<Repository> {
+        let wanted = Wanted {
+            keep_git_dir: copy.keep_git_dir,
+            checksum: copy.checksum.as_deref(),
+            local: false,
+            agent: self.options.agents.get("default").map(PathBuf::as_path),
+        };
+        let checkout = self.engine.checkout(git, wanted)?;
+        let root =
+            sys::fs::open_root(&checkout.dir).context(|| format!("open the checkout of {}", git.url))?;
+        let (ignore, exclude) =
+            (Ignore::default(), Ignore::from_patterns(copy.exclude.iter().map(String::as_str))?);
+        let sources = Tree { root: &root, ignore: &ignore, exclude, known: None }.find("/")?;
+        let commit = checkout.commit.clone();
+        let key = [commit, git.subdir.clone().unwrap_or_default(), copy.keep_git_dir.to_string()];
+        Ok(Repository { key, root, sources, _checkout: checkout })
     }
     /// The directories of the stage or image that `--from` or `from=` names in an instruction of the stage `index`.
     pub(super) fn lower_of(&self, index: usize, name: &str) -> Result<Vec<HostPath>> {
         let layers = match model::dockerfile::plan::origin(&self.dockerfile, name, index) {
             Origin::Scratch => Vec::new(),
             Origin::Stage(stage) => self.finished(stage)?.config.rootfs.diff_ids.clone(),
-            Origin::Named(image) => self.image(&image)?.config.rootfs.diff_ids,
+            Origin::Named(image) => {
+                let image = match self.named(&image)?.as_deref() {
+                    Some(Named::Image(other)) => other.clone(),
+                    _ => image,
+                };
+                self.image(&image, None)?.config.rootfs.diff_ids
+            }
         };
         self.engine.store.lower(&layers)
     }
-}
-
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-fn fetch(url: &str, checksum: Option<&str>) -> Result<Fetched> {
-    let failed =
-        |error: ureq::Error| Error::new(Kind::Unavailable, format!("ADD failed: get {url}")).caused_by(error);
-    let mut response = ureq::get(url).call().map_err(failed)?;
-    let modified = response
-        .headers()
-        .get("last-modified")
-        .and_then(|value| value.to_str().ok())
-        .and_then(archive::http_date);
-    let mut bytes = Vec::new();
-    let mut body = response.body_mut().as_reader().take(limits::LAYER_BYTES);
-    body.read_to_end(&mut bytes).context(|| format!("ADD failed: read {url}"))?;
-    if let Some(expected) = checksum {
-        let expected = Digest::parse(expected)?;
-        let got = Digest::of(&bytes);
-        if got != expected {
-            return Err(
-                Error::invalid(format!("digest mismatch {got}: {expected}")).within(format!("ADD {url}"))
-            );
-        }
-    }
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    let name = path.splitn(4, '/').nth(3).and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    Ok(Fetched { name: name.to_owned(), bytes, modified })
 }
 
 impl Prepared<'_> {
@@ -178,6 +200,9 @@ impl Prepared<'_> {
         for file in &self.fetched {
             key.part(&file.name).part(Digest::of(&file.bytes).as_str());
         }
+        for repository in &self.repositories {
+            key.list(&repository.key).list(&self.copy.exclude);
+        }
         for file in &self.copy.files {
             key.part(&file.name).part(&file.content);
         }
@@ -186,11 +211,21 @@ impl Prepared<'_> {
     /// Writes everything below the root of the step's view.
     pub(super) fn write(&self, root: &OwnedFd) -> Result<()> {
         let owner = self.copy.chown.as_deref().map(|chown| super::archive::owner(root, chown)).transpose()?;
-        let mode = self.copy.chmod.as_deref().map(chmod).transpose()?;
+        let mode = self.copy.chmod.as_deref().map(Chmod::parse).transpose()?;
         let nothing = Ignore::default();
-        let tree = Tree { root: self.root(), ignore: &nothing, exclude: Ignore::default(), known: None };
-        let mut writer =
-            Writer { root, tree, owner, mode, keep_owner: self.keep_owner, links: BTreeMap::new() };
+        let writer = |from, keep_owner| Writer {
+            root,
+            tree: Tree { root: from, ignore: &nothing, exclude: Ignore::default(), known: None },
+            owner,
+            mode: mode.clone(),
+            keep_owner,
+            links: BTreeMap::new(),
+        };
+        for repository in &self.repositories {
+            let mut writer = writer(&repository.root, false);
+            repository.sources.iter().try_for_each(|source| writer.tree(&self.target, &source.items))?;
+        }
+        let mut writer = writer(self.root(), self.keep_owner);
         for source in &self.sources {
             self.write_source(&mut writer, source)?;
         }
@@ -208,7 +243,8 @@ impl Prepared<'_> {
                 &self.place(root, OsStr::new(&file.name), owner)?,
                 &file.bytes,
                 0o600,
-                file.modified,
+                // Where the server does not say, it is the epoch (BuildKit).
+                Some(file.modified.unwrap_or(0)),
             )?;
         }
         for file in &self.copy.files {
@@ -226,7 +262,7 @@ impl Prepared<'_> {
         if self.copy.parents {
             let parent = source.given.parent().unwrap_or(Path::new(""));
             let dir = self.target.join(parent);
-            make_dirs(writer.root, &dir, writer.owner)?;
+            self.make_parents(writer, source)?;
             if top.kind() == FileType::Directory {
                 return writer.tree(&dir.join(&source.name), &source.items);
             }
@@ -251,6 +287,34 @@ impl Prepared<'_> {
         }
         let place = self.place(writer.root, &source.name, writer.owner)?;
         writer.file(&place, top)
+    }
+    /// `--parents`: the directories above a source, like those that it lies in.
+    fn make_parents(&self, writer: &Writer<'_>, source: &Source) -> Result<()> {
+        make_dirs(writer.root, &self.target, writer.owner)?;
+        let above = source.given.components().count();
+        let from: PathBuf = {
+            let all: Vec<_> = source.items[0].path.components().collect();
+            all[..all.len().saturating_sub(above)].iter().collect()
+        };
+        let parents = source.given.parent().unwrap_or(Path::new(""));
+        for parent in
+            parents.ancestors().filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>().iter().rev()
+        {
+            let place = self.target.join(parent);
+            if sys::fs::open_in_root(writer.root, &place, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
+                continue;
+            }
+            let made = make_dirs(writer.root, &place, writer.owner)?;
+            let path = from.join(parent);
+            let shown = || format!("read {}", path.display());
+            let fd = writer.tree.open(&path, OFlags::PATH | OFlags::DIRECTORY).context(shown)?;
+            let stat = rustix::fs::fstat(&fd).map_err(std::io::Error::from).context(shown)?;
+            let item = Item { path: path.clone(), below: PathBuf::new(), stat, link: None, digest: None };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let made = sys::fs::open_in_root(&made, ".", flags, 0).context(shown)?;
+            writer.dress(made.as_fd(), &item, &place)?;
+        }
+        Ok(())
     }
     /// Where a file goes: into the target where that is a directory, else it is the target.
     fn place(&self, root: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> Result<PathBuf> {
@@ -297,20 +361,11 @@ pub(super) fn make_dirs(
     Ok(dir)
 }
 
-/// An octal mode.
-fn chmod(text: &str) -> Result<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
-        Error::invalid(format!(
-            "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-        ))
-    })
-}
-
 struct Writer<'a> {
     root: &'a OwnedFd,
     tree: Tree<'a>,
     owner: Option<(u32, u32)>,
-    mode: Option<u32>,
+    mode: Option<Chmod>,
     keep_owner: bool,
     /// Where the first of several names of one file went.
     links: BTreeMap<(u64, u64), PathBuf>,
@@ -428,7 +483,7 @@ impl Writer<'_> {
         file.write_all(bytes).context(shown)?;
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode.unwrap_or(mode))))
+            .and_then(|()| rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode_of(mode, false))))
             .map_err(std::io::Error::from)
             .context(shown)?;
         if let Some(seconds) = modified {
@@ -438,6 +493,9 @@ impl Writer<'_> {
         }
         Ok(())
     }
+    fn mode_of(&self, mode: u32, directory: bool) -> u32 {
+        self.mode.as_ref().map_or(mode, |chmod| chmod.apply(mode, directory))
+    }
     fn owner_of(&self, item: &Item) -> (u32, u32) {
         self.owner.unwrap_or(if self.keep_owner { (item.stat.st_uid, item.stat.st_gid) } else { (0, 0) })
     }
@@ -445,7 +503,8 @@ impl Writer<'_> {
     fn dress(&self, fd: BorrowedFd<'_>, item: &Item, place: &Path) -> Result<()> {
         let shown = || format!("set the attributes of /{}", place.display());
         let (uid, gid) = self.owner_of(item);
-        let mode = Mode::from_raw_mode(self.mode.unwrap_or(item.stat.st_mode & 0o7777));
+        let directory = item.kind() == FileType::Directory;
+        let mode = Mode::from_raw_mode(self.mode_of(item.stat.st_mode & 0o7777, directory));
         rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .and_then(|()| rustix::fs::fchmod(fd, mode))
             .map_err(std::io::Error::from)

@@ -8,19 +8,23 @@
 //! that make the same step both commit, and the second finds the layer there. A lease on the store keeps layers from
 //! being collected meanwhile. Nothing of the context is ever opened but below its directory's descriptor.
 
+mod agent;
 pub mod archive;
 mod cache;
 mod context;
 mod copy;
+mod fetch;
+pub mod git;
 mod known;
 mod mount;
+mod named;
 mod run;
 mod solve;
 mod source;
 mod stage;
 
-use model::dockerfile::plan::Plan;
-use model::dockerfile::scope::Global;
+use model::dockerfile::plan::{Plan, context_name};
+use model::dockerfile::scope::{Global, Platforms};
 use model::dockerfile::{self, Dockerfile};
 use model::image::Platform;
 use model::{Digest, Error, Reference, Result};
@@ -29,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
 pub use cache::{Cached, Pruned};
+pub use named::Remote;
 
 use crate::Engine;
 use crate::transfer::Progress;
@@ -64,8 +69,12 @@ pub struct Options {
     pub extra_hosts: Vec<String>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// `--build-context NAME=DIRECTORY`.
-    pub contexts: BTreeMap<String, PathBuf>,
+    /// `--build-context NAME=…`: a directory, or what [`named`] knows.
+    pub contexts: BTreeMap<String, String>,
+    /// `--ssh`: sockets of agents, by id.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// `--allow`: `network.host`, `security.insecure`.
+    pub allow: Vec<String>,
     /// `--memory`, bytes.
     pub memory: Option<u64>,
     /// `--shm-size`, bytes.
@@ -118,6 +127,8 @@ struct Build<'a> {
     global: Global,
     platform: Platform,
     context: Context,
+    /// `--build-context`s that were looked at.
+    named: named::Contexts,
     /// Digests of the context's files.
     known: Option<known::Known>,
     /// Finished stages.
@@ -156,15 +167,17 @@ impl Engine {
         let file =
             if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile.clone() };
         let dockerfile = dockerfile::parse(&file, &text)?;
-        let platform = options.platform.clone().unwrap_or_else(store::registry::host_platform);
+        let host = store::registry::host_platform();
+        let platform = options.platform.clone().unwrap_or_else(|| host.clone());
         let global = Global::new(
             &dockerfile.global_args,
             &options.build_args,
-            &platform,
+            Platforms { build: &host, target: &platform },
             &options.target,
             dockerfile.escape,
         )?;
-        let plan = Plan::new(&dockerfile, &global, &options.target, &file, &text)?;
+        let replaced = options.contexts.keys().map(|name| context_name(name)).collect();
+        let plan = Plan::new(&dockerfile, &global, &options.target, &replaced, (&file, &text))?;
         let states = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
         let build = Build {
             engine: self,
@@ -177,6 +190,7 @@ impl Engine {
             platform,
             known: known::Known::of(self, &context.root),
             context,
+            named: named::Contexts::default(),
             states,
             running: Mutex::new(Some(Vec::new())),
         };

@@ -1,4 +1,4 @@
-//! `RUN --mount`: bind, cache, tmpfs and secret.
+//! `RUN --mount`: bind, cache, tmpfs, secret and ssh.
 
 use model::bundle::{MountOp, MountOpSource};
 use model::container::{ContainerPath, HostPath, Propagation};
@@ -13,7 +13,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use sys::fs::Lock;
 
+use super::agent::Agent;
 use super::archive::shared_path;
+use super::named::Named;
 use super::source::{Tree, cleaned};
 use super::stage::State;
 use super::{Builder, Built};
@@ -29,6 +31,7 @@ pub(super) struct Mounts {
     pub key: Vec<String>,
     fds: Vec<OwnedFd>,
     locks: Vec<Lock>,
+    agents: Vec<Agent>,
 }
 
 impl Mounts {
@@ -65,8 +68,8 @@ impl Wanted {
             let number =
                 || text.parse().map_err(|_| Error::invalid(format!("invalid value for {key}: {text:?}")));
             let truth = || match text.as_str() {
-                "" | "true" | "1" => Ok(true),
-                "false" | "0" => Ok(false),
+                "" | "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+                "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
                 _ => Err(Error::invalid(format!("invalid value for {key}: {text:?}"))),
             };
             match key.as_str() {
@@ -123,8 +126,8 @@ impl Builder<'_> {
                 "bind" => self.bind_mount(index, &wanted, place()?, dir, &mut mounts)?,
                 "cache" => self.cache_mount(index, &wanted, place()?, &mut mounts)?,
                 "tmpfs" => {
-                    let size =
-                        wanted.size.iter().map(|size| ("size".to_owned(), Some(size.clone()))).collect();
+                    let size = wanted.size.as_deref().map(bytes).transpose()?;
+                    let size = size.iter().map(|size| ("size".to_owned(), Some(size.to_string()))).collect();
                     let source = MountOpSource::Fs { fstype: "tmpfs".to_owned(), options: size };
                     mounts.ops.push(MountOp {
                         target: place()?,
@@ -136,16 +139,10 @@ impl Builder<'_> {
                     });
                 }
                 "secret" => self.secret_mount(&wanted, state, dir, &mut mounts)?,
-                "ssh" if !wanted.required => {}
-                "ssh" => {
-                    return Err(Error::invalid(
-                        "ssh mounts are not supported: no agent is forwarded to the build",
-                    )
-                    .into());
-                }
+                "ssh" => self.ssh_mount(&wanted, state, dir, &mut mounts)?,
                 other => {
                     return Err(Error::invalid(format!("unsupported mount type {other:?}"))
-                        .hint("bind, cache, tmpfs or secret")
+                        .hint("bind, cache, tmpfs, secret or ssh")
                         .into());
                 }
             }
@@ -163,13 +160,12 @@ impl Builder<'_> {
         let store = &self.engine.store;
         let source = cleaned(wanted.source.as_deref().unwrap_or("/"));
         let writable = wanted.read_only == Some(false);
+        let named = wanted.from.as_deref().map(|name| self.named(name)).transpose()?.flatten();
         let nothing = Ignore::default();
-        let (lower, ignore) = match &wanted.from {
-            None => (vec![HostPath(self.options.context.clone())], &self.context.ignore),
-            Some(name) => match self.options.contexts.get(name) {
-                Some(path) => (vec![HostPath(path.clone())], &nothing),
-                None => (self.lower_of(index, name)?, &nothing),
-            },
+        let (lower, ignore) = match (&wanted.from, named.as_deref()) {
+            (None, _) => (vec![HostPath(self.options.context.clone())], &self.context.ignore),
+            (_, Some(Named::Files { dir, ignore, .. })) => (vec![HostPath(dir.clone())], ignore),
+            (Some(name), _) => (self.lower_of(index, name)?, &nothing),
         };
         let root = if writable {
             // What is written is thrown away with the step.
@@ -257,6 +253,27 @@ impl Builder<'_> {
         let prepared = self.prepare_copy(index, &State::default(), &copy).map_err(|failed| failed.error)?;
         prepared.write(target)
     }
+    /// A socket to the user's agent; without an agent it is left out, unless it is required.
+    fn ssh_mount(&self, wanted: &Wanted, state: &State, dir: &Path, mounts: &mut Mounts) -> Result<()> {
+        let id = wanted.id.as_deref().unwrap_or("default");
+        let Some(agent) = self.options.agents.get(id) else {
+            if wanted.required {
+                return Err(Error::not_found(format!("ssh agent {id}: not found"))
+                    .hint(format!("give it with --ssh {id}")));
+            }
+            return Ok(());
+        };
+        let count = mounts.agents.len();
+        let default = format!("/run/buildkit/ssh_agent.{count}");
+        let target =
+            effect::working_dir(&state.config.config).join(wanted.target.as_deref().unwrap_or(&default));
+        let path = dir.join(format!("ssh-{count}"));
+        let owner = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
+        mounts.agents.push(Agent::serve(&path, agent, owner, wanted.mode.unwrap_or(0o600))?);
+        mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
+        mounts.ops.push(bind(target, path, None, false));
+        Ok(())
+    }
     fn secret_mount(&self, wanted: &Wanted, state: &State, dir: &Path, mounts: &mut Mounts) -> Result<()> {
         let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
         let id = match (&wanted.id, &wanted.target, &wanted.env) {
@@ -290,6 +307,22 @@ impl Builder<'_> {
         mounts.ops.push(bind(target, path, None, true));
         Ok(())
     }
+}
+
+/// `64m`, `1GiB`, `4096`: bytes.
+fn bytes(text: &str) -> Result<u64> {
+    let bad = || Error::invalid(format!("invalid value for size: {text:?}")).hint("a number with k, m or g");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| bad())?;
+    let scale = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1u64 << 40,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(bad)
 }
 
 /// The digest of what makes a `RUN`'s mounts.

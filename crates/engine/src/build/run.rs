@@ -25,6 +25,7 @@ use crate::container::lookup::{Container, read_json};
 
 impl Builder<'_> {
     pub(super) fn run_step(&self, index: usize, state: &mut State, run: &Run) -> Built<()> {
+        self.entitled(run)?;
         let script = effect::script(run, &state.config.config)?;
         let args = state.scope().run_args();
         let text = effect::run_text(&script.argv, &args);
@@ -35,6 +36,21 @@ impl Builder<'_> {
         self.layer(state, &key, text, |writable| {
             self.run_container(&config, run, &script, &args, mounts, &scratch, writable)
         })
+    }
+    /// What reaches beyond the sandbox, the user must have allowed on the command line: a Dockerfile is another's.
+    fn entitled(&self, run: &Run) -> Result<()> {
+        let allowed = |name: &str| self.options.allow.iter().any(|given| given == name);
+        let refused = |name: &str| {
+            Err(Error::invalid(format!("{name} is not allowed"))
+                .hint(format!("RUN asks for it: --allow {name} permits it for this build")))
+        };
+        if run.insecure && !allowed("security.insecure") {
+            return refused("security.insecure");
+        }
+        if run.network == Network::Host && self.options.network != "host" && !allowed("network.host") {
+            return refused("network.host");
+        }
+        Ok(())
     }
     /// What makes a `RUN` another one: the files below, the command, what it sees. No time, no value of a secret or a proxy.
     fn run_key(
@@ -55,6 +71,9 @@ impl Builder<'_> {
                 .map(|(name, value)| format!("{name}={value}")),
         );
         key.part(&config.user).part(&config.working_dir).part(mount::key(mounts).as_str());
+        if run.insecure {
+            key.part("insecure");
+        }
         key.part(match self.network(run) {
             NetworkMode::None => "none",
             NetworkMode::Host => "host",
@@ -99,6 +118,7 @@ impl Builder<'_> {
         spec.process.env.extend(image.env.iter().cloned());
         spec.process.env.append(&mut mounts.env);
         spec.network = self.network(run);
+        spec.security.privileged = run.insecure;
         spec.log.driver = "none".to_owned();
         spec.resolver.extra_hosts.clone_from(&self.options.extra_hosts);
         spec.resources.memory = self.options.memory;

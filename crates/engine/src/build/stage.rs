@@ -5,13 +5,14 @@ use model::dockerfile::instruction::{Copy, Instruction, Step};
 use model::dockerfile::plan::{CacheKey, Origin};
 use model::dockerfile::scope::{Argument, DEFAULT_PATH, Scope};
 use model::dockerfile::{self, effect};
-use model::image::{History, ImageConfig};
+use model::image::{History, ImageConfig, Platform};
 use model::time::Timestamp;
 use model::{Digest, Error, Kind, Reference, Result};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use store::snapshot::Writable;
 
+use super::named::Named;
 use super::{Builder, Built, Failed, Message};
 use crate::container::names::fill_random;
 
@@ -79,19 +80,23 @@ impl Builder<'_> {
         let announce = |step: usize, text: &str| self.say(format!("Step {}/{all} : {text}\n", first + step));
         announce(0, &stage.text)?;
         let mut state = match self.plan.bases[index].clone() {
-            Origin::Scratch => self.scratch(),
+            Origin::Scratch => self.scratch(self.platform_of(index)?.as_ref()),
+            // Its arguments too: they are inherited.
             Origin::Stage(base) => self.finished(base)?.clone(),
-            Origin::Named(name) => self.image(&name).map_err(|error| self.located(stage.lines, error))?,
+            Origin::Named(name) => {
+                let based = self.based_on(index, &name);
+                based.map_err(|failed| Failed {
+                    code: failed.code,
+                    error: self.located(stage.lines, failed.error),
+                })?
+            }
         };
-        state.args.clear();
         state.cmd_set = false;
         match &self.plan.bases[index] {
             Origin::Scratch => self.say(" --->\n")?,
-            Origin::Named(name) => {
-                let image = self.engine.store.image(name)?;
-                self.say(format!(" ---> {}\n", image.id.short()))?;
+            Origin::Named(_) | Origin::Stage(_) => {
+                self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?;
             }
-            Origin::Stage(_) => self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?,
         }
         let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
         if !triggers.is_empty() {
@@ -120,29 +125,67 @@ impl Builder<'_> {
         }
         error.hint(dockerfile::excerpt(&self.file, &self.text, lines))
     }
-    fn scratch(&self) -> State {
+    /// `FROM --platform`.
+    fn platform_of(&self, index: usize) -> Result<Option<Platform>> {
+        let text = self.plan.platforms.get(index).and_then(Option::as_deref);
+        text.map(crate::transfer::parse_platform).transpose()
+    }
+    /// The image or the named context that a stage starts from.
+    fn based_on(&self, index: usize, name: &str) -> Built<State> {
+        let platform = self.platform_of(index)?;
+        match self.named(name)?.as_deref() {
+            None => Ok(self.image(name, platform.as_ref())?),
+            Some(Named::Image(image)) => Ok(self.image(image, platform.as_ref())?),
+            Some(Named::Files { .. }) => {
+                let mut state = self.scratch(platform.as_ref());
+                let copy = Copy {
+                    sources: vec!["/".to_owned()],
+                    target: "/".to_owned(),
+                    from: Some(name.to_owned()),
+                    ..Copy::default()
+                };
+                self.copy_step(index, &mut state, &copy)?;
+                Ok(state)
+            }
+        }
+    }
+    fn scratch(&self, platform: Option<&Platform>) -> State {
         let mut state = State::default();
-        state.config.architecture.clone_from(&self.platform.architecture);
-        state.config.os.clone_from(&self.platform.os);
-        state.config.variant.clone_from(&self.platform.variant);
+        let platform = platform.unwrap_or(&self.platform);
+        state.config.architecture.clone_from(&platform.architecture);
+        state.config.os.clone_from(&platform.os);
+        state.config.variant.clone_from(&platform.variant);
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
         state.config.config.working_dir = "/".to_owned();
         state
     }
-    /// An image by name: one that is here, else pulled.
-    pub(super) fn image(&self, name: &str) -> Result<State> {
+    /// An image by name, for a platform where one was asked for: one that is here, else pulled.
+    pub(super) fn image(&self, name: &str, platform: Option<&Platform>) -> Result<State> {
         let store = &self.engine.store;
+        let platform = platform.or(self.options.platform.as_ref());
         let here = store.image(name);
+        let fits = |image: &store::image::Image| {
+            platform.is_none_or(|wanted| {
+                wanted.os == image.config.os
+                    && wanted.architecture == image.config.architecture
+                    && (wanted.variant.is_none() || wanted.variant == image.config.variant)
+            })
+        };
         let image = match here {
-            Ok(image) if !self.options.pull => image,
+            Ok(image) if !self.options.pull && fits(&image) => image,
             Err(error) if error.kind() != Kind::NotFound => return Err(error),
             here => {
                 let reference = Reference::parse(name)?.with_default_tag();
                 let report = |progress| (self.report)(Message::Pull(progress));
-                let pulled =
-                    self.engine.pull(&reference, false, self.options.platform.as_ref(), None, &report);
+                let pulled = self.engine.pull(&reference, false, platform, None, &report);
                 match (pulled, here) {
                     (Ok(()), _) => store.image(name)?,
+                    (Err(error), Ok(image)) if error.kind() != Kind::Cancelled && !fits(&image) => {
+                        let have = format!("{}/{}", image.config.os, image.config.architecture);
+                        return Err(error.within(format!(
+                            "image {name} is here for the platform {have}, which is not the one that was asked for"
+                        )));
+                    }
                     // `--pull` of what only exists here.
                     (Err(error), Ok(image)) if error.kind() != Kind::Cancelled => image,
                     (Err(error), _) => return Err(error),

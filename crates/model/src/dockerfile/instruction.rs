@@ -72,6 +72,8 @@ pub struct Run {
     pub mounts: Vec<Vec<(String, Option<String>)>>,
     /// `--network`.
     pub network: Network,
+    /// `--security=insecure`.
+    pub insecure: bool,
 }
 
 /// `RUN --network`.

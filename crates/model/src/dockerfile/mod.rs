@@ -3,11 +3,13 @@
 //!
 //! BuildKit's stable frontend is the reference for the grammar, the scopes of arguments and the texts of history entries.
 
+pub mod chmod;
 pub mod effect;
 mod error;
 pub mod expand;
 pub mod instruction;
 pub mod plan;
+pub mod remote;
 pub mod scope;
 pub mod syntax;
 mod typed;

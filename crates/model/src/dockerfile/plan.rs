@@ -1,11 +1,12 @@
 //! Which stages a build needs, what each starts from, and the keys under which a step's result is remembered.
 
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 
 use super::error::{Source, suggestion};
 use super::instruction::{Dockerfile, Instruction, Run};
 use super::scope::Global;
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Reference, Result};
 
 /// What a stage starts from, or `--from` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Origin {
 pub struct Plan {
     /// Where each stage starts, by index. Unused ones have theirs too.
     pub bases: Vec<Origin>,
+    /// `FROM --platform` of each stage, expanded.
+    pub platforms: Vec<Option<String>>,
     /// The stage whose image is wanted.
     pub target: usize,
     /// The stages that it needs, each after those that it needs itself; the last is `target`.
@@ -32,7 +35,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Resolves stages by name and number. `file` and `text` are for errors.
+    /// Resolves stages by name and number. `replaced` are the names ([`context_name`]) of contexts that were given for this
+    /// build: they stand for a stage or an image of the same name. The Dockerfile's name and text are for errors.
     ///
     /// # Errors
     /// A base name is empty after expansion, there is no such target, or `--from` is the number of no earlier stage.
@@ -40,10 +44,11 @@ impl Plan {
         dockerfile: &Dockerfile,
         global: &Global,
         target: &str,
-        file: &str,
-        text: &str,
+        replaced: &BTreeSet<String>,
+        (file, text): (&str, &str),
     ) -> Result<Self> {
         let mut bases = Vec::with_capacity(dockerfile.stages.len());
+        let mut platforms = Vec::with_capacity(dockerfile.stages.len());
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             let source = Source { file, text };
             let base =
@@ -56,20 +61,32 @@ impl Plan {
                     source.excerpt(stage.lines)
                 )));
             }
+            let platform = stage.platform.as_deref().map(|text| global.expand(text)).transpose();
+            let platform = platform.map_err(|error| source.error(stage.lines, error.message()))?;
+            if platform.as_deref() == Some("") {
+                let written = stage.platform.as_deref().unwrap_or_default();
+                let error =
+                    source.error(stage.lines, format!("empty platform value from expression {written}"));
+                return Err(error.hint(format!(
+                    "{}\nan ARG that FROM uses must stand before the first FROM",
+                    source.excerpt(stage.lines)
+                )));
+            }
+            platforms.push(platform);
             bases.push(if base == "scratch" {
                 Origin::Scratch
             } else {
-                earlier(dockerfile, &base, index, false)
+                earlier(dockerfile, replaced, &base, index, false)
             });
         }
-        refuse_later_numbers(dockerfile, Source { file, text })?;
+        refuse_later_numbers(dockerfile, replaced, Source { file, text })?;
         let target = find_target(dockerfile, target)?;
         let needs = vec![Vec::new(); dockerfile.stages.len()];
-        let mut plan = Self { bases, target, order: Vec::new(), needs };
-        plan.visit(dockerfile, target);
+        let mut plan = Self { bases, platforms, target, order: Vec::new(), needs };
+        plan.visit(dockerfile, replaced, target);
         Ok(plan)
     }
-    fn visit(&mut self, dockerfile: &Dockerfile, index: usize) {
+    fn visit(&mut self, dockerfile: &Dockerfile, replaced: &BTreeSet<String>, index: usize) {
         if self.order.contains(&index) {
             return;
         }
@@ -80,11 +97,11 @@ impl Plan {
                 .steps
                 .iter()
                 .flat_map(|step| origins(&step.instruction))
-                .map(|name| earlier(dockerfile, &name, index, true)),
+                .map(|name| earlier(dockerfile, replaced, &name, index, true)),
         );
         for need in needs {
             if let Origin::Stage(other) = need {
-                self.visit(dockerfile, other);
+                self.visit(dockerfile, replaced, other);
                 self.needs[index].push(other);
             }
         }
@@ -109,12 +126,27 @@ impl Plan {
     }
 }
 
-/// What `--from` names in an instruction of the stage `index`.
+/// What `--from` names in an instruction of the stage `index`, named contexts aside.
 pub fn origin(dockerfile: &Dockerfile, name: &str, index: usize) -> Origin {
-    earlier(dockerfile, name, index, true)
+    earlier(dockerfile, &BTreeSet::new(), name, index, true)
 }
 
-fn earlier(dockerfile: &Dockerfile, name: &str, index: usize, numbers: bool) -> Origin {
+/// The name under which a context is looked for: an image's in its short form, without `:latest`.
+pub fn context_name(name: &str) -> String {
+    let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar());
+    familiar.strip_suffix(":latest").map_or(familiar.clone(), str::to_owned)
+}
+
+fn earlier(
+    dockerfile: &Dockerfile,
+    replaced: &BTreeSet<String>,
+    name: &str,
+    index: usize,
+    numbers: bool,
+) -> Origin {
+    if !replaced.is_empty() && replaced.contains(&context_name(name)) {
+        return Origin::Named(name.to_owned());
+    }
     let stages = &dockerfile.stages[..index];
     let by_name = stages
         .iter()
@@ -128,11 +160,16 @@ fn earlier(dockerfile: &Dockerfile, name: &str, index: usize, numbers: bool) -> 
 }
 
 /// A number in `--from` is a stage's, never the beginning of some image's id.
-fn refuse_later_numbers(dockerfile: &Dockerfile, source: Source<'_>) -> Result<()> {
+fn refuse_later_numbers(
+    dockerfile: &Dockerfile,
+    replaced: &BTreeSet<String>,
+    source: Source<'_>,
+) -> Result<()> {
     for (index, stage) in dockerfile.stages.iter().enumerate() {
         for step in &stage.steps {
             for name in origins(&step.instruction) {
-                let unknown = matches!(earlier(dockerfile, &name, index, true), Origin::Named(_));
+                let unknown = matches!(earlier(dockerfile, replaced, &name, index, true), Origin::Named(_))
+                    && !replaced.contains(&context_name(&name));
                 if let (true, Ok(number)) = (unknown, name.parse::<usize>()) {
                     let known = match index {
                         0 => "no stage stands before this one".to_owned(),

@@ -46,11 +46,11 @@ impl Global {
     pub fn new(
         declared: &[Argument],
         given: &BTreeMap<String, String>,
-        platform: &Platform,
+        platforms: Platforms<'_>,
         target: &str,
         escape: char,
     ) -> Result<Self> {
-        let mut global = Self { args: platform_args(platform, target), given: given.clone(), escape };
+        let mut global = Self { args: platform_args(platforms, target), given: given.clone(), escape };
         for arg in &mut global.args {
             if let Some(value) = given.get(&arg.0) {
                 arg.1 = Some(value.clone());
@@ -78,14 +78,23 @@ impl Global {
     }
 }
 
-fn platform_args(platform: &Platform, target: &str) -> Vec<Argument> {
-    let variant = platform.variant.clone().unwrap_or_default();
-    let mut name = format!("{}/{}", platform.os, platform.architecture);
-    if !variant.is_empty() {
-        name = format!("{name}/{variant}");
-    }
+/// The platforms of a build.
+#[derive(Clone, Copy, Debug)]
+pub struct Platforms<'a> {
+    /// Of the machine that builds.
+    pub build: &'a Platform,
+    /// Of the image.
+    pub target: &'a Platform,
+}
+
+fn platform_args(platforms: Platforms<'_>, target: &str) -> Vec<Argument> {
     let mut args = Vec::new();
-    for prefix in ["BUILD", "TARGET"] {
+    for (prefix, platform) in [("BUILD", platforms.build), ("TARGET", platforms.target)] {
+        let variant = platform.variant.clone().unwrap_or_default();
+        let mut name = format!("{}/{}", platform.os, platform.architecture);
+        if !variant.is_empty() {
+            name = format!("{name}/{variant}");
+        }
         for (key, value) in [
             ("PLATFORM", &name),
             ("OS", &platform.os),

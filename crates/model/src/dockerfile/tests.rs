@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect;
 use super::expand::Lexer;
 use super::instruction::Instruction;
 use super::plan::{Origin, Plan};
-use super::scope::{Global, Scope};
+use super::scope::{Global, Platforms, Scope};
 use super::{parse, syntax};
 use crate::image::{ImageConfig, Platform};
 
@@ -15,7 +15,8 @@ fn amd64() -> Platform {
 fn global(args: &[(&str, Option<&str>)], given: &[(&str, &str)]) -> Global {
     let args: Vec<_> = args.iter().map(|(n, v)| ((*n).to_owned(), v.map(str::to_owned))).collect();
     let given: BTreeMap<_, _> = given.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Global::new(&args, &given, &amd64(), "", '\\').unwrap()
+    let platforms = Platforms { build: &amd64(), target: &amd64() };
+    Global::new(&args, &given, platforms, "", '\\').unwrap()
 }
 
 #[test]
@@ -66,7 +67,10 @@ fn errors_name_the_line_and_what_was_meant() {
         ("FROM a AS 1x", 1, "invalid name for build stage"),
         ("FROM a\nHEALTHCHECK FOO x", 2, "Unknown type \"FOO\""),
         ("FROM a\nRUN --mount=typo=bind x", 2, "unexpected key 'typo'"),
-        ("FROM a\nRUN --security=insecure x", 2, "not allowed"),
+        ("FROM a\nRUN --security=none x", 2, "is not valid"),
+        ("FROM a\nRUN --mount=type=bind,from=$x,target=/x y", 2, "define alias stage instead"),
+        ("FROM a\nCOPY --chmod=u+q x y", 2, "invalid chmod parameter"),
+        ("FROM a\nADD --checksum=sha256:0 x y", 2, "checksum can't be specified for non-HTTP(S)"),
         ("# escape=x\nFROM a", 1, "invalid escape token"),
         ("FROM a\nSHELL x", 2, "JSON form"),
     ] {
@@ -110,7 +114,7 @@ fn stages_targets_and_arguments() {
     let text = "ARG BASE=busybox\nFROM $BASE AS one\nRUN a\nFROM scratch AS two\nFROM one AS three\nCOPY --from=two x y\nFROM x AS four\nCOPY --from=0 a b\nRUN --mount=type=bind,from=three b";
     let file = parse("D", text).unwrap();
     let global = global(&[("BASE", Some("busybox"))], &[("BASE", "debian")]);
-    let plan = |target: &str| Plan::new(&file, &global, target, "D", text);
+    let plan = |target: &str| Plan::new(&file, &global, target, &BTreeSet::new(), ("D", text));
     let whole = plan("").unwrap();
     assert_eq!(
         whole.bases,
@@ -290,10 +294,16 @@ fn a_number_in_from_is_a_stage_that_stands_before() {
         ("FROM a\nRUN --mount=type=bind,from=7 b", 2, "invalid stage index 7"),
     ] {
         let file = parse("D", text).unwrap();
-        let error = Plan::new(&file, &global(&[], &[]), "", "D", text).unwrap_err();
+        let error = Plan::new(&file, &global(&[], &[]), "", &BTreeSet::new(), ("D", text)).unwrap_err();
         assert!(error.message().contains(wanted), "{error}");
         assert!(error.message().contains(&format!("line {line}")), "{error}");
     }
     let named = "FROM a AS five\nFROM b\nCOPY --from=five x y\nCOPY --from=0 x y\nCOPY --from=image x y";
-    assert!(Plan::new(&parse("D", named).unwrap(), &global(&[], &[]), "", "D", named).is_ok());
+    let plan = |replaced: &[&str]| {
+        let replaced = replaced.iter().map(|name| (*name).to_owned()).collect();
+        Plan::new(&parse("D", named).unwrap(), &global(&[], &[]), "", &replaced, ("D", named)).unwrap()
+    };
+    assert_eq!(plan(&[]).needs[1], [0, 0]);
+    // A context of the same name stands for the stage.
+    assert_eq!(plan(&["five"]).needs[1], [0]);
 }

@@ -254,23 +254,20 @@ fn run(node: &Node, flags: &Flags<'_>) -> Result<Run> {
             );
         }
     };
-    match flags.value("security")?.as_deref() {
-        None | Some("sandbox") => {}
-        Some("insecure") => {
-            return Err(Error::invalid("security.insecure is not allowed")
-                .hint("no entitlement was granted to this build"));
-        }
+    let insecure = match flags.value("security")?.as_deref() {
+        None | Some("sandbox") => false,
+        Some("insecure") => true,
         Some(other) => {
             return Err(
                 Error::invalid(format!("security {other:?} is not valid")).hint("sandbox or insecure")
             );
         }
-    }
+    };
     if !flags.values("device")?.is_empty() {
         return Err(Error::invalid("RUN --device is not supported"));
     }
     let mounts = flags.values("mount")?.into_iter().map(mount).collect::<Result<_>>()?;
-    Ok(Run { command: command(node), heredocs: node.heredocs.clone(), mounts, network })
+    Ok(Run { command: command(node), heredocs: node.heredocs.clone(), mounts, network, insecure })
 }
 
 /// Keys of `--mount`, all types taken together.
@@ -314,6 +311,11 @@ fn mount(text: &str) -> Result<Vec<(String, Option<String>)>> {
         }
         if value.is_none() && !matches!(key.as_str(), "readonly" | "ro" | "readwrite" | "rw" | "required") {
             return Err(Error::invalid(format!("invalid field '{field}' must be a key=value pair")));
+        }
+        if key == "from" && value.as_deref().is_some_and(|value| value.contains('$')) {
+            return Err(Error::invalid(
+                "'from' doesn't support variable expansion, define alias stage instead",
+            ));
         }
         options.push((key, value));
     }
@@ -372,6 +374,15 @@ fn copy(node: &Node, flags: &Flags<'_>) -> Result<Copy> {
         let hint = "define a new stage with FROM using ARG from global scope as a workaround";
         return Err(Error::invalid("variable expansion is not supported for --from").hint(hint));
     }
+    if let Some(chmod) = copy.chmod.as_deref().filter(|chmod| !chmod.contains('$')) {
+        super::chmod::Chmod::parse(chmod)?;
+    }
+    if copy.checksum.is_some() && sources.len() > 1 {
+        return Err(Error::invalid("checksum can't be specified for multiple sources"));
+    }
+    if copy.checksum.is_some() && !sources.iter().all(|source| remote_or_variable(source)) {
+        return Err(Error::invalid("checksum can't be specified for non-HTTP(S) or git sources"));
+    }
     for source in sources {
         match inline(source)
             .and_then(|marker| node.heredocs.iter().rfind(|heredoc| heredoc.name == marker.name))
@@ -381,6 +392,11 @@ fn copy(node: &Node, flags: &Flags<'_>) -> Result<Copy> {
         }
     }
     Ok(copy)
+}
+
+/// A source that is fetched, or may turn out to be one when its variables are known.
+fn remote_or_variable(source: &str) -> bool {
+    source.contains('$') || super::remote::is_http(source) || super::remote::Git::parse(source).is_some()
 }
 
 fn onbuild(node: &Node) -> Result<String> {
