@@ -57,8 +57,7 @@ pub async fn serve(home: &Home, source: &Source<'_>, mut stop: watch::Receiver<b
         lock = home.wait_lock("scheduler") => lock?,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let mut clock =
-        Clock { history: History::open(&home.history())?, tasks: HashMap::new(), queue: BinaryHeap::new() };
+    let mut clock = Clock::new(History::open(&home.history())?);
     let mut running: JoinSet<(Key, Timestamp, Option<String>)> = JoinSet::new();
     let mut waiting: VecDeque<(Key, Timestamp)> = VecDeque::new();
     let (mut stamp, mut last) = (None, Timestamp::now());
@@ -136,15 +135,26 @@ struct Clock {
 }
 
 impl Clock {
+    fn new(history: History) -> Self {
+        Self { history, tasks: HashMap::new(), queue: BinaryHeap::new() }
+    }
+
+    /// Takes the tasks that there are now. One that is known goes on where it is, one that the history knows where the last
+    /// scheduler left it: what passed since then was missed. For a new one, or a new schedule, nothing was.
     fn load(&mut self, tasks: Vec<Planned>, now: Timestamp) -> Result<()> {
-        self.tasks.clear();
+        let mut known = std::mem::take(&mut self.tasks);
         self.queue.clear();
         for task in tasks {
-            if self.history.state(&task.key)?.is_none() {
-                self.history.set_handled(&task.key, now)?;
-            }
+            let handled = match (known.remove(&task.key), self.history.state(&task.key)?) {
+                (Some((old, handled)), Some(_)) if old.schedule == task.schedule => handled,
+                (None, Some(state)) => state.handled,
+                _ => {
+                    self.history.set_handled(&task.key, now)?;
+                    now
+                }
+            };
             self.queue.push(Reverse((now, task.key.clone())));
-            self.tasks.insert(task.key.clone(), (task, now));
+            self.tasks.insert(task.key.clone(), (task, handled));
         }
         Ok(())
     }
@@ -169,6 +179,10 @@ impl Clock {
             let decided =
                 due(&task.schedule, &key.to_string(), task.policy, if paused { now } else { seen }, now);
             *handled = if paused { *handled } else { decided.handled };
+            if !paused && state.is_some_and(|state| state.handled > decided.handled) {
+                // The clock was set back: the time until then counts again.
+                self.history.set_handled(&key, decided.handled)?;
+            }
             if let Some(wake) = decided.wake {
                 self.queue.push(Reverse((wake, key.clone())));
             }
@@ -209,4 +223,106 @@ pub fn stamp(paths: &[std::path::PathBuf]) -> u64 {
         }
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Missed;
+
+    struct Dir(std::path::PathBuf);
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("cauldron-scheduler-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+        /// A scheduler that starts.
+        fn clock(&self) -> Clock {
+            Clock::new(History::open(&self.0.join("history.db")).unwrap())
+        }
+    }
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-{text}:00Z").parse().unwrap()
+    }
+
+    fn planned(schedule: &str, policy: Policy) -> Vec<Planned> {
+        let schedule = Schedule::parse(schedule, "UTC").unwrap();
+        vec![Planned { key: Key { project: String::new(), task: "t".to_owned() }, schedule, policy }]
+    }
+
+    /// What is run and what is given up by a time, noted as the loop does it.
+    fn passes(clock: &mut Clock, now: &str) -> (Vec<Timestamp>, Vec<Timestamp>) {
+        let (mut run, mut skipped) = (Vec::new(), Vec::new());
+        while let Some((key, due)) = clock.step(at(now)).unwrap() {
+            for slot in [due.run, due.skipped].into_iter().flatten() {
+                clock.history.set_handled(&key, slot).unwrap();
+            }
+            run.extend(due.run);
+            skipped.extend(due.skipped);
+        }
+        (run, skipped)
+    }
+
+    const ONCE: Policy = Policy { missed: Missed::Once, deadline: None };
+
+    #[test]
+    fn what_a_downtime_missed_is_caught_up() {
+        let skip = Policy { missed: Missed::Skip, deadline: None };
+        let hour = Policy { missed: Missed::Once, deadline: Some(Duration::from_secs(3600)) };
+        let slot = vec![at("27T03:00")];
+        for (number, (policy, start, want)) in [
+            (ONCE, "27T09:00", (slot.clone(), vec![])),
+            (skip, "27T09:00", (vec![], slot.clone())),
+            (hour, "27T09:00", (vec![], slot.clone())),
+            (hour, "27T03:50", (slot.clone(), vec![])),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let dir = Dir::new(&format!("downtime-{number}"));
+            let mut clock = dir.clock();
+            clock.load(planned("0 3 * * *", policy), at("24T02:00")).unwrap();
+            assert_eq!(passes(&mut clock, "24T02:00"), (vec![], vec![]), "a new task has missed nothing");
+            assert_eq!(passes(&mut clock, "24T03:00").0, [at("24T03:00")]);
+            drop(clock);
+            let mut clock = dir.clock();
+            clock.load(planned("0 3 * * *", policy), at(start)).unwrap();
+            assert_eq!(passes(&mut clock, start), want, "{policy:?} {start}");
+            assert_eq!(passes(&mut clock, "27T10:00"), (vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn definitions_are_read_again() {
+        let dir = Dir::new("reload");
+        let mut clock = dir.clock();
+        clock.load(planned("0 3 * * *", ONCE), at("24T02:00")).unwrap();
+        // The slot waits to be started when the definitions change: it is not run once more, nor is a later one lost.
+        assert!(clock.step(at("24T03:00")).unwrap().is_some());
+        clock.load(planned("0 3 * * *", ONCE), at("24T03:00")).unwrap();
+        assert_eq!(passes(&mut clock, "24T03:00"), (vec![], vec![]));
+        clock.load(planned("0 3 * * *", ONCE), at("25T03:00")).unwrap();
+        assert_eq!(passes(&mut clock, "25T03:00").0, [at("25T03:00")]);
+        // What another schedule would have done is not caught up.
+        clock.load(planned("0 5 * * *", ONCE), at("25T09:00")).unwrap();
+        assert_eq!(passes(&mut clock, "25T09:00"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back() {
+        let dir = Dir::new("back");
+        let mut clock = dir.clock();
+        clock.load(planned("* * * * *", ONCE), at("26T12:00")).unwrap();
+        assert_eq!(passes(&mut clock, "26T12:01").0, [at("26T12:01")]);
+        clock.load(planned("* * * * *", ONCE), at("24T08:00")).unwrap();
+        assert_eq!(passes(&mut clock, "24T08:00"), (vec![], vec![]));
+        assert_eq!(passes(&mut clock, "24T08:01").0, [at("24T08:01")]);
+    }
 }

@@ -21,7 +21,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const TRANSITIONS: usize = 400;
 
 /// A schedule: what recurs, where, and how much it is spread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     rule: Rule,
     zone: TimeZone,
@@ -40,7 +40,7 @@ pub enum Calendar {
     At(Vec<String>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Rule {
     Cron(Box<Cron>),
     /// At whole multiples of this since 1970: the same after a restart.
