@@ -99,7 +99,7 @@ pub fn force() -> Arg {
 
 /// A flag as Docker's messages name it: `-m, --memory`.
 pub fn shown(name: &str) -> String {
-    const SHORT: [(&str, char); 10] = [
+    const SHORT: [(&str, char); 11] = [
         ("attach", 'a'),
         ("cpu-shares", 'c'),
         ("env", 'e'),
@@ -108,6 +108,7 @@ pub fn shown(name: &str) -> String {
         ("memory", 'm'),
         ("publish", 'p'),
         ("tag", 't'),
+        ("timeout", 't'),
         ("user", 'u'),
         ("volume", 'v'),
     ];
@@ -121,6 +122,20 @@ pub fn shown(name: &str) -> String {
 pub fn invalid(name: &str, value: &str, why: impl std::fmt::Display) -> crate::fail::Failure {
     crate::fail::Failure::new(format!("invalid argument \"{value}\" for \"{}\" flag: {why}", shown(name)))
         .code(125)
+}
+
+/// A flag's number, if it was given.
+pub fn number<T: std::str::FromStr>(
+    given: &ArgMatches,
+    name: &str,
+) -> Result<Option<T>, crate::fail::Failure> {
+    given.text(name).map(|text| read_number(name, text)).transpose()
+}
+
+/// A flag's value as a number.
+pub fn read_number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, crate::fail::Failure> {
+    let wrong = || invalid(name, text, format_args!("strconv.ParseInt: parsing \"{text}\": invalid syntax"));
+    text.parse().map_err(|_| wrong())
 }
 
 /// What was given, by a flag's name.

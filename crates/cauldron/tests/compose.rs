@@ -193,6 +193,19 @@ fn up_changes_only_what_changed() {
     assert!(err.contains("Found orphan containers"), "{err}");
     home.did(&["up", "-d", "--remove-orphans"]);
     assert_eq!(home.compose(&["ps", "-aq"]).lines().count(), 1);
+    // A new container that cannot take its place leaves the old one, and nothing else.
+    home.ok(&["create", "--name", "taken", "busybox", "true"]);
+    let old = home.ok(&["ps", "-q", "--no-trunc"]);
+    let volumes = home.ok(&["volume", "ls", "-q"]);
+    home.write(
+        "compose.yaml",
+        "services: {web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, container_name: taken, volumes: [/anon]}}",
+    );
+    let (code, _, err) = home.run(&["compose", "up", "-d"]);
+    assert!(code != 0 && err.contains("taken"), "{err}");
+    assert_eq!(home.ok(&["ps", "-q", "--no-trunc"]), old);
+    assert_eq!(home.ok(&["ps", "-a", "--format", "{{.Names}}"]), "taken\napp-web-1\n");
+    assert_eq!(home.ok(&["volume", "ls", "-q"]), volumes);
 }
 
 #[test]
@@ -322,6 +335,21 @@ volumes: {v: }
     home.write("sent", "from here");
     home.compose(&["cp", "sent", "app:/tmp/sent"]);
     assert_eq!(home.compose(&["exec", "-T", "app", "cat", "/tmp/sent"]), "from here");
+    // What is wrong is said before anything is made.
+    for (args, wrong) in [
+        (&["run", "-T", "-p", "80:x", "app", "true"][..], "x"),
+        (&["run", "-T", "-v", "a:b:c:d", "app", "true"], "a:b:c:d"),
+        (&["exec", "--index", "abc", "app", "true"], "\"abc\" for \"--index\""),
+        (&["logs", "--index", "abc", "app"], "\"abc\" for \"--index\""),
+        (&["port", "--index", "abc", "app", "80"], "\"abc\" for \"--index\""),
+        (&["start", "--wait", "--wait-timeout", "abc"], "\"abc\" for \"--wait-timeout\""),
+        (&["--parallel", "abc", "up", "-d"], "\"abc\" for \"--parallel\""),
+        (&["ls", "--filter", "nonsense=1"], "unknown filter nonsense=1"),
+    ] {
+        let (code, _, err) = home.run(&[&["compose"], args].concat());
+        assert!(code != 0 && err.contains(wrong), "{args:?}: {err}");
+    }
+    assert_eq!(home.ok(&["ps", "-aq"]).lines().count(), 1);
     home.did(&["stop"]);
     assert_eq!(home.compose(&["ps", "--status", "exited", "-q"]).lines().count(), 1);
     home.did(&["rm", "-f"]);

@@ -21,6 +21,8 @@ pub struct Project {
     pub files: Vec<PathBuf>,
     /// The files of variables that were named.
     pub env_files: Vec<PathBuf>,
+    /// Every file that was looked for to load it, there or not.
+    pub read: Vec<PathBuf>,
     /// The variables that it was loaded with.
     pub environment: BTreeMap<String, String>,
     /// What the user should know.

@@ -58,6 +58,7 @@ fn args() -> Vec<Arg> {
         opt("builder", "", "string", "Accepted for compatibility").hide(true),
         flag("pull", "", "Always attempt to pull a newer version of the image"),
         flag("quiet", "q", "Suppress the build output and print image ID on success"),
+        flag("silent", "", "As quiet, and no image ID").hide(true),
         flag("rm", "", "Remove intermediate containers after a successful build"),
         list(
             "secret",
@@ -206,7 +207,8 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
         let _ = std::fs::remove_file(path);
     }
     let context = context(&given)?;
-    let quiet = given.on("quiet") || given.text("progress") == Some("quiet");
+    let silent = given.on("silent");
+    let quiet = silent || given.on("quiet") || given.text("progress") == Some("quiet");
     let in_place = match &context {
         Context::Stream(_) => None,
         _ if client.embedded() => in_place(&session, &given, &context).await?,
@@ -222,7 +224,7 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     if let Some(path) = given.text("iidfile") {
         std::fs::write(path, &id).map_err(file("write", path.as_ref()))?;
     }
-    if quiet {
+    if quiet && !silent {
         session.line(&id)?;
     }
     Ok(0)

@@ -1,7 +1,7 @@
 //! The flags of `run` and `create`, and the request that they make.
 
 use super::{files, mount, network, ports, resources};
-use crate::args::{Given, flag, invalid, list, opt, rest};
+use crate::args::{Given, flag, invalid, list, number, opt, rest};
 use crate::fail::Failure;
 use crate::render::{size, time};
 use clap::{Arg, ArgMatches};
@@ -216,13 +216,6 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn number(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let wrong = |text: &str| {
-        invalid(name, text, format_args!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
-    };
-    given.text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
-}
-
 fn bytes(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
     let read = |text: &str| match text {
         "-1" if name == "memory-swap" => Ok(-1),
@@ -363,7 +356,7 @@ pub fn limit(given: &ArgMatches, config: &mut HostConfig) -> Result<(), Failure>
     config.cpuset_cpus = given.text("cpuset-cpus").map(str::to_owned);
     config.cpuset_mems = given.text("cpuset-mems").map(str::to_owned);
     config.pids_limit = number(given, "pids-limit")?;
-    config.blkio_weight = match number(given, "blkio-weight")? {
+    config.blkio_weight = match number::<i64>(given, "blkio-weight")? {
         Some(weight) => Some(u16::try_from(weight).map_err(|_| "range of blkio weight is from 10 to 1000")?),
         None => None,
     };

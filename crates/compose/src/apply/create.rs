@@ -135,7 +135,7 @@ fn request(
     body(project, service, which, &around)
 }
 
-/// Makes a container anew: the new one first, so that a failure leaves the old one.
+/// Makes a container anew: the new one first, and the old one goes last, so that a failure leaves the old one as it was.
 pub(super) async fn again(
     host: &Host,
     project: &Project,
@@ -156,25 +156,33 @@ pub(super) async fn again(
         let interim = format!("{short}_{name}");
         id = send(host, &interim, &body).await?;
         let swapped = async {
+            rename(host, &old.id, &old.name, &format!("{interim}_old")).await?;
+            rename(host, &id, &interim, &name).await?;
             if old.runs() {
                 super::stop::one(host, service, old, how.timeout).await?;
             }
             let path = format!("/containers/{}?force=1", old.id);
-            host.client
-                .json(Method::DELETE, &path, None)
-                .await
-                .map_err(about(format!("remove {}", old.name)))?;
-            let path = query(&format!("/containers/{id}/rename"), [("name", name.clone())]);
-            host.client.post(&path).await.map_err(about(format!("rename {interim}")))
+            let removed = host.client.json(Method::DELETE, &path, None).await;
+            removed.map(|_| ()).map_err(about(format!("remove {}", old.name)))
         };
         if let Err(error) = swapped.await {
-            let _ = host.client.json(Method::DELETE, &format!("/containers/{id}?force=1"), None).await;
+            // Volumes that the old one has as well stay.
+            let _ = host.client.json(Method::DELETE, &format!("/containers/{id}?force=1&v=1"), None).await;
+            let _ = rename(host, &old.id, &old.name, &old.name).await;
+            if old.state == "running" {
+                let _ = host.client.post(&format!("/containers/{}/start", old.id)).await;
+            }
             return Err(error);
         }
     }
     host.tell("Container", &name, "Recreated");
     made.borrow_mut().entry(service.name.clone()).or_default().push((id, name));
     Ok(())
+}
+
+async fn rename(host: &Host, id: &str, from: &str, to: &str) -> Result<()> {
+    let path = query(&format!("/containers/{id}/rename"), [("name", to.to_owned())]);
+    host.client.post(&path).await.map_err(about(format!("rename {from} to {to}")))
 }
 
 /// How a container is made anew.

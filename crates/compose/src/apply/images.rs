@@ -43,7 +43,11 @@ pub async fn ensure(
     names: &[String],
     how: &Images,
 ) -> Result<BTreeMap<String, String>> {
-    let services: Vec<&Service> = names.iter().filter_map(|name| project.services.get(name)).collect();
+    // A task may be run though its profile is off.
+    let services: Vec<&Service> = names
+        .iter()
+        .filter_map(|name| project.services.get(name).or_else(|| project.disabled.get(name)))
+        .collect();
     // One image may serve many services: it is looked at, built or pulled once.
     let mut groups: BTreeMap<String, Vec<&Service>> = BTreeMap::new();
     for service in services {

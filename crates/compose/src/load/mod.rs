@@ -32,6 +32,7 @@ pub type Read<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
 pub type Environment = BTreeMap<String, String>;
 
 /// What to load, as the command line has it.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// Where we are: absolute.
     pub cwd: PathBuf,
@@ -62,12 +63,18 @@ pub struct Request<'a> {
 /// # Errors
 /// There is no file, or one is wrong: with its place.
 pub fn load(request: &Request<'_>) -> Result<Project> {
-    let loaded = model(request)?;
+    let seen = RefCell::new(BTreeSet::new());
+    let read = |path: &Path| {
+        seen.borrow_mut().insert(path.to_owned());
+        (request.read)(path)
+    };
+    let loaded = model(&Request { read: &read, ..request.clone() })?;
     let found = loaded.found;
     let mut project = Project::typed(&loaded.name, loaded.model)?;
     project.directory = found.directory;
     project.files = found.files;
     project.env_files = found.env_files;
+    project.read = seen.take().into_iter().filter(|path| path.as_os_str() != "-").collect();
     project.environment = loaded.environment;
     project.warnings = loaded.warnings;
     project.activate(&found.profiles, &request.services)?;

@@ -263,3 +263,28 @@ fn tasks_keep_their_places() {
     assert_eq!(task.get("schedule").unwrap().place.to_string(), "/p/compose.yaml:5:17");
     assert_eq!(task.json().to_string(), r#"{"keep":{"runs":50},"schedule":"0 3 * * *"}"#);
 }
+
+#[test]
+fn every_file_that_matters_is_known() {
+    let project = loaded(&[
+        (
+            "compose.yaml",
+            "include: [sub/other.yaml]\nservices: {w: {extends: {file: base.yaml, service: b}, env_file: [{path: absent.env, required: false}]}}",
+        ),
+        ("sub/other.yaml", "services: {o: {image: x}}"),
+        ("base.yaml", "services: {b: {image: x, env_file: own.env}}"),
+        ("own.env", "A=1"),
+    ]);
+    for name in [
+        "compose.yaml",
+        "compose.override.yml",
+        ".env",
+        "sub/other.yaml",
+        "sub/.env",
+        "base.yaml",
+        "own.env",
+        "absent.env",
+    ] {
+        assert!(project.read.contains(&Path::new("/p").join(name)), "{name}: {:?}", project.read);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::project::{host, load_or_name};
 use super::{services, timeout};
-use crate::args::{Given, flag, opt};
+use crate::args::{Given, flag, number, opt};
 use crate::fail::{Failure, Outcome};
 use crate::session::Session;
 use clap::{Arg, ArgMatches};
@@ -21,13 +21,6 @@ pub fn down_args() -> Vec<Arg> {
     ]
 }
 
-fn seconds(given: &ArgMatches) -> Result<Option<i64>, Failure> {
-    let wrong = |text: &str| {
-        Failure::new(format!("invalid argument \"{text}\" for \"-t, --timeout\" flag")).code(125)
-    };
-    given.text("timeout").map(|text| text.parse().map_err(|_| wrong(text))).transpose()
-}
-
 /// `down`.
 pub async fn down(session: Session, given: ArgMatches) -> Outcome {
     let images = given.text("rmi").map(str::to_owned);
@@ -39,7 +32,7 @@ pub async fn down(session: Session, given: ArgMatches) -> Outcome {
         volumes: given.on("volumes"),
         images,
         remove_orphans: given.on("remove-orphans"),
-        timeout: seconds(&given)?,
+        timeout: number(&given, "timeout")?,
     };
     let project = load_or_name(&session, &how.services)?;
     apply::down(&host(&session)?, &project, &how).await?;
@@ -54,6 +47,7 @@ pub async fn start(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("services");
     let project = load_or_name(&session, &names)?;
     let host = host(&session)?;
+    let seconds = number(&given, "wait-timeout")?;
     apply::start(&host, &project, &names).await?;
     if given.on("wait") {
         let containers = actual::containers(&host.client, &project.name).await?;
@@ -61,7 +55,6 @@ pub async fn start(session: Session, given: ArgMatches) -> Outcome {
             .into_iter()
             .filter(|one| !one.oneoff && (names.is_empty() || names.contains(&one.service)));
         let standing = wanted.map(|one| (one.service, one.id, one.name)).collect();
-        let seconds = given.text("wait-timeout").and_then(|text| text.parse().ok());
         super::up::wait(&host, &standing, seconds).await?;
     }
     Ok(0)
@@ -71,7 +64,7 @@ pub async fn start(session: Session, given: ArgMatches) -> Outcome {
 pub async fn stop(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("services");
     let project = load_or_name(&session, &names)?;
-    apply::stop(&host(&session)?, &project, &names, seconds(&given)?).await?;
+    apply::stop(&host(&session)?, &project, &names, number(&given, "timeout")?).await?;
     Ok(0)
 }
 
@@ -79,7 +72,8 @@ pub async fn stop(session: Session, given: ArgMatches) -> Outcome {
 pub async fn restart(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("services");
     let project = load_or_name(&session, &names)?;
-    apply::restart(&host(&session)?, &project, &names, seconds(&given)?, given.on("no-deps")).await?;
+    apply::restart(&host(&session)?, &project, &names, number(&given, "timeout")?, given.on("no-deps"))
+        .await?;
     Ok(0)
 }
 

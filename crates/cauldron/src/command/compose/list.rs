@@ -146,11 +146,11 @@ pub async fn ls(session: Session, given: ArgMatches) -> Outcome {
         *entry.0.entry(one.state).or_default() += 1;
         entry.1 = label(labels::CONFIG_FILES);
     }
-    let wanted: Vec<String> = given
-        .texts("filter")
-        .iter()
-        .filter_map(|text| text.strip_prefix("name=").map(str::to_owned))
-        .collect();
+    let name = |text: String| match text.split_once('=') {
+        Some(("name", name)) => Ok(name.to_owned()),
+        _ => Err(Failure::new(format!("unknown filter {text}"))),
+    };
+    let wanted: Vec<String> = given.texts("filter").into_iter().map(name).collect::<Result<_, _>>()?;
     let rows: Vec<Value> = projects
         .into_iter()
         .filter(|(name, (states, _))| {
@@ -221,7 +221,7 @@ pub async fn top(session: Session, given: ArgMatches) -> Outcome {
 /// `port`.
 pub async fn port(session: Session, given: ArgMatches) -> Outcome {
     let service = given.text("service").unwrap_or_default().to_owned();
-    let index = given.text("index").and_then(|text| text.parse().ok());
+    let index = super::one::index(&given)?;
     let (_, one) = super::one::container(&session, &service, index).await?;
     let asked = given.text("port").unwrap_or_default();
     let (number, protocol) =

@@ -184,7 +184,7 @@ pub async fn logs(session: Session, given: ArgMatches) -> Outcome {
     let services = given.texts("services");
     let project = load_or_name(&session, &services)?;
     let client = session.client()?;
-    let index: Option<u32> = given.text("index").and_then(|text| text.parse().ok());
+    let index = super::one::index(&given)?;
     let mut containers = actual::containers(client, &project.name).await?;
     containers.retain(|one| {
         let named = services.is_empty() || services.contains(&one.service);

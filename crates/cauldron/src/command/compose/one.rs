@@ -1,7 +1,7 @@
 //! Verbs about one service: `run`, `exec`, `cp`, `attach`, `stats`, and the images' `build`, `pull`, `push`.
 
 use super::project::{host, load, load_or_name};
-use crate::args::{Given, flag, list, opt, rest};
+use crate::args::{Given, flag, list, number, opt, rest};
 use crate::cli::delegate;
 use crate::command::run::foreground;
 use crate::fail::{Failure, Outcome};
@@ -37,15 +37,16 @@ pub async fn container(
     }
 }
 
-fn index(given: &ArgMatches) -> Option<u32> {
-    given.text("index").and_then(|text| text.parse().ok()).filter(|index| *index > 0)
+/// `--index`: 0 is any.
+pub fn index(given: &ArgMatches) -> Result<Option<u32>, Failure> {
+    Ok(number(given, "index")?.filter(|index| *index > 0))
 }
 
 /// `exec`.
 pub async fn exec(session: Session, given: ArgMatches) -> Outcome {
     let words = given.texts("args");
     let Some((service, command)) = words.split_first() else { return Err("exec needs a service".into()) };
-    let (_, one) = container(&session, service, index(&given)).await?;
+    let (_, one) = container(&session, service, index(&given)?).await?;
     let mut argv: Vec<String> = Vec::new();
     let terminal = stream::is_terminal(std::io::stdin()) && stream::is_terminal(std::io::stdout());
     let switches = [
@@ -83,7 +84,7 @@ pub async fn cp(session: Session, given: ArgMatches) -> Outcome {
             Some((service, path)) if !text.starts_with(['/', '.']) => {
                 let project = load_or_name(&session, &[service.to_owned()])?;
                 let containers = actual::containers(session.client()?, &project.name).await?;
-                let wanted = index(&given);
+                let wanted = index(&given)?;
                 let found = containers.into_iter().find(|one| {
                     one.service == service
                         && (given.on("all") || !one.oneoff)
@@ -103,7 +104,7 @@ pub async fn cp(session: Session, given: ArgMatches) -> Outcome {
 /// `attach`.
 pub async fn attach(session: Session, given: ArgMatches) -> Outcome {
     let service = given.text("service").unwrap_or_default().to_owned();
-    let (_, one) = container(&session, &service, index(&given)).await?;
+    let (_, one) = container(&session, &service, index(&given)?).await?;
     let mut argv: Vec<String> = Vec::new();
     if given.on("no-stdin") {
         argv.push("--no-stdin".to_owned());
@@ -314,28 +315,41 @@ fn changed(
 }
 
 /// What `-v` and `-p` add.
-fn extra(body: &mut Body, given: &ArgMatches, slug: &str) -> Result<(), Failure> {
-    let cwd = std::env::current_dir().map_err(|error| Failure::new(format!("current directory: {error}")))?;
-    let host = body.create.host_config.get_or_insert_with(HostConfig::default);
-    for flag in given.texts("volume") {
-        match mount::volume(&flag, &cwd)? {
-            mount::Volume::Bind(bind) => host.binds.get_or_insert_default().push(bind),
-            mount::Volume::Anonymous(target) => body.create.volumes.get_or_insert_default().push(target),
+struct Extra {
+    volumes: Vec<mount::Volume>,
+    bindings: ports::Bindings,
+}
+
+impl Extra {
+    fn read(given: &ArgMatches) -> Result<Self, Failure> {
+        let cwd =
+            std::env::current_dir().map_err(|error| Failure::new(format!("current directory: {error}")))?;
+        let volumes = given.texts("volume");
+        let volumes = volumes.iter().map(|flag| mount::volume(flag, &cwd)).collect::<Result<_, _>>()?;
+        let mut bindings = ports::Bindings::default();
+        for flag in given.texts("publish") {
+            ports::publish(&flag, &mut bindings)?;
         }
+        Ok(Self { volumes, bindings })
     }
-    let mut bindings = host.port_bindings.take().unwrap_or_default();
-    for flag in given.texts("publish") {
-        ports::publish(&flag, &mut bindings)?;
+
+    fn add(self, body: &mut Body) {
+        let host = body.create.host_config.get_or_insert_with(HostConfig::default);
+        for volume in self.volumes {
+            match volume {
+                mount::Volume::Bind(bind) => host.binds.get_or_insert_default().push(bind),
+                mount::Volume::Anonymous(target) => {
+                    body.create.volumes.get_or_insert_default().push(target);
+                }
+            }
+        }
+        let bindings = host.port_bindings.get_or_insert_default();
+        for (port, more) in self.bindings {
+            bindings.entry(port).or_default().get_or_insert_default().extend(more.unwrap_or_default());
+        }
+        let exposed = body.create.exposed_ports.get_or_insert_default();
+        exposed.extend(bindings.keys().filter(|port| !exposed.contains(port)).cloned().collect::<Vec<_>>());
     }
-    let exposed = body.create.exposed_ports.get_or_insert_default();
-    exposed.extend(bindings.keys().filter(|port| !exposed.contains(port)).cloned().collect::<Vec<_>>());
-    host.port_bindings = (!bindings.is_empty()).then_some(bindings);
-    if let Some(labels) = &mut body.create.labels {
-        labels.insert("com.docker.compose.slug".to_owned(), slug.to_owned());
-        labels.insert(labels::ONEOFF.to_owned(), "True".to_owned());
-    }
-    host.auto_remove = Some(given.on("rm"));
-    Ok(())
 }
 
 /// Brings up what a service needs; the containers that it may refer to.
@@ -370,6 +384,7 @@ pub async fn run(session: Session, given: ArgMatches) -> Outcome {
     let Some((name, command)) = words.split_first() else { return Err("run needs a service".into()) };
     let project = load(&session, std::slice::from_ref(name))?;
     let service = project.service(name)?;
+    let extra = Extra::read(&given)?;
     let host = host(&session)?;
     let detach = given.on("detach");
     let terminal = stream::is_terminal(std::io::stdin()) && stream::is_terminal(std::io::stdout());
@@ -400,15 +415,18 @@ pub async fn run(session: Session, given: ArgMatches) -> Outcome {
         Which { number: 1, oneoff: true, aliases: given.on("use-aliases"), ports: given.on("service-ports") };
     let image_id = ids.get(name).map(String::as_str).unwrap_or_default();
     let one = Oneoff { name: &shown, which, image_id, made: &made };
-    let mut wrong = Ok(());
     let id = apply::oneoff(&host, &project, &own, &one, |body| {
         body.create.stdin_once = Some(stdin && !detach);
         (body.create.attach_stdin, body.create.attach_stdout, body.create.attach_stderr) =
             (Some(stdin && !detach), Some(!detach), Some(!detach));
-        wrong = extra(body, &given, &slug);
+        if let Some(labels) = &mut body.create.labels {
+            labels.insert("com.docker.compose.slug".to_owned(), slug.clone());
+            labels.insert(labels::ONEOFF.to_owned(), "True".to_owned());
+        }
+        extra.add(body);
+        body.create.host_config.get_or_insert_default().auto_remove = Some(given.on("rm"));
     });
     let id = id.await?;
-    wrong?;
     if detach {
         host.client.post(&format!("/containers/{id}/start")).await?;
         session.line(&shown)?;

@@ -1,6 +1,6 @@
 //! The project that is meant, and the surroundings that its work is given.
 
-use crate::args::{Given, flag, list, opt};
+use crate::args::{Given, flag, list, opt, read_number};
 use crate::cli::delegate;
 use crate::command::pull;
 use crate::fail::Failure;
@@ -140,6 +140,8 @@ pub fn host(session: &Session) -> Result<Host, Failure> {
     let globals = Globals(session.group());
     let parallel =
         globals.text("parallel").map(str::to_owned).or_else(|| std::env::var("COMPOSE_PARALLEL_LIMIT").ok());
+    let parallel: Option<i64> =
+        parallel.filter(|text| !text.is_empty()).map(|text| read_number("parallel", &text)).transpose()?;
     let dry_run = globals.on("dry-run");
     let quiet = globals.text("progress") == Some("quiet");
     let shown = session.clone();
@@ -156,7 +158,7 @@ pub fn host(session: &Session) -> Result<Host, Failure> {
         build: work(session, |session, job| Box::pin(build(session, job))),
         pull: work(session, |session, job| Box::pin(pulled(session, job))),
         once: Some(work(session, |session, job| Box::pin(crate::command::task::once(session, job)))),
-        parallel: parallel.and_then(|text| text.parse().ok()).unwrap_or(0),
+        parallel: usize::try_from(parallel.unwrap_or(-1)).unwrap_or(0),
         dry_run,
     })
 }
@@ -248,7 +250,7 @@ async fn build(session: Session, job: BuildJob) -> Result<(), Failure> {
     {
         add("--file", Path::new(&build.context).join(file).display().to_string());
     }
-    for (flag, on) in [("--no-cache", job.no_cache), ("--pull", job.pull), ("--quiet", job.quiet)] {
+    for (flag, on) in [("--no-cache", job.no_cache), ("--pull", job.pull), ("--silent", job.quiet)] {
         if on {
             argv.push(flag.to_owned());
         }
