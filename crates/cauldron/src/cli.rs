@@ -242,7 +242,13 @@ pub fn main(argv: &[OsString]) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on((verb.run)(session.clone(), inner.clone()));
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    outcome = (verb.run)(session.clone(), inner.clone()) => outcome,
+                    number = crate::stop::unheld() => Err(Failure::silent(128 + number)),
+                }
+            });
             // A thread that still reads stdin must not hold the exit up.
             runtime.shutdown_background();
             outcome

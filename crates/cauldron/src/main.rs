@@ -10,6 +10,7 @@ mod fail;
 mod options;
 mod render;
 mod session;
+mod stop;
 mod stream;
 
 use std::process::ExitCode;

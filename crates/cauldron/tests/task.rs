@@ -85,6 +85,22 @@ fn a_task_is_a_container_as_a_binary() {
     let task: Value = serde_json::from_str(&nested).unwrap();
     assert_eq!((&task["task"], &task["status"]), (&"greet".into(), &"failed".into()));
     assert_eq!(home.run(&["task", "run", "nobody"]).code, 125);
+    for (lost, named) in [(&["--parallel", "3"][..], "--parallel"), (&["--", "id"], "a command")] {
+        let run = home.run(&[&["task", "run", "greet"], lost].concat());
+        assert!(
+            run.code == 125 && run.err.contains(&format!("{named} is for a task that is not kept")),
+            "{}",
+            run.err
+        );
+    }
+    assert_eq!(home.history("greet").len(), 1);
+    // What cannot be read is said, and the others go on.
+    fs::write(home.0.join("root/tasks/definitions/broken.json"), "{").unwrap();
+    fs::write(home.0.join("root/tasks/projects/broken.json"), "{").unwrap();
+    let listed = home.run(&["task", "ls", "--quiet"]);
+    assert_eq!((listed.code, listed.out.as_str()), (1, "greet\n"));
+    assert_eq!(listed.err.matches("broken.json").count(), 2, "{}", listed.err);
+    assert_eq!(home.run(&["task", "run", "greet"]).code, 3);
     assert!(home.run(&["task", "create", "greet", "busybox"]).err.contains("exists already"));
     home.ok(&["task", "rm", "greet"]);
     assert!(home.history("greet").is_empty());
@@ -242,12 +258,19 @@ fn detached_stopped_and_replaced() {
     let first = runs();
     let mut second = home.spawn(&["task", "run", "long"]);
     until("the second run", || !runs().is_empty() && runs() != first && runs().lines().count() == 1);
+    let refused = home.run(&["task", "rm", "long"]);
+    assert!(
+        refused.code != 0 && refused.err.contains("stop it first: cauldron task stop long"),
+        "{}",
+        refused.err
+    );
     home.ok(&["task", "stop", "long"]);
     assert_ne!(second.wait().unwrap().code(), Some(0));
     assert!(runs().is_empty());
     let entries = home.history("long");
     assert_eq!(entries.len(), 2);
     assert!(entries.iter().all(|entry| entry["error"] == "stopped") && entries[1]["run"] == id.as_str());
+    home.ok(&["task", "rm", "long"]);
 }
 
 #[test]
@@ -381,7 +404,7 @@ impl Home {
         fs::read_to_string(self.0.join("root/volumes/shop_dbdata/_data").join(file)).unwrap_or_default()
     }
     fn drafts(&self) -> usize {
-        fs::read_dir(self.0.join("root/volumes")).unwrap().count() - 1
+        fs::read_dir(self.0.join("root/volumes")).map_or(0, |all| all.count().saturating_sub(1))
     }
 }
 
@@ -443,6 +466,44 @@ fn a_helper_that_fails_leaves_the_volume_as_it_was() {
     let ok = home.up("true");
     assert_eq!((ok.code, home.volume("ready"), home.drafts()), (0, "line\n".to_owned(), 0), "{}", ok.err);
     assert_eq!(home.ok(&["helper", "status", "--format", "{{.helper}} {{.status}}"]), "init done");
+}
+
+/// Signals are the helper's as long as there is one, and end `up` afterwards.
+#[test]
+fn a_signal_ends_a_helper_and_what_waits_for_it() {
+    let home = Home::shop(SHOP);
+    let up = |init: &str| {
+        let mut command = home.command(&["up", "-d"]);
+        command.env("INIT", init).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let tell =
+        |child: &Child| assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut first = up("sleep 1000");
+    until("the helper", || home.drafts() == 1 && !home.ok(&["ps", "-q"]).is_empty());
+    tell(&first);
+    assert_eq!(first.wait().unwrap().code(), Some(1));
+    assert_eq!((home.ok(&["ps", "-aq"]).lines().count(), home.drafts()), (1, 0), "only the service's own");
+    let text = SHOP.replace(
+        "  backup:",
+        "  last: {image: busybox, command: 'true', depends_on: {database: {condition: service_healthy}}}\n  backup:",
+    );
+    let check = "    healthcheck: {test: 'false', interval: 1s, retries: 1000}\n    depends_on: {init:";
+    let text = text.replacen("    depends_on: {init:", check, 1);
+    assert_ne!(text, SHOP);
+    fs::write(home.0.join("compose.yaml"), text).unwrap();
+    let mut second = up("true");
+    until("the service", || home.ok(&["ps", "--format", "{{.Names}}"]) == "shop-database-1");
+    tell(&second);
+    assert_eq!(second.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_task_whose_profile_is_off_gets_its_image() {
+    let home = Home::shop(
+        "name: shop\nservices:\n  rare:\n    build: {context: ., dockerfile_inline: FROM busybox}\n    command: echo done\n    profiles: [rare]\n    x-task: {}\n",
+    );
+    let run = home.run(&["task", "run", "rare"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "done\n"), "{}", run.err);
 }
 
 #[test]

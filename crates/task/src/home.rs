@@ -12,6 +12,7 @@ use crate::error::{Context as _, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use tokio::sync::watch;
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -114,6 +115,19 @@ impl Home {
             .await
             .map_err(|error| crate::Error::new(format!("wait for a lock: {error}")))?
     }
+    /// As [`Home::wait_lock`], until `stop` becomes true: then `None`.
+    ///
+    /// # Errors
+    /// As [`Home::lock`].
+    pub async fn wait_lock_unless(&self, what: &str, stop: &watch::Receiver<bool>) -> Result<Option<Lock>> {
+        let mut stop = stop.clone();
+        tokio::select! {
+            biased;
+            // True, or nobody is left who could say so.
+            _ = stop.wait_for(|stop| *stop) => Ok(None),
+            lock = self.wait_lock(what) => lock.map(Some),
+        }
+    }
 }
 
 fn private_dir(path: &Path) -> Result<()> {
@@ -141,4 +155,26 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::rename(&aside, path)
     })();
     written.context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_a_lock_ends_with_the_stop() {
+        let dir = std::env::temp_dir().join(format!("cauldron-home-lock-{}", std::process::id()));
+        let home = Home::open(&dir).unwrap();
+        let held = home.try_lock("shared-disk").unwrap().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (tell, stop) = watch::channel(false);
+        let waited = runtime.block_on(async {
+            let told = async { tell.send(true).unwrap() };
+            tokio::join!(home.wait_lock_unless("shared-disk", &stop), told).0
+        });
+        assert!(waited.unwrap().is_none());
+        drop(held);
+        runtime.shutdown_background();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

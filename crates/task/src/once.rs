@@ -12,7 +12,7 @@
 use crate::definition::Overlap;
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::run::{Ask, Event, Outcome, Runner, Task};
+use crate::run::{Ask, Event, Outcome, Runner, STOPPED, Task};
 use client::{Client, Method, encode, query};
 use jiff::Timestamp;
 use rusqlite::params;
@@ -177,7 +177,9 @@ pub async fn run(
     let mut helpers = helpers.to_vec();
     helpers.sort_by_key(|helper| helper.version);
     let Some(volume) = helpers.first().map(|helper| helper.volume.clone()) else { return Ok(Vec::new()) };
-    let _only = runner.home.wait_lock(&format!("once-{volume}")).await?;
+    let Some(_only) = runner.home.wait_lock_unless(&format!("once-{volume}"), &stop).await? else {
+        return Err(Error::new(format!("{STOPPED} while another helper works on volume {volume}")));
+    };
     let last = helpers.len() - 1;
     let mut done = Vec::new();
     for (at, helper) in helpers.into_iter().enumerate() {

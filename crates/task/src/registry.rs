@@ -93,21 +93,21 @@ pub fn find(home: &Home, name: &str) -> Result<Option<Kept>> {
     }
 }
 
-/// All tasks, by name.
+/// All tasks, by name, and for a file that cannot be read why.
 ///
 /// # Errors
-/// A file cannot be read.
-pub fn all(home: &Home) -> Result<Vec<Kept>> {
+/// The directory cannot be read.
+pub fn all(home: &Home) -> Result<Vec<Result<Kept>>> {
     let dir = home.definitions();
-    let mut tasks = Vec::new();
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(&dir).context(|| format!("read directory {}", dir.display()))? {
         let name = entry.context(|| format!("read directory {}", dir.display()))?.file_name();
         if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
-            tasks.extend(find(home, name)?);
+            names.push(name.to_owned());
         }
     }
-    tasks.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(tasks)
+    names.sort();
+    Ok(names.iter().filter_map(|name| find(home, name).transpose()).collect())
 }
 
 /// Forgets a task.

@@ -4,10 +4,10 @@
 //! One scheduler a root runs at a time (lock `scheduler`); others wait to take over. A slot is run once whatever dies when: the
 //! run notes its slot before it does anything, and the scheduler notes the slot as handled after it started the run.
 
+use crate::definition::{Definition, Keep};
 use crate::error::Result;
-use crate::history::{History, Key};
+use crate::history::{History, Key, Unrun};
 use crate::home::Home;
-use crate::run::new_id;
 use crate::schedule::{Due, Policy, Schedule, due};
 use jiff::Timestamp;
 use std::cmp::Reverse;
@@ -34,6 +34,8 @@ pub struct Planned {
     pub schedule: Schedule,
     /// What becomes of missed slots.
     pub policy: Policy,
+    /// How much of the history stays.
+    pub keep: Keep,
 }
 
 /// Where tasks come from and how they are started.
@@ -53,10 +55,7 @@ pub struct Source<'a> {
 /// # Errors
 /// The history does not work.
 pub async fn serve(home: &Home, source: &Source<'_>, mut stop: watch::Receiver<bool>) -> Result<()> {
-    let _only = tokio::select! {
-        lock = home.wait_lock("scheduler") => lock?,
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
-    };
+    let Some(_only) = home.wait_lock_unless("scheduler", &stop).await? else { return Ok(()) };
     let mut clock = Clock::new(History::open(&home.history())?);
     let mut running: JoinSet<(Key, Timestamp, Option<String>)> = JoinSet::new();
     let mut waiting: VecDeque<(Key, Timestamp)> = VecDeque::new();
@@ -194,20 +193,20 @@ impl Clock {
     }
 
     fn missed(&self, key: &Key, slot: Timestamp, now: Timestamp) -> Result<()> {
-        let id = new_id()?;
-        if self.history.begin(&id, key, Some(slot), "schedule", now)? {
-            self.history.finish(&id, 1, Some("skipped: missed while no scheduler ran"), now)?;
-        }
+        self.note(key, slot, 1, "skipped: missed while no scheduler ran", now)?;
         self.history.set_handled(key, slot)
     }
 
     /// A run that failed before it could note itself.
     fn failed(&self, key: &Key, slot: Timestamp, said: &str) -> Result<()> {
-        let (id, now) = (new_id()?, Timestamp::now());
-        if self.history.begin(&id, key, Some(slot), "schedule", now)? {
-            self.history.finish(&id, i64::from(crate::run::NOT_RUN), Some(said), now)?;
-        }
-        Ok(())
+        self.note(key, slot, crate::run::NOT_RUN, said, Timestamp::now())
+    }
+
+    fn note(&self, key: &Key, slot: Timestamp, code: u8, error: &str, now: Timestamp) -> Result<()> {
+        // A task that is forgotten by now keeps what any would.
+        let keep = self.tasks.get(key).map_or_else(|| Definition::default().keep, |(task, _)| task.keep);
+        let unrun = Unrun { slot, cause: "schedule", exit_code: i64::from(code), error };
+        self.history.note_unrun(key, &keep, unrun, now).map(|_| ())
     }
 }
 
@@ -254,7 +253,8 @@ mod tests {
 
     fn planned(schedule: &str, policy: Policy) -> Vec<Planned> {
         let schedule = Schedule::parse(schedule, "UTC").unwrap();
-        vec![Planned { key: Key { project: String::new(), task: "t".to_owned() }, schedule, policy }]
+        let keep = Definition::default().keep;
+        vec![Planned { key: Key { project: String::new(), task: "t".to_owned() }, schedule, policy, keep }]
     }
 
     /// What is run and what is given up by a time, noted as the loop does it.

@@ -22,7 +22,9 @@ pub fn forward(client: Client, container: String) -> tokio::task::JoinHandle<()>
             streams.push((stream, *name));
         }
     }
+    let held = crate::stop::Held::new();
     tokio::spawn(async move {
+        let _held = held;
         loop {
             let next = std::future::poll_fn(|context| {
                 for (stream, name) in &mut streams {

@@ -50,15 +50,27 @@ impl Definition {
         keys.known(KEYS)?;
         let once = once(&keys)?;
         let schedule = schedule(&keys)?;
-        if once.is_some() && (schedule.is_some() || map.contains_key("each")) {
+        if once.is_some() && (schedule.is_some() || keys.has("each")) {
             return Err(wrong(
                 &["once"],
                 "a helper runs when a service that depends on it starts: it has neither schedule nor each",
             ));
         }
+        let each = each(&keys)?;
+        let lost = |names: &[&'static str]| names.iter().copied().find(|name| keys.has(name));
+        if once.is_some()
+            && let Some(key) = lost(&["on_success", "on_failure", "notify"])
+        {
+            return Err(keys.wrong(key, "nothing follows a helper: whoever needs it waits for it"));
+        }
+        if each.is_none()
+            && let Some(key) = lost(&["before", "after", "parallel", "volumes_from"])
+        {
+            return Err(keys.wrong(key, "there is no target that it is for: say which with each"));
+        }
         Ok(Self {
             once,
-            each: each(&keys)?,
+            each,
             volumes_from: keys.choice(
                 "volumes_from",
                 &[
@@ -309,6 +321,10 @@ impl Keys<'_> {
             Some(Value::Object(map)) => Ok(Some(Keys { path: self.below(key), map })),
             Some(_) => Err(self.wrong(key, "want a mapping")),
         }
+    }
+    /// Whether something is said about it.
+    fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
     }
     /// A word; numbers and booleans as they are written.
     fn text(&self, key: &str) -> Result<Option<String>, Wrong> {

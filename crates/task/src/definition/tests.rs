@@ -39,7 +39,7 @@ fn helpers() {
 
 #[test]
 fn shapes() {
-    let steps = |value| Definition::parse(&json!({ "before": value })).unwrap().before;
+    let steps = |value| Definition::parse(&json!({"each": {"name": "a"}, "before": value})).unwrap().before;
     assert_eq!(steps(json!("pause")), [Step::Pause]);
     assert_eq!(steps(json!([{"exec": "sync"}, {"stop": true}])).len(), 2);
     let each =
@@ -47,7 +47,7 @@ fn shapes() {
     assert_eq!(each.label, ["role=db", "x"]);
     assert_eq!(Definition::parse(&json!({"retries": 2})).unwrap().retries.max, 2);
     assert_eq!(
-        Definition::parse(&json!({"volumes_from": true})).unwrap().volumes_from,
+        Definition::parse(&json!({"each": {"name": "a"}, "volumes_from": true})).unwrap().volumes_from,
         VolumesFrom::ReadWrite
     );
     assert_eq!(Definition::parse(&json!({"keep": {"age": "30d"}})).unwrap().keep.runs, u64::MAX >> 1);
@@ -76,19 +76,32 @@ fn refused() {
         ),
         (json!({"overlap": "maybe"}), "x-task.overlap: \"maybe\" is none of forbid, allow, replace"),
         (json!({"retries": {"max": -1}}), "x-task.retries.max: \"-1\" is not a whole number from 0 to 1000"),
-        (json!({"parallel": 0}), "x-task.parallel: \"0\" is not a whole number from 1 to 256"),
+        (
+            json!({"each": {"name": "a"}, "parallel": 0}),
+            "x-task.parallel: \"0\" is not a whole number from 1 to 256",
+        ),
         (json!({"version": 3}), "x-task.version: only a helper (once: VOLUME) has a version"),
         (
-            json!({"before": "reboot"}),
+            json!({"each": {"name": "a"}, "before": "reboot"}),
             "x-task.before: \"reboot\" is not a step: want pause, stop or {exec: [COMMAND]}",
         ),
         (
-            json!({"after": "stop"}),
+            json!({"each": {"name": "a"}, "after": "stop"}),
             "x-task.after: after the task only commands are run: want {exec: [COMMAND]}",
         ),
         (
             json!({"notify": {"webhook": "ftp://x"}}),
             "x-task.notify.webhook: want an http:// or https:// address",
+        ),
+        (json!({"parallel": 2}), "x-task.parallel: there is no target that it is for: say which with each"),
+        (json!({"before": "pause"}), "x-task.before: there is no target that it is for: say which with each"),
+        (
+            json!({"once": "data", "notify": {"command": "true"}}),
+            "x-task.notify: nothing follows a helper: whoever needs it waits for it",
+        ),
+        (
+            json!({"once": "data", "on_success": ["next"]}),
+            "x-task.on_success: nothing follows a helper: whoever needs it waits for it",
         ),
     ] {
         assert_eq!(Definition::parse(&value).unwrap_err().to_string(), text);

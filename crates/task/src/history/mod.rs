@@ -76,6 +76,19 @@ pub struct State {
     pub paused: bool,
 }
 
+/// A scheduled run that did not come to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Unrun<'a> {
+    /// The time that the schedule meant.
+    pub slot: Timestamp,
+    /// As of a run.
+    pub cause: &'a str,
+    /// As of a run.
+    pub exit_code: i64,
+    /// Why.
+    pub error: &'a str,
+}
+
 /// How a try ended.
 #[derive(Clone, Debug, Default)]
 pub struct End {
@@ -156,6 +169,25 @@ impl History {
         )
     }
 
+    /// Notes a run that did not come to be, unless its slot was run, and forgets what `keep` does not keep; the row's id.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn note_unrun(
+        &self,
+        key: &Key,
+        keep: &crate::definition::Keep,
+        unrun: Unrun<'_>,
+        now: Timestamp,
+    ) -> Result<String> {
+        let id = crate::run::new_id()?;
+        if self.begin(&id, key, Some(unrun.slot), unrun.cause, now)? {
+            self.finish(&id, unrun.exit_code, Some(unrun.error), now)?;
+            self.prune(key, keep, now)?;
+        }
+        Ok(id)
+    }
+
     /// Notes what is to be undone should the run's process die: JSON.
     ///
     /// # Errors
@@ -205,7 +237,8 @@ impl History {
         )
     }
 
-    /// Forgets what `keep` does not keep; runs that go on stay.
+    /// Forgets what `keep` does not keep; runs that go on stay. What never came to a try is counted on its own: slots that
+    /// were skipped put no run out.
     ///
     /// # Errors
     /// The database refused.
@@ -216,7 +249,9 @@ impl History {
             .map_or(0, micros);
         self.execute(
             "DELETE FROM runs WHERE project = ?1 AND task = ?2 AND finished IS NOT NULL AND (started < ?3 OR id NOT IN
-             (SELECT id FROM runs WHERE project = ?1 AND task = ?2 ORDER BY started DESC LIMIT ?4))",
+             (SELECT id FROM (SELECT id, row_number() OVER
+                (PARTITION BY EXISTS (SELECT 1 FROM tries WHERE run = runs.id) ORDER BY started DESC) AS place
+                FROM runs WHERE project = ?1 AND task = ?2) WHERE place <= ?4))",
             params![key.project, key.task, oldest, i64::try_from(keep.runs).unwrap_or(i64::MAX)],
         )
     }
@@ -374,6 +409,28 @@ mod tests {
         assert_eq!(ids(&history), ["9", "8", "7", "live"]);
         history.prune(&key(), &Keep { runs: 100, age: Some(Duration::from_secs(12)) }, at(20)).unwrap();
         assert_eq!(ids(&history), ["9", "8", "live"]);
+    }
+
+    #[test]
+    fn skipped_slots_put_no_run_out() {
+        let dir = Dir::new("skipped");
+        let history = dir.open();
+        let keep = Keep { runs: 2, age: None };
+        for number in 0..3 {
+            let run = number.to_string();
+            history.begin(&run, &key(), Some(at(number)), "schedule", at(number)).unwrap();
+            history
+                .begin_try(&TryRow { run: run.clone(), started: at(number), ..TryRow::default() })
+                .unwrap();
+            history.finish(&run, 0, None, at(number)).unwrap();
+        }
+        for number in 0..10 {
+            let unrun = Unrun { slot: at(number), cause: "schedule", exit_code: 1, error: "skipped" };
+            history.note_unrun(&key(), &keep, unrun, at(number)).unwrap();
+        }
+        let runs = history.runs(Some(&key()), 100).unwrap();
+        let slots: Vec<i64> = runs.iter().map(|run| run.slot.unwrap().as_second()).collect();
+        assert_eq!(slots, [9, 8, 2, 1], "two runs, two slots without one");
     }
 
     #[test]

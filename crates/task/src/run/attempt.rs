@@ -1,6 +1,6 @@
 //! One target: tries until one succeeds or there are enough. One try: steps before, container, time limit, steps undone.
 
-use super::{Ended, Event, LAST_LINES, NOT_RUN, Run, TIMED_OUT};
+use super::{Ended, Event, LAST_LINES, NOT_RUN, Run, STOPPED, TIMED_OUT};
 use crate::body::{self, Try};
 use crate::error::{Context as _, Error, Result};
 use crate::history::{End, Recorder, TryRow};
@@ -69,7 +69,7 @@ impl Run<'_> {
         })?;
         let mut recorder = Recorder::default();
         let prepared = match target {
-            Some(_) if self.stopping() => Err(Error::new("stopped")),
+            _ if self.stopping() => Err(Error::new(STOPPED)),
             Some(target) => self.before(target).await,
             None => Ok(()),
         };
@@ -208,7 +208,7 @@ impl Run<'_> {
             let limit = self.task.definition.timeout.unwrap_or_default();
             done.error = Some(format!("timed out after {}", crate::duration::show(limit)));
         } else if done.stopped {
-            done.error = Some("stopped".to_owned());
+            done.error = Some(STOPPED.to_owned());
         }
         Ok(done)
     }

@@ -10,13 +10,13 @@ mod step;
 
 use crate::definition::{Definition, Overlap};
 use crate::error::{Error, Result};
-use crate::history::{History, Key};
+use crate::history::{History, Key, Unrun};
 use crate::home::{Home, Lock};
 use crate::target::{self, Target};
 use client::{Client, Method};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-pub use recover::{interrupt, lives, recover, status};
+pub use recover::{interrupt, lives, recover, status, unfinished};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;
@@ -27,6 +27,8 @@ use tokio::sync::watch;
 pub const TIMED_OUT: u8 = 124;
 /// The exit code of a run that could not be done.
 pub const NOT_RUN: u8 = 125;
+/// Why a run that was told to stop did not do its work.
+pub const STOPPED: &str = "stopped";
 /// Lines of a failed run's output that its error shows.
 pub const LAST_LINES: usize = 10;
 
@@ -175,9 +177,9 @@ impl Runner<'_> {
     /// The history or a lock does not work. A run that failed is no error but an outcome.
     pub async fn run(&self, task: &Task, ask: Ask, stop: watch::Receiver<bool>) -> Result<Outcome> {
         let key = &task.key;
-        let _single = match self.exclude(task).await? {
+        let _single = match self.exclude(task, &stop).await? {
             Ok(lock) => lock,
-            Err(text) => return self.skipped(key, ask, text),
+            Err(text) => return self.skipped(task, &ask, text),
         };
         recover(self, Some(key)).await?;
         let id = match ask.id {
@@ -220,20 +222,22 @@ impl Runner<'_> {
     }
 
     /// A run that did not begin: a scheduled one leaves a trace.
-    fn skipped(&self, key: &Key, ask: Ask, text: String) -> Result<Outcome> {
+    fn skipped(&self, task: &Task, ask: &Ask, text: String) -> Result<Outcome> {
         let mut run = String::new();
-        if ask.slot.is_some() {
-            run = new_id()?;
-            let now = Timestamp::now();
-            if self.history.begin(&run, key, ask.slot, &ask.cause, now)? {
-                self.history.finish(&run, 1, Some(&format!("skipped: {text}")), now)?;
-            }
+        if let Some(slot) = ask.slot {
+            let error = format!("skipped: {text}");
+            let unrun = Unrun { slot, cause: &ask.cause, exit_code: 1, error: &error };
+            run = self.history.note_unrun(&task.key, &task.definition.keep, unrun, Timestamp::now())?;
         }
         Ok(Outcome { run, code: 1, error: Some(text), targets: Vec::new() })
     }
 
     /// The task's own lock, as its policy on overlaps wants it.
-    async fn exclude(&self, task: &Task) -> Result<Result<Option<Lock>, String>> {
+    async fn exclude(
+        &self,
+        task: &Task,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Result<Option<Lock>, String>> {
         let name = task_lock(&task.key);
         match task.definition.overlap {
             Overlap::Allow => Ok(Ok(None)),
@@ -246,7 +250,10 @@ impl Runner<'_> {
                     return Ok(Ok(Some(lock)));
                 }
                 interrupt(self, &task.key)?;
-                Ok(Ok(Some(self.home.wait_lock(&name).await?)))
+                Ok(match self.home.wait_lock_unless(&name, stop).await? {
+                    Some(lock) => Ok(Some(lock)),
+                    None => Err(STOPPED.to_owned()),
+                })
             }
         }
     }
@@ -260,7 +267,10 @@ impl Runner<'_> {
         stop: watch::Receiver<bool>,
     ) -> Result<Outcome> {
         let _shared = match &task.definition.lock {
-            Some(name) => Some(self.home.wait_lock(&format!("shared-{name}")).await?),
+            Some(name) => match self.home.wait_lock_unless(&format!("shared-{name}"), &stop).await? {
+                Some(lock) => Some(lock),
+                None => return Err(Error::new(STOPPED)),
+            },
             None => None,
         };
         let mut targets = self.targets(task).await?;

@@ -109,6 +109,16 @@ pub fn interrupt(runner: &Runner<'_>, key: &Key) -> Result<usize> {
     Ok(count)
 }
 
+/// Whether a task has a run that is not over: one goes on, or could not be taken back.
+///
+/// # Errors
+/// The history does not work, or it is locked.
+pub async fn unfinished(runner: &Runner<'_>, key: &Key) -> Result<bool> {
+    recover(runner, Some(key)).await?;
+    let runs = runner.history.unfinished()?;
+    Ok(runs.iter().any(|run| run.project == key.project && run.task == key.task))
+}
+
 /// Whether a run's process lives.
 ///
 /// # Errors

@@ -167,6 +167,7 @@ impl Cron {
             list(self.seconds, 0, 59)
         );
         let on_days = |weekdays: &str| format!("{weekdays}*-{months}{days} {time}");
+        let every_weekday = list(self.weekdays, 0, 6) == "*";
         let on_weekdays = |days: &str| {
             let mut lines = Vec::new();
             if self.weekdays != 0 {
@@ -182,9 +183,10 @@ impl Cron {
             lines
         };
         match (self.any_day, self.any_weekday) {
-            (_, true) => vec![on_days("")],
-            (true, false) => on_weekdays(&days),
             (false, false) => std::iter::once(on_days("")).chain(on_weekdays("-*")).collect(),
+            _ if every_weekday => vec![on_days("")],
+            // One of the two begins with `*`: both must match.
+            _ => on_weekdays(&days),
         }
     }
 
@@ -341,6 +343,21 @@ mod tests {
             ("@weekly", &["2026-11-29T00:00:00"]),
         ] {
             assert_eq!(next(cron, "2026-11-24T00:00:00", want.len()), want, "{cron}");
+        }
+    }
+
+    #[test]
+    fn calendar_events() {
+        for (cron, want) in [
+            ("0 3 * * *", &["*-*-* 03:00:00"][..]),
+            ("0 0 * * */2", &["Tue,Thu,Sat,Sun *-*-* 00:00:00"]),
+            ("0 0 L * */2", &["Tue,Thu,Sat,Sun *-*~01 00:00:00"]),
+            ("0 0 */10 * mon-wed", &["Mon,Tue,Wed *-*-01,11,21,31 00:00:00"]),
+            ("0 0 13 * fri", &["*-*-13 00:00:00", "Fri *-*-* 00:00:00"]),
+            ("0 0 1 * *", &["*-*-01 00:00:00"]),
+            ("0 0 * * mon#2", &["Mon *-*-8..14 00:00:00"]),
+        ] {
+            assert_eq!(Cron::parse(cron).unwrap().calendar(), want, "{cron}");
         }
     }
 

@@ -3,9 +3,10 @@
 use super::logs::{Follow, Printer};
 use super::project::{Globals, host, load};
 use super::{services, timeout};
-use crate::args::{Given, flag, list, opt};
+use crate::args::{Given, flag, list, number, opt};
 use crate::fail::{Failure, Outcome};
 use crate::session::Session;
+use crate::stop::Held;
 use clap::{Arg, ArgMatches};
 use compose::apply::{self, Host, Images, Standing, Up};
 use compose::plan::Wishes;
@@ -88,12 +89,6 @@ fn scales(flags: &[String]) -> Result<BTreeMap<String, i64>, Failure> {
     flags.iter().map(one).collect()
 }
 
-fn seconds(given: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let wrong =
-        |text: &str| Failure::new(format!("invalid argument \"{text}\" for \"--{name}\" flag")).code(125);
-    given.text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
-}
-
 fn how(given: &ArgMatches) -> Result<Up, Failure> {
     let conflict = |a: &str, b: &str| {
         if given.on(a) && given.on(b) {
@@ -114,7 +109,7 @@ fn how(given: &ArgMatches) -> Result<Up, Failure> {
                 || std::env::var("COMPOSE_REMOVE_ORPHANS").is_ok_and(|on| on == "1" || on == "true"),
             renew_volumes: given.on("renew-anon-volumes"),
             scale: scales(&given.texts("scale"))?,
-            timeout: seconds(given, "timeout")?,
+            timeout: number(given, "timeout")?,
             no_start: given.on("no-start"),
         },
         images: Images {
@@ -147,7 +142,7 @@ pub async fn up(session: Session, given: ArgMatches) -> Outcome {
         }
         let standing = apply::up(&host, &project, &how).await?;
         if given.on("wait") {
-            wait(&host, &standing, seconds(&given, "wait-timeout")?).await?;
+            wait(&host, &standing, number(&given, "wait-timeout")?).await?;
         }
         return Ok(0);
     }
@@ -212,17 +207,24 @@ async fn attached(
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             _ => return Err(Failure::new("signals cannot be received")),
         };
+    let held = Held::new();
     let own = Attached { session, given, host, project, how, since: session.now(), ending };
     let outcome = {
         let running = async {
             let standing = apply::up(host, project, how).await?;
             own.follow(&standing).await
         };
-        tokio::select! {
-            outcome = running => Some(outcome),
+        tokio::pin!(running);
+        let outcome = tokio::select! {
+            outcome = &mut running => Some(outcome),
             _ = interrupt.recv() => None,
             _ = terminate.recv() => None,
+        };
+        if outcome.is_none() && !held.alone() {
+            // A helper was told as well, and puts things in order.
+            let _ = running.await;
         }
+        outcome
     };
     let code = match outcome {
         Some(Ok(None)) => return Ok(0),

@@ -11,7 +11,7 @@ use compose::plan::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use task::definition::{Definition, Wrong};
 use task::once::Helper;
@@ -35,22 +35,29 @@ pub struct Enabled {
     directory: PathBuf,
     files: Vec<PathBuf>,
     env_files: Vec<PathBuf>,
+    /// Whatever was read to know the project: files that are included or extended, and those with variables.
+    #[serde(default)]
+    read: Vec<PathBuf>,
 }
 
-/// Every task that is known here, by name.
-pub fn all(session: &Session, home: &Home) -> Result<Vec<Known>, Failure> {
+/// Every task that is known here, by name, and whether all could be read: what could not is said.
+pub fn all(session: &Session, home: &Home) -> Result<(Vec<Known>, bool), Failure> {
     let mut tasks = Vec::new();
-    let here = here(session)?;
-    if let Some(project) = &here {
-        tasks.extend(of(project)?);
+    let (known, mut failures) = known(home);
+    let here = here(session).unwrap_or_else(|failure| {
+        failures.push(failure);
+        None
+    });
+    match here.as_ref().map_or(Ok(Vec::new()), of) {
+        Ok(found) => tasks.extend(found),
+        Err(failure) => failures.push(failure),
     }
-    let (known, failures) = known(home);
     for failure in &failures {
         session.complain(failure);
     }
     let mine = here.map(|project| project.name.clone());
     tasks.extend(known.into_iter().filter(|known| Some(&known.task.key.project) != mine.as_ref()));
-    Ok(tasks)
+    Ok((tasks, failures.is_empty()))
 }
 
 /// Every task that runs by itself, and what could not be read.
@@ -61,12 +68,18 @@ pub fn known(home: &Home) -> (Vec<Known>, Vec<Failure>) {
         Err(failure) => failures.push(failure),
     };
     match registry::all(home) {
-        Ok(kept) => kept.into_iter().for_each(|kept| take(own(kept).map(|known| vec![known]))),
+        Ok(kept) => {
+            for kept in kept {
+                take(kept.map_err(Failure::from).and_then(own).map(|known| vec![known]));
+            }
+        }
         Err(error) => take(Err(error.into())),
     }
     match enabled(home) {
         Ok(enabled) => {
-            enabled.iter().for_each(|enabled| take(enabled.load().and_then(|project| of(&project))))
+            for enabled in enabled {
+                take(enabled.and_then(|enabled| enabled.load()).and_then(|project| of(&project)));
+            }
         }
         Err(failure) => take(Err(failure)),
     }
@@ -76,7 +89,7 @@ pub fn known(home: &Home) -> (Vec<Known>, Vec<Failure>) {
 /// What changes when [`known`] does.
 pub fn watched(home: &Home) -> Vec<PathBuf> {
     let mut paths = vec![home.definitions(), home.projects()];
-    for enabled in enabled(home).unwrap_or_default() {
+    for enabled in enabled(home).unwrap_or_default().into_iter().flatten() {
         paths.extend(enabled.watched());
     }
     paths
@@ -92,9 +105,7 @@ pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure
         let here = here(session)?.filter(|here| here.name == project);
         let project = match here {
             Some(here) => here,
-            None => enabled(home)?
-                .into_iter()
-                .find(|enabled| enabled.name == project)
+            None => Enabled::read(&path(home, project))?
                 .ok_or_else(|| {
                     Failure::new(format!(
                         "no such project: {project}\nenable it where its files are: cauldron task enable"
@@ -293,7 +304,7 @@ pub fn before(session: &Session, home: &Home, known: &Known) -> Result<Vec<Known
     let Some(version) = once.version else { return Ok(vec![known.clone()]) };
     let beside = match &known.project {
         Some(project) => of(project)?,
-        None => all(session, home)?.into_iter().filter(|other| other.project.is_none()).collect(),
+        None => all(session, home)?.0.into_iter().filter(|other| other.project.is_none()).collect(),
     };
     let mut helpers: Vec<Known> = beside
         .into_iter()
@@ -309,23 +320,30 @@ pub fn before(session: &Session, home: &Home, known: &Known) -> Result<Vec<Known
     Ok(helpers)
 }
 
-fn enabled(home: &Home) -> Result<Vec<Enabled>, Failure> {
+/// The projects that are enabled, by name, and for a file that cannot be read why.
+fn enabled(home: &Home) -> Result<Vec<Result<Enabled, Failure>>, Failure> {
     let dir = home.projects();
-    let mut projects = Vec::new();
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(&dir).map_err(file("read directory", &dir))? {
         let path = entry.map_err(file("read directory", &dir))?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let bytes = std::fs::read(&path).map_err(file("read", &path))?;
-            let project = serde_json::from_slice(&bytes)
-                .map_err(|error| Failure::new(format!("read {}: {error}", path.display())))?;
-            projects.push(project);
+            paths.push(path);
         }
     }
-    projects.sort_by(|a: &Enabled, b| a.name.cmp(&b.name));
-    Ok(projects)
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| Enabled::read(path).transpose()).collect())
 }
 
 impl Enabled {
+    /// What was noted, if it was.
+    fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => serde_json::from_slice(&read.map_err(file("read", path))?)
+                .map(Some)
+                .map_err(|error| Failure::new(format!("read {}: {error}", path.display()))),
+        }
+    }
     /// Where a project's files are.
     pub fn of(project: &Rc<Project>) -> Self {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -334,6 +352,7 @@ impl Enabled {
             directory: absolute(&project.directory),
             files: project.files.iter().map(absolute).collect(),
             env_files: project.env_files.iter().map(absolute).collect(),
+            read: project.read.iter().map(absolute).collect(),
         }
     }
     /// What changes when the project does.
@@ -341,6 +360,7 @@ impl Enabled {
         let mut paths = vec![self.directory.join(".env")];
         paths.extend(self.files.iter().cloned());
         paths.extend(self.env_files.iter().cloned());
+        paths.extend(self.read.iter().cloned());
         paths
     }
     /// Reads the files.

@@ -1,12 +1,12 @@
 //! `task pause`, `task resume`, `task stop`.
 
-use super::{book, home, open_history};
+use super::{book, home, open_history, runner};
 use crate::args::Given;
 use crate::fail::{Failure, Outcome};
 use crate::session::Session;
 use clap::ArgMatches;
 use task::Timestamp;
-use task::run::{Event, Runner, interrupt, recover};
+use task::run::{interrupt, recover};
 
 pub async fn pause(session: Session, given: ArgMatches, paused: bool) -> Outcome {
     let home = home(&session)?;
@@ -24,18 +24,8 @@ pub async fn pause(session: Session, given: ArgMatches, paused: bool) -> Outcome
 }
 
 pub async fn stop(session: Session, given: ArgMatches) -> Outcome {
-    let home = home(&session)?;
-    let listener = |event| {
-        if let Event::Warning(text) = event {
-            session.say(&format!("WARNING: {text}"));
-        }
-    };
-    let runner = Runner {
-        client: session.client()?.clone(),
-        home: home.clone(),
-        history: open_history(&home)?,
-        listener: &listener,
-    };
+    let listener = super::warnings(&session);
+    let runner = runner(&session, &listener)?;
     let (runner, session) = (&runner, &session);
     session
         .each(&given.texts("names"), |name| async move {

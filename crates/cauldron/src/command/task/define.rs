@@ -1,6 +1,6 @@
 //! `task create`, `task rm`, and the flags that say what `x-task` says in a compose file.
 
-use super::{Args, home, open_history};
+use super::{Args, home, runner};
 use crate::args::{Given, flag, list, opt};
 use crate::fail::{Failure, Outcome};
 use crate::options::create;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use task::Key;
 use task::definition::Definition;
 use task::registry::{self, Kept};
-use task::run::Task;
+use task::run::{Task, unfinished};
 
 /// The flags.
 pub fn args() -> Args {
@@ -54,6 +54,21 @@ pub fn args() -> Args {
         opt("notify-command", "", "command", "Run this on this machine with the outcome"),
         opt("notify-on", "", "when", "Tell always|failure|success"),
     ]
+}
+
+/// Refuses flags and a command that a task which is kept would not get.
+pub fn nothing(given: &ArgMatches, task: &str) -> Result<(), Failure> {
+    let given = |id: &str| given.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    let lost = if given("command") {
+        "a command".to_owned()
+    } else if let Some(flag) = args().iter().map(|arg| arg.get_id().as_str()).find(|id| given(id)) {
+        format!("--{flag}")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(format!(
+        "{lost} is for a task that is not kept (--image): what {task} does and when is in its definition"
+    )))
 }
 
 /// What the flags say, in the form of `x-task`.
@@ -178,13 +193,19 @@ pub async fn create(session: Session, given: ArgMatches) -> Outcome {
 }
 
 pub async fn rm(session: Session, given: ArgMatches) -> Outcome {
-    let home = home(&session)?;
-    let history = open_history(&home)?;
-    let (home, history) = (&home, &history);
+    let listener = super::warnings(&session);
+    let runner = runner(&session, &listener)?;
+    let (runner, session) = (&runner, &session);
     session
         .each(&given.texts("names"), |name| async move {
-            registry::remove(home, &name)?;
-            Ok(history.forget(&Key { project: String::new(), task: name })?)
+            let key = Key { project: String::new(), task: name };
+            if registry::find(&runner.home, &key.task)?.is_some() && unfinished(runner, &key).await? {
+                return Err(Failure::new(format!(
+                    "task {key} is running\nstop it first: cauldron task stop {key}"
+                )));
+            }
+            registry::remove(&runner.home, &key.task)?;
+            Ok(runner.history.forget(&key)?)
         })
         .await
 }

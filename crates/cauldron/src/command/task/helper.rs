@@ -2,17 +2,17 @@
 
 use super::book::{self, Known};
 use super::live::Live;
-use super::run::{available, stop_on_signal};
-use super::{home, open_history};
+use super::run::available;
+use super::{home, open_history, runner};
 use crate::args::{Given, format, maybe, one, quiet};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome};
 use crate::render::list::{Listing, Style};
 use crate::session::Session;
+use crate::stop;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 use task::once::{self, Done, Helper, Wish};
-use task::run::Runner;
 
 const HELPER: Verb = Verb { group: "helper", ..VERB };
 
@@ -62,21 +62,16 @@ pub const VERBS: &[Verb] = &[
 
 /// Makes sure that a helper is done and, before it, those of lower versions.
 pub async fn ensure(session: &Session, known: &Known, wish: Wish, quiet: bool) -> Result<(), Failure> {
-    let home = home(session)?;
     let live = Live::new(session, quiet);
     let listener = |event| live.show(&event);
-    let runner = Runner {
-        client: session.client()?.clone(),
-        home: home.clone(),
-        history: open_history(&home)?,
-        listener: &listener,
-    };
+    let runner = runner(session, &listener)?;
+    let stop = stop::on_signal()?;
     let mut helpers = Vec::new();
-    for known in book::before(session, &home, known)? {
-        available(session, &known).await?;
+    for known in book::before(session, &runner.home, known)? {
+        stop.unless(available(session, &known)).await?;
         helpers.extend(book::helper(session, &known).await?);
     }
-    for (helper, done) in once::run(&runner, &helpers, wish, stop_on_signal()?).await? {
+    for (helper, done) in once::run(&runner, &helpers, wish, stop.told()).await? {
         if let Done::Before(mark) = done
             && !quiet
         {
@@ -130,7 +125,8 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "helper" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut rows: Vec<Value> = Vec::new();
-    for known in book::all(&session, &home)? {
+    let (tasks, whole) = book::all(&session, &home)?;
+    for known in tasks {
         let task = &known.task;
         if task.definition.once.is_none()
             || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string())
@@ -169,5 +165,5 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
         rows.push(row);
     }
     session.out(&ROWS.render(&rows, &style)?)?;
-    Ok(0)
+    Ok(u8::from(!whole))
 }

@@ -25,7 +25,8 @@ pub async fn ls(session: Session, given: ArgMatches) -> Outcome {
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "task" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut rows = Vec::new();
-    for known in book::all(&session, &home)? {
+    let (tasks, whole) = book::all(&session, &home)?;
+    for known in tasks {
         let mut row = summary(&home, &history, &known.task)?;
         if table {
             for key in ["next", "last"] {
@@ -39,7 +40,7 @@ pub async fn ls(session: Session, given: ArgMatches) -> Outcome {
         rows.push(row);
     }
     session.out(&TASKS.render(&rows, &style)?)?;
-    Ok(0)
+    Ok(u8::from(!whole))
 }
 
 /// A task in one row: what it is, when it runs, how it went.

@@ -16,6 +16,7 @@ use crate::fail::Failure;
 use crate::options::create;
 use crate::session::Session;
 use clap::Arg;
+use task::run::{Event, Runner};
 use task::{History, Home};
 
 const TASK: Verb = Verb { group: "task", ..VERB };
@@ -249,6 +250,22 @@ pub fn disable(session: &Session, project: &compose::Project) -> Result<(), Fail
 /// Where tasks are kept.
 fn home(session: &Session) -> Result<Home, Failure> {
     Ok(Home::open(&session.options().roots.root)?)
+}
+
+/// What runs need; `listener` is told what happens.
+fn runner<'a>(session: &Session, listener: &'a dyn Fn(Event)) -> Result<Runner<'a>, Failure> {
+    let home = home(session)?;
+    Ok(Runner { client: session.client()?.clone(), history: open_history(&home)?, home, listener })
+}
+
+/// Says warnings, and nothing else of what happens.
+fn warnings(session: &Session) -> impl Fn(Event) + use<> {
+    let session = session.clone();
+    move |event| {
+        if let Event::Warning(text) = event {
+            session.say(&format!("WARNING: {text}"));
+        }
+    }
 }
 
 /// What ran.

@@ -2,12 +2,13 @@
 
 use super::book::{self, Known};
 use super::live::Live;
-use super::{define, helper, history, home, open_history};
+use super::{define, helper, history, home, runner};
 use crate::args::Given;
 use crate::command::pull;
 use crate::fail::{Failure, Outcome};
 use crate::render::list::{Listing, Style};
 use crate::session::Session;
+use crate::stop;
 use clap::ArgMatches;
 use client::encode;
 use serde_json::{Value, json};
@@ -16,17 +17,18 @@ use std::process::{Command, Stdio};
 use task::once::Wish;
 use task::run::{Ask, Runner, Task, new_id};
 use task::{Key, notify};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Tasks that follow one another at most.
 const CHAIN: usize = 32;
 
 pub async fn run(session: Session, given: ArgMatches) -> Outcome {
-    let home = home(&session)?;
     let known = match (given.text("image"), given.text("name")) {
         (Some(image), _) => Known { task: define::passing(&given, image)?, project: None },
-        (None, Some(name)) => book::find(&session, &home, name)?,
+        (None, Some(name)) => {
+            define::nothing(&given, name)?;
+            book::find(&session, &home(&session)?, name)?
+        }
         (None, None) => return Err("'cauldron task run' requires a task's name or --image".into()),
     };
     if known.task.definition.once.is_some() {
@@ -54,47 +56,24 @@ pub async fn now(session: &Session, known: &Known) -> Outcome {
 }
 
 async fn carry_out(session: &Session, known: &Known, ask: Ask, quiet: bool, format: Option<&str>) -> Outcome {
-    let home = home(session)?;
     let live = Live::new(session, quiet || format.is_some());
     let listener = |event| live.show(&event);
-    let runner = Runner {
-        client: session.client()?.clone(),
-        home: home.clone(),
-        history: open_history(&home)?,
-        listener: &listener,
-    };
-    let stop = stop_on_signal()?;
-    available(session, known).await?;
+    let runner = runner(session, &listener)?;
+    let stop = stop::on_signal()?;
+    stop.unless(available(session, known)).await?;
     let task = book::complete(session, known).await?;
-    let outcome = runner.run(&task, ask, stop.clone()).await?;
+    let outcome = runner.run(&task, ask, stop.told()).await?;
     live.finish();
     told(session, &task, &outcome).await;
     if !quiet {
         results(session, &runner, &outcome, format)?;
     }
-    follow(session, &runner, known, &outcome, &stop).await?;
+    follow(session, &runner, known, &outcome, &stop.told()).await?;
     match outcome.error {
         Some(text) if outcome.targets.is_empty() => session.say(&format!("task {}: {text}", task.key)),
         _ => {}
     }
     Ok(outcome.code)
-}
-
-/// Becomes true when we are told to end.
-pub fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let (sender, receiver) = watch::channel(false);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-        let mut signals = signal(kind).map_err(|error| Failure::new(format!("wait for signals: {error}")))?;
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                let _ = sender.send(true);
-            }
-        });
-    }
-    // The channel stays open as long as there is somebody to listen.
-    tokio::spawn(async move { sender.closed().await });
-    Ok(receiver)
 }
 
 /// Makes what a task needs: its image and, of a project, networks and volumes.

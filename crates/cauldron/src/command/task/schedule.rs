@@ -4,7 +4,10 @@ use super::{book, home};
 use crate::args::Given;
 use crate::fail::{Failure, Outcome};
 use crate::session::Session;
+use crate::stop;
 use clap::ArgMatches;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,10 +17,10 @@ use tokio::sync::watch;
 
 /// In the foreground, until it is told to end.
 pub async fn foreground(session: Session, _given: ArgMatches) -> Outcome {
-    let stop = super::run::stop_on_signal()?;
+    let stop = stop::on_signal()?;
     let program =
         std::env::current_exe().map_err(|error| Failure::new(format!("find this program: {error}")))?;
-    serve(&home(&session)?, &program, &session.arguments(), stop).await?;
+    serve(&home(&session)?, &program, &session.arguments(), stop.told()).await?;
     Ok(0)
 }
 
@@ -79,9 +82,15 @@ async fn serve(
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         command
     };
+    // The files that projects were read from, as far as they could be read.
+    let read = RefCell::new(Vec::new());
     let source = Source {
-        stamp: &|| scheduler::stamp(&book::watched(home)),
-        load: &|| planned(home),
+        stamp: &|| {
+            let mut paths = book::watched(home);
+            paths.extend(read.borrow().iter().cloned());
+            scheduler::stamp(&paths)
+        },
+        load: &|| planned(home, &mut read.borrow_mut()),
         command: &command,
         say: &say,
     };
@@ -89,8 +98,14 @@ async fn serve(
 }
 
 /// Every task with a schedule; what cannot be read is said, and does not stop the others.
-fn planned(home: &Home) -> Vec<Planned> {
+fn planned(home: &Home, read: &mut Vec<PathBuf>) -> Vec<Planned> {
     let (tasks, failures) = book::known(home);
+    let projects = tasks.iter().filter_map(|known| known.project.as_ref());
+    *read = projects
+        .flat_map(|project| project.read.iter().cloned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     for failure in failures {
         say(format!("scheduler: {}", failure.message));
     }
@@ -98,8 +113,8 @@ fn planned(home: &Home) -> Vec<Planned> {
         .into_iter()
         .filter_map(|known| {
             let task = known.task;
-            let policy = task.definition.policy;
-            Some(Planned { key: task.key, schedule: task.definition.schedule?, policy })
+            let (policy, keep) = (task.definition.policy, task.definition.keep);
+            Some(Planned { key: task.key, schedule: task.definition.schedule?, policy, keep })
         })
         .collect()
 }
