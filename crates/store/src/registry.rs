@@ -4,13 +4,18 @@
 //! arrives; manifests and configurations are bounded and verified in memory. Credentials go to the registry that they
 //! are for and to the token server that it names, over TLS or to loopback, and never follow a redirect to another host.
 
+mod address;
 mod auth;
 mod http;
 mod pull;
 mod push;
+mod refusal;
+mod retry;
+mod tls;
+mod token;
 
 use model::image::Platform;
-use model::{Digest, Error, Kind, Reference, Result};
+use model::{Digest, Error, Reference, Result};
 
 pub(crate) use pull::select;
 pub use pull::{Inspected, Pulled};
@@ -150,7 +155,7 @@ pub fn domain_of(address: &str) -> String {
 /// # Errors
 /// They are wrong ([`Kind::Unauthorized`]), or the registry cannot be reached.
 pub fn login(domain: &str, access: &Access) -> Result<String> {
-    let client = http::Client::connect(domain, None, access)?;
+    let client = http::Client::connect(domain, Vec::new(), access)?;
     client.login()
 }
 
@@ -168,43 +173,6 @@ pub fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>> {
 /// As for a pull.
 pub fn inspect(reference: &Reference, access: &Access) -> Result<Inspected> {
     pull::inspect(reference, access)
-}
-
-/// What a registry's refusal means to who pulls: Docker's texts.
-fn pull_refusal(reference: &Reference, refusal: &http::Refusal) -> Error {
-    let name = reference.familiar_name();
-    let cause = refusal.text();
-    match (refusal.code.as_str(), refusal.status) {
-        ("DENIED" | "UNAUTHORIZED", _) | (_, 401 | 403) => Error::not_found(format!(
-            "pull access denied for {name}, repository does not exist or may require 'docker login': {cause}"
-        )),
-        ("NAME_UNKNOWN", _) => Error::not_found(format!("repository {name} not found: {cause}")),
-        ("MANIFEST_UNKNOWN", _) | ("", 404) => {
-            Error::not_found(format!("manifest for {} not found: {cause}", reference.familiar()))
-        }
-        ("TOOMANYREQUESTS", _) | (_, 429 | 500..) => {
-            Error::new(Kind::Unavailable, format!("pull {}: {cause}", reference.familiar()))
-        }
-        _ => Error::invalid(format!("pull {}: {cause}", reference.familiar())),
-    }
-}
-
-/// What it means to who pushes.
-fn push_refusal(reference: &Reference, what: &str, refusal: &http::Refusal) -> Error {
-    let cause = refusal.text();
-    match (refusal.code.as_str(), refusal.status) {
-        ("DENIED", _) | (_, 403) => {
-            Error::new(Kind::PermissionDenied, format!("push {}: {what}: {cause}", reference.familiar()))
-        }
-        ("UNAUTHORIZED", _) | (_, 401) => {
-            Error::new(Kind::Unauthorized, format!("push {}: {what}: {cause}", reference.familiar()))
-                .hint(format!("log in first: login {}", reference.domain()))
-        }
-        (_, 429 | 500..) => {
-            Error::new(Kind::Unavailable, format!("push {}: {what}: {cause}", reference.familiar()))
-        }
-        _ => Error::invalid(format!("push {}: {what}: {cause}", reference.familiar())),
-    }
 }
 
 /// What a document's bytes must be.

@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer { realm: String, service: String },
+    /// The scope is what the registry says that this request needs.
+    Bearer {
+        realm: String,
+        service: String,
+        scope: Option<String>,
+    },
 }
 
 /// Reads the first challenge that we know from the values of the header.
@@ -21,6 +26,7 @@ pub(super) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Option<Challen
                 return Some(Challenge::Bearer {
                     realm,
                     service: parameters.remove("service").unwrap_or_default(),
+                    scope: parameters.remove("scope"),
                 });
             }
             if scheme.eq_ignore_ascii_case("basic") {
@@ -96,14 +102,18 @@ mod tests {
     #[test]
     fn reads_challenges() {
         let bearer = |realm: &str, service: &str| {
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.to_owned() })
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.to_owned(), scope: None })
         };
         let one = |text: &str| parse([text].into_iter());
         assert_eq!(
             one(
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="a:b:c,d""#
             ),
-            bearer("https://auth.docker.io/token", "registry.docker.io")
+            Some(Challenge::Bearer {
+                realm: "https://auth.docker.io/token".to_owned(),
+                service: "registry.docker.io".to_owned(),
+                scope: Some("a:b:c,d".to_owned()),
+            })
         );
         assert_eq!(one(r#"Basic realm="Registry Realm""#), Some(Challenge::Basic));
         assert_eq!(one("basic"), Some(Challenge::Basic));

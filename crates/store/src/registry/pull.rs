@@ -8,10 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use ureq::http::{StatusCode, header};
+use ureq::http::{Method, StatusCode, header};
 
-use super::http::{Client, Refusal};
-use super::{Access, Progress, Report, platform_text, pull_refusal, verified};
+use super::http::{Client, bounded};
+use super::refusal::{self, Refusal};
+use super::{Access, Progress, Report, platform_text, verified};
 use crate::Store;
 use crate::image::Image;
 
@@ -72,7 +73,7 @@ impl Store {
         let mirrors =
             if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
         for mirror in mirrors {
-            let pulled = Client::mirror(mirror, Some(scope.clone()), access)
+            let pulled = Client::mirror(mirror, vec![scope.clone()], access)
                 .and_then(|client| self.pull_from(&client, &reference, platform, report));
             match pulled {
                 Ok(pulled) => return Ok(pulled),
@@ -80,7 +81,7 @@ impl Store {
                 Err(error) => failures.push(error.within(format!("mirror {mirror}"))),
             }
         }
-        let pulled = Client::connect(reference.domain(), Some(scope), access)
+        let pulled = Client::connect(reference.domain(), vec![scope], access)
             .and_then(|client| self.pull_from(&client, &reference, platform, report));
         pulled.map_err(|error| named(error, &reference)).map_err(|error| match failures.is_empty() {
             true => error,
@@ -131,18 +132,13 @@ pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>
         tags: Option<Vec<String>>,
     }
     let client =
-        Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
-    let response = client.get_following(&format!("{}/tags/list", reference.path()), &[])?;
+        Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)?;
+    let response = client.following(&Method::GET, &format!("{}/tags/list", reference.path()), &[])?;
     if response.status() != StatusCode::OK {
-        return Err(pull_refusal(reference, &Refusal::read(response)));
+        return Err(refusal::of_pull(reference, &Refusal::read(response)));
     }
-    let mut bytes = Vec::new();
-    response
-        .into_body()
-        .into_reader()
-        .take(TAGS_BYTES)
-        .read_to_end(&mut bytes)
-        .context(|| format!("read the tags of {}", reference.name()))?;
+    let what = || format!("the tags of {}", reference.name());
+    let bytes = bounded(response.into_body().into_reader(), TAGS_BYTES, what)?;
     let tags: Tags = serde_json::from_slice(&bytes).map_err(|error| {
         Error::new(Kind::Unavailable, format!("read the tags of {}", reference.name())).caused_by(error)
     })?;
@@ -156,7 +152,7 @@ pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>
 pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspected> {
     let reference = &reference.clone().with_default_tag();
     let client =
-        Client::connect(reference.domain(), Some(format!("repository:{}:pull", reference.path())), access)?;
+        Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)?;
     let document = manifest(&client, reference, &wanted(reference))?;
     let descriptor = Descriptor {
         media_type: document.kind.clone(),
@@ -206,9 +202,9 @@ fn manifest(client: &Client, reference: &Reference, wanted: &str) -> Result<Docu
     ]
     .join(", ");
     let path = format!("{}/manifests/{wanted}", reference.path());
-    let response = client.get_following(&path, &[("accept", &accept)])?;
+    let response = client.following(&Method::GET, &path, &[("accept", &accept)])?;
     if response.status() != StatusCode::OK {
-        return Err(pull_refusal(reference, &Refusal::read(response)));
+        return Err(refusal::of_pull(reference, &Refusal::read(response)));
     }
     let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut kind = text(header::CONTENT_TYPE).unwrap_or_default();
@@ -223,20 +219,6 @@ fn manifest(client: &Client, reference: &Reference, wanted: &str) -> Result<Docu
         verified("manifest", &bytes, expected)?;
     }
     Ok(Document { digest: Digest::of(&bytes), bytes, kind: kind.trim().to_owned() })
-}
-
-fn bounded(reader: impl std::io::Read, limit: u64, what: impl Fn() -> String) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(limit + 1).read_to_end(&mut bytes).map_err(|error| {
-        Error::new(Kind::Unavailable, format!("{}: the transfer broke off", what())).caused_by(error)
-    })?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::new(
-            Kind::ResourceExhausted,
-            format!("{}: it is longer than {limit} bytes", what()),
-        ));
-    }
-    Ok(bytes)
 }
 
 /// What the document says it is wins over the header, and its shape decides where neither says anything.
@@ -378,9 +360,9 @@ fn config(client: &Client, reference: &Reference, manifest: &Manifest) -> Result
             format!("{}: {} bytes, {} at most", what(), manifest.config.size, limits::CONFIG_BYTES),
         ));
     }
-    let response = client.get_following(&format!("{}/blobs/{digest}", reference.path()), &[])?;
+    let response = client.following(&Method::GET, &format!("{}/blobs/{digest}", reference.path()), &[])?;
     if response.status() != StatusCode::OK {
-        return Err(pull_refusal(reference, &Refusal::read(response)).within(what()));
+        return Err(refusal::of_pull(reference, &Refusal::read(response)).within(what()));
     }
     let bytes = bounded(response.into_body().into_reader(), limits::CONFIG_BYTES, what)?;
     verified("configuration", &bytes, digest)?;
@@ -527,10 +509,13 @@ impl Layers<'_> {
     fn download(&self, blob: &Descriptor, stop: &AtomicBool) -> Result<()> {
         let id = blob.digest.short();
         let what = || format!("layer {} of {}", blob.digest, self.reference.familiar());
-        let response =
-            self.client.get_following(&format!("{}/blobs/{}", self.reference.path(), blob.digest), &[])?;
+        let response = self.client.following(
+            &Method::GET,
+            &format!("{}/blobs/{}", self.reference.path(), blob.digest),
+            &[],
+        )?;
         if response.status() != StatusCode::OK {
-            return Err(pull_refusal(self.reference, &Refusal::read(response)).within(what()));
+            return Err(refusal::of_pull(self.reference, &Refusal::read(response)).within(what()));
         }
         let mut reader = response.into_body().into_reader();
         let mut ingest = self.store.ingest()?.limit(blob.size);

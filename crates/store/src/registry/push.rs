@@ -15,9 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use ureq::http::{Method, StatusCode};
 
-use super::http::{Client, Payload, Refusal};
+use super::http::{Client, Payload};
 use super::pull::REPORT_EVERY;
-use super::{Access, Progress, Report, push_refusal};
+use super::refusal::{self, Refusal};
+use super::{Access, Progress, Report};
 use crate::Store;
 
 /// Layers sent at the same time.
@@ -57,7 +58,7 @@ impl Store {
             _ => error,
         })?;
         let scope = format!("repository:{}:pull,push", reference.path());
-        let client = Client::connect(reference.domain(), Some(scope), access)?;
+        let client = Client::connect(reference.domain(), vec![scope], access)?;
         let push = Push { store: self, client: &client, reference, report };
         let sent = push.layers(&image.manifest.layers)?;
         let config = self.read_blob(&image.id, limits::CONFIG_BYTES)?;
@@ -164,12 +165,13 @@ impl Push<'_> {
 
     fn has(&self, digest: &Digest) -> Result<bool> {
         let path = format!("{}/blobs/{digest}", self.reference.path());
-        let response = self.client.request(&Method::HEAD, &path, &[], Payload::None)?;
+        let response = self.client.following(&Method::HEAD, &path, &[])?;
         // Said before a layer is compressed or sent for nothing.
         if response.status() == StatusCode::UNAUTHORIZED {
             let message = "authentication required".to_owned();
-            let refusal = Refusal { status: 401, code: "UNAUTHORIZED".to_owned(), message };
-            return Err(push_refusal(self.reference, &format!("blob {digest}"), &refusal));
+            let refusal =
+                Refusal { status: 401, code: "UNAUTHORIZED".to_owned(), message, retry_after: None };
+            return Err(refusal::of_push(self.reference, &format!("blob {digest}"), &refusal));
         }
         Ok(response.status() == StatusCode::OK)
     }
@@ -191,7 +193,7 @@ impl Push<'_> {
         let path = format!("{}/blobs/uploads/", self.reference.path());
         let response = self.client.request(&Method::POST, &path, &[], Payload::None)?;
         if response.status() != StatusCode::ACCEPTED {
-            return Err(push_refusal(self.reference, &what, &Refusal::read(response)));
+            return Err(refusal::of_push(self.reference, &what, &Refusal::read(response)));
         }
         let location = self.client.location(&self.client.url(&path), &response)?;
         let separator = if location.contains('?') { '&' } else { '?' };
@@ -201,7 +203,7 @@ impl Push<'_> {
         let response =
             self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size))?;
         if response.status() != StatusCode::CREATED {
-            return Err(push_refusal(self.reference, &what, &Refusal::read(response)));
+            return Err(refusal::of_push(self.reference, &what, &Refusal::read(response)));
         }
         Ok(())
     }
@@ -220,7 +222,7 @@ impl Push<'_> {
         let path = format!("{}/manifests/{tag}", self.reference.path());
         let response = self.client.request(&Method::PUT, &path, &[], Payload::Bytes(bytes, kind))?;
         if response.status() != StatusCode::CREATED {
-            return Err(push_refusal(self.reference, "manifest", &Refusal::read(response)));
+            return Err(refusal::of_push(self.reference, "manifest", &Refusal::read(response)));
         }
         Ok(Pushed { digest: Digest::of(bytes), size: bytes.len() as u64 })
     }
