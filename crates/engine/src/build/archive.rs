@@ -42,11 +42,11 @@ fn inflate<'a>(source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
     store::tree::stream::decompress(source)
 }
 
-/// Unpacks an archive below a directory.
-pub(super) fn unpack(dir: &OwnedFd, source: impl Read, owner: Option<(u32, u32)>) -> Result<()> {
+/// Unpacks an archive below a directory; its members keep their owners.
+pub(super) fn unpack(dir: &OwnedFd, source: impl Read) -> Result<()> {
     let plain = inflate(source).context(|| "read the archive")?;
     let plain = BufReader::with_capacity(256 << 10, plain.take(limits::LAYER_BYTES));
-    let how = Unpack { whiteouts: Whiteouts::Plain, owner, keep_kinds: false };
+    let how = Unpack { whiteouts: Whiteouts::Plain, owner: None, keep_kinds: false };
     tree::unpack(dir.as_fd(), plain, &how).map(drop)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn unpack(dir: &OwnedFd, source: impl Read, owner: Option<(u32, u32)>
 /// It is no archive, or a member would leave the directory.
 pub fn unpack_context(dir: &Path, source: impl Read) -> Result<()> {
     let root = sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?;
-    unpack(&root, source, None).map_err(|error| error.within("unpack the build context"))
+    unpack(&root, source).map_err(|error| error.within("unpack the build context"))
 }
 
 /// Whether these bytes are a context archive; what is none is a Dockerfile.

@@ -233,7 +233,7 @@ impl Prepared<'_> {
             let unpack = self.copy.unpack == Some(true);
             if unpack && archive::is_archive(file.bytes.as_slice()) {
                 let dir = make_dirs(root, &self.target, owner)?;
-                archive::unpack(&dir, file.bytes.as_slice(), owner)?;
+                archive::unpack(&dir, file.bytes.as_slice())?;
                 continue;
             }
             if file.name.is_empty() && self.target_is_dir {
@@ -281,7 +281,7 @@ impl Prepared<'_> {
             if archive::may_be_archive(&start) && archive::is_archive(file) {
                 let dir = make_dirs(writer.root, &self.target, writer.owner)?;
                 let file = std::fs::File::from(writer.tree.open_item(top)?);
-                return archive::unpack(&dir, file, writer.owner)
+                return archive::unpack(&dir, file)
                     .map_err(|error| error.within(format!("ADD {}", top.path.display())));
             }
         }
@@ -374,13 +374,6 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Copies a directory's contents into a target directory.
     fn tree(&mut self, target: &Path, items: &[Item]) -> Result<()> {
-        let existed = sys::fs::open_in_root(
-            self.root,
-            if target.as_os_str().is_empty() { Path::new(".") } else { target },
-            OFlags::PATH | OFlags::DIRECTORY,
-            0,
-        )
-        .is_ok();
         make_dirs(self.root, target, self.owner)?;
         let mut directories = Vec::new();
         for item in items {
@@ -389,12 +382,9 @@ impl Writer<'_> {
                 self.file(&place, item)?;
                 continue;
             }
-            let top = item.below.as_os_str().is_empty();
-            if !top {
+            // The target itself is no copy: what was there stays as it is, else it is made like any other (BuildKit).
+            if !item.below.as_os_str().is_empty() {
                 self.directory(&place)?;
-            }
-            // A target that was there keeps what it is; what lies below is made like its source.
-            if !(top && existed) {
                 directories.push((place, item));
             }
         }

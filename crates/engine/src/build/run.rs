@@ -27,8 +27,8 @@ impl Builder<'_> {
     pub(super) fn run_step(&self, index: usize, state: &mut State, run: &Run) -> Built<()> {
         self.entitled(run)?;
         let script = effect::script(run, &state.config.config)?;
-        let args = state.scope().run_args();
-        let text = effect::run_text(&script.argv, &args);
+        let args = state.values.clone();
+        let text = effect::run_text(&script.argv, &state.scope());
         let scratch = Scratch::new(self.engine)?;
         let mounts = self.mounts(index, state, run, &scratch.0)?;
         let key = self.run_key(state, run, &script, &args, &mounts);
@@ -65,11 +65,7 @@ impl Builder<'_> {
         let mut key = CacheKey::new("run");
         key.part(state.chain().map_or(String::new(), |chain| chain.to_string()));
         key.list(&script.argv).list(script.file.iter().map(|(_, content)| content)).list(&config.env);
-        key.list(
-            args.iter()
-                .filter(|(name, _)| !PREDEFINED.contains(&name.as_str()))
-                .map(|(name, value)| format!("{name}={value}")),
-        );
+        key.list(args.iter().map(|(name, value)| format!("{name}={value}")));
         key.part(&config.user).part(&config.working_dir).part(mount::key(mounts).as_str());
         if run.insecure {
             key.part("insecure");
@@ -114,8 +110,11 @@ impl Builder<'_> {
         spec.process.user.clone_from(&image.user);
         let given = self.options.build_args.iter().filter(|(name, _)| PREDEFINED.contains(&name.as_str()));
         spec.process.env.extend(given.map(|(name, value)| format!("{name}={value}")));
+        let hidden = |entry: &&String| {
+            args.iter().any(|(name, _)| entry.split_once('=').is_some_and(|(other, _)| other == name))
+        };
+        spec.process.env.extend(image.env.iter().filter(|entry| !hidden(entry)).cloned());
         spec.process.env.extend(args.iter().map(|(name, value)| format!("{name}={value}")));
-        spec.process.env.extend(image.env.iter().cloned());
         spec.process.env.append(&mut mounts.env);
         spec.network = self.network(run);
         spec.security.privileged = run.insecure;

@@ -10,6 +10,7 @@ use model::time::Timestamp;
 use model::{Digest, Error, Kind, Reference, Result};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use store::snapshot::Writable;
 
 use super::named::Named;
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub config: ImageConfig,
     /// `ARG`s of this stage.
     pub args: Vec<Argument>,
+    /// See [`Scope::values`].
+    pub values: Vec<(String, String)>,
     /// Whether this stage has had a `CMD`.
     pub cmd_set: bool,
 }
@@ -34,7 +37,7 @@ impl State {
         layers.iter().fold(None, |chain, layer| Some(chain_id(chain.as_ref(), layer)))
     }
     pub(super) fn scope(&self) -> Scope {
-        Scope { env: self.config.config.env.clone(), args: self.args.clone() }
+        Scope { env: self.config.config.env.clone(), args: self.args.clone(), values: self.values.clone() }
     }
     /// A step that makes no layer has the time of what it stands on, so that a build of nothing but cached steps gives the
     /// same image.
@@ -81,8 +84,8 @@ impl Builder<'_> {
         announce(0, &stage.text)?;
         let mut state = match self.plan.bases[index].clone() {
             Origin::Scratch => self.scratch(self.platform_of(index)?.as_ref()),
-            // Its arguments too: they are inherited.
-            Origin::Stage(base) => self.finished(base)?.clone(),
+            // The values of its arguments too: they are inherited.
+            Origin::Stage(base) => State { args: Vec::new(), ..self.finished(base)?.clone() },
             Origin::Named(name) => {
                 let based = self.based_on(index, &name);
                 based.map_err(|failed| Failed {
@@ -204,12 +207,14 @@ impl Builder<'_> {
         let instruction = state.scope().expanded(&step.instruction, escape)?;
         match &instruction {
             Instruction::Arg(args) => {
+                let mut scope = state.scope();
                 for (name, default) in args {
-                    let mut scope = state.scope();
-                    let value = scope.declare(name, default.as_deref(), &self.global);
-                    state.args = scope.args;
-                    state.remember(effect::arg_text(name, value.as_deref()), true, None);
+                    let default = default.as_ref().map(|text| scope.expand(text, escape)).transpose()?;
+                    scope.declare(name, default.as_deref(), &self.global);
                 }
+                let text = effect::arg_text(&scope.args[state.args.len()..]);
+                (state.args, state.values) = (scope.args, scope.values);
+                state.remember(text, true, None);
             }
             Instruction::Run(run) => self.run_step(index, state, run)?,
             Instruction::Copy(copy) => self.copy_step(index, state, copy)?,
@@ -218,6 +223,11 @@ impl Builder<'_> {
                 return Err(Error::invalid("USER is empty after expansion").into());
             }
             other => {
+                if let Instruction::Env(pairs) = other {
+                    let mut scope = state.scope();
+                    pairs.iter().for_each(|(name, _)| scope.hide(name));
+                    state.values = scope.values;
+                }
                 if let Some(text) = effect::apply(&mut state.config, other, &mut state.cmd_set)? {
                     state.remember(text, true, None);
                 }
@@ -230,21 +240,27 @@ impl Builder<'_> {
         let dir = effect::working_dir(&state.config.config).join(path);
         state.config.config.working_dir = dir.as_str().to_owned();
         let text = format!("WORKDIR {dir}");
-        let view = self
-            .engine
-            .store
-            .mount_detached(&self.engine.store.lower(&state.config.rootfs.diff_ids)?, None)?;
-        if sys::fs::open_in_root(&view, dir.relative(), OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
+        // What has no layer yet has no directory either.
+        let lower = self.engine.store.lower(&state.config.rootfs.diff_ids)?;
+        let view = (!state.config.rootfs.diff_ids.is_empty())
+            .then(|| self.engine.store.mount_detached(&lower, None))
+            .transpose()?;
+        if let Some(view) = &view
+            && sys::fs::open_in_root(view, dir.relative(), OFlags::PATH | OFlags::DIRECTORY, 0).is_ok()
+        {
             state.remember(text, true, None);
             return Ok(());
         }
         drop(view);
         let mut key = CacheKey::new("workdir");
         key.part(state.chain().map_or(String::new(), |chain| chain.to_string())).part(dir.as_str());
-        let lower = self.engine.store.lower(&state.config.rootfs.diff_ids)?;
+        // What is made belongs to the user that `USER` set; one whom the image does not know owns nothing.
+        let user = state.config.config.user.clone();
+        key.part(&user);
+        let owner = |root: &OwnedFd| super::archive::owner(root, &user).ok().filter(|_| !user.is_empty());
         self.layer(state, &key.finish(), text, |writable| {
             let root = self.engine.store.mount_detached(&lower, Some(writable))?;
-            super::copy::make_dirs(&root, dir.relative(), None)?;
+            super::copy::make_dirs(&root, dir.relative(), owner(&root))?;
             Ok(())
         })
     }

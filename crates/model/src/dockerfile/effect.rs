@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::instruction::{Command, Copy, Instruction, Run};
-use super::scope::PREDEFINED;
+use super::scope::{Argument, Scope};
 use crate::container::{ContainerPath, Healthcheck, Port};
 use crate::image::{Empty, ImageConfig, RunConfig};
 use crate::{Error, Result};
@@ -32,7 +32,7 @@ pub fn working_dir(config: &RunConfig) -> ContainerPath {
 }
 
 /// Applies an (expanded) instruction that changes the configuration only. `cmd_set` remembers whether this stage has had a `CMD`:
-/// `ENTRYPOINT` drops an inherited one. Returns history's text, or `None` for instructions that make files.
+/// `ENTRYPOINT` drops an inherited one. Returns history's text, or `None` for instructions that make files or leave no trace.
 ///
 /// # Errors
 /// A port, a signal or a name is malformed.
@@ -106,7 +106,7 @@ pub fn apply(
         }
         Instruction::Onbuild(trigger) => {
             run.on_build.get_or_insert_default().push(trigger.clone());
-            format!("ONBUILD {trigger}")
+            return Ok(None);
         }
         Instruction::Arg(_) | Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_) => {
             return Ok(None);
@@ -124,21 +124,28 @@ pub fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     }
 }
 
-/// `ARG` as history has it.
-pub fn arg_text(name: &str, value: Option<&str>) -> String {
-    match value {
-        Some(value) => format!("ARG {name}={value}"),
-        None => format!("ARG {name}"),
+/// `ARG` as history has it, with the values that count.
+pub fn arg_text(args: &[Argument]) -> String {
+    let mut text = "ARG".to_owned();
+    for (name, value) in args {
+        text.push_str(&format!(" {name}"));
+        if let Some(value) = value {
+            text.push_str(&format!("={value}"));
+        }
     }
+    text
 }
 
-/// `RUN` as history has it: `RUN |1 a=b /bin/sh -c … # buildkit`.
-pub fn run_text(argv: &[String], args: &[(String, String)]) -> String {
-    let shown: Vec<String> = args
-        .iter()
-        .filter(|(name, _)| !PREDEFINED.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}={value} "))
-        .collect();
+/// `RUN` as history has it: `RUN |1 a=b /bin/sh -c … # buildkit`, with every declared argument.
+pub fn run_text(argv: &[String], scope: &Scope) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in &scope.args {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let shown: Vec<String> =
+        names.iter().map(|name| format!("{name}={} ", scope.get(name).unwrap_or_default())).collect();
     let prefix =
         if shown.is_empty() { String::new() } else { format!("|{} {}", shown.len(), shown.concat()) };
     format!("RUN {prefix}{} # buildkit", argv.join(" "))
@@ -209,17 +216,35 @@ fn quoted(words: &[String]) -> String {
 }
 
 fn check_text(check: &Healthcheck) -> String {
-    let seconds = |nanoseconds: i64| format!("{}s", nanoseconds as f64 / 1e9);
     let test = check.test.as_deref().unwrap_or_default();
     format!(
         "&{{{} {:?} {:?} {:?} {:?} '\\x{:02x}'}}",
         quoted(test),
-        seconds(check.interval),
-        seconds(check.timeout),
-        seconds(check.start_period),
-        seconds(check.start_interval),
+        go_duration(check.interval),
+        go_duration(check.timeout),
+        go_duration(check.start_period),
+        go_duration(check.start_interval),
         check.retries
     )
+}
+
+/// Go's text of a duration in nanoseconds: `1m30s`, `500ms`, `1h0m0s`.
+fn go_duration(nanoseconds: i64) -> String {
+    let total = nanoseconds.unsigned_abs();
+    if total < 1_000_000_000 && total > 0 {
+        let (unit, size) = [("ms", 1_000_000), ("µs", 1000), ("ns", 1)]
+            .into_iter()
+            .find(|(_, size)| total >= *size)
+            .unwrap_or(("ns", 1));
+        return format!("{}{unit}", total as f64 / size as f64);
+    }
+    let (hours, minutes) = (total / 3_600_000_000_000, total / 60_000_000_000 % 60);
+    let seconds = format!("{}s", (total % 60_000_000_000) as f64 / 1e9);
+    match (hours, minutes) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
 }
 
 /// Ports of one `EXPOSE` range at most: all there are.

@@ -121,18 +121,21 @@ fn last(args: &[Argument], name: &str) -> Option<Option<String>> {
 pub struct Scope {
     /// `NAME=value` of the image so far.
     pub env: Vec<String>,
-    /// `ARG`s so far.
+    /// The `ARG`s of this stage so far.
     pub args: Vec<Argument>,
+    /// Values of `ARG`s, of this stage and of those that it stands on, that no later `ENV` has replaced.
+    pub values: Vec<(String, String)>,
 }
 
 impl Scope {
-    /// The value of a name: the environment goes before arguments.
+    /// The value of a name: of `ENV` and `ARG`, the later one counts.
     pub fn get(&self, name: &str) -> Option<String> {
         let env =
-            self.env.iter().rev().find_map(|entry| entry.split_once('=').filter(|(key, _)| *key == name));
-        env.map(|(_, value)| value.to_owned()).or_else(|| last(&self.args, name).flatten())
+            || self.env.iter().rev().find_map(|entry| entry.split_once('=').filter(|(key, _)| *key == name));
+        let arg = self.values.iter().find(|(arg, _)| arg == name).map(|(_, value)| value.clone());
+        arg.or_else(|| env().map(|(_, value)| value.to_owned()))
     }
-    /// Declares an argument in this stage and returns its value.
+    /// Declares an argument in this stage and returns its value. The default is expanded.
     pub fn declare(&mut self, name: &str, default: Option<&str>, global: &Global) -> Option<String> {
         let value = match (global.given.get(name), default) {
             (Some(value), _) => Some(value.clone()),
@@ -140,19 +143,15 @@ impl Scope {
             (None, None) => global.get(name),
         };
         self.args.push((name.to_owned(), value.clone()));
+        if let Some(value) = &value {
+            self.hide(name);
+            self.values.push((name.to_owned(), value.clone()));
+        }
         value
     }
-    /// The arguments that a `RUN` sees, last declaration of each, those that the environment hides left out.
-    pub fn run_args(&self) -> Vec<(String, String)> {
-        let mut seen: Vec<(String, String)> = Vec::new();
-        for (name, value) in &self.args {
-            let hidden =
-                self.env.iter().any(|entry| entry.split_once('=').is_some_and(|(key, _)| key == name));
-            let Some(value) = value.as_ref().filter(|_| !hidden) else { continue };
-            seen.retain(|(other, _)| other != name);
-            seen.push((name.clone(), value.clone()));
-        }
-        seen
+    /// `ENV` sets this name: an argument's value counts no longer.
+    pub fn hide(&mut self, name: &str) {
+        self.values.retain(|(other, _)| other != name);
     }
     /// Expands one word.
     ///
@@ -161,7 +160,8 @@ impl Scope {
     pub fn expand(&self, text: &str, escape: char) -> Result<String> {
         Lexer::new(escape).word(text, &|name| self.get(name))
     }
-    /// The instruction with its variables replaced, where this instruction has them replaced.
+    /// The instruction with its variables replaced, where this instruction has them replaced. `ARG` is left as it is: each of
+    /// its defaults is to be expanded when those before it are declared.
     ///
     /// # Errors
     /// A word cannot be expanded.
@@ -172,7 +172,6 @@ impl Scope {
             pairs.iter().map(|(name, value)| Ok((word(name)?, word(value)?))).collect::<Result<Vec<_>>>()
         };
         Ok(match instruction {
-            Instruction::Arg(args) => Instruction::Arg(self.expanded_args(args, escape)?),
             Instruction::Env(list) => Instruction::Env(pairs(list)?),
             Instruction::Label(list) => Instruction::Label(pairs(list)?),
             Instruction::Copy(copy) => Instruction::Copy(self.expanded_copy(copy, escape)?),
@@ -199,17 +198,6 @@ impl Scope {
             }
             other => other.clone(),
         })
-    }
-    /// Arguments of one line see those before them.
-    fn expanded_args(&self, args: &[Argument], escape: char) -> Result<Vec<Argument>> {
-        let mut scope = self.clone();
-        let mut done = Vec::with_capacity(args.len());
-        for (name, value) in args {
-            let value = value.as_ref().map(|text| scope.expand(text, escape)).transpose()?;
-            scope.args.push((name.clone(), value.clone()));
-            done.push((name.clone(), value));
-        }
-        Ok(done)
     }
     fn expanded_copy(&self, copy: &Copy, escape: char) -> Result<Copy> {
         let word = |text: &String| self.expand(text, escape);

@@ -103,7 +103,7 @@ fn heredocs() {
     assert_eq!(script(2).argv[2], "/dev/pipes/EOF");
     assert_eq!(script(2).file.unwrap().1, "#!/bin/python\nprint()\n");
     assert_eq!(script(3).argv[2], "echo a\necho b\n");
-    let scope = Scope { env: vec!["v=1".into()], args: Vec::new() };
+    let scope = Scope { env: vec!["v=1".into()], ..Scope::default() };
     let Instruction::Copy(copy) = scope.expanded(&steps[1].instruction, '\\').unwrap() else { panic!() };
     let files: Vec<_> = copy.files.iter().map(|f| (f.name.as_str(), f.content.as_str())).collect();
     assert_eq!(files, [("Q", "q$v\n"), ("F", "f1\n")]);
@@ -126,28 +126,31 @@ fn stages_targets_and_arguments() {
     assert_eq!(plan("0").unwrap().target, 0);
     assert!(plan("thre").unwrap_err().message().contains("did you mean three?"));
 
-    let mut scope = Scope { env: vec!["E=env".into()], args: Vec::new() };
+    let mut scope = Scope { env: vec!["E=env".into()], ..Scope::default() };
     assert_eq!(scope.declare("BASE", None, &global).as_deref(), Some("debian"));
     assert_eq!(scope.declare("TARGETARCH", None, &global).as_deref(), Some("amd64"));
     scope.declare("E", Some("arg"), &global);
     scope.declare("NONE", None, &global);
-    assert_eq!(scope.get("E").as_deref(), Some("env"));
+    assert_eq!(scope.get("E").as_deref(), Some("arg"));
     assert_eq!(
-        scope.run_args(),
-        [("BASE".to_owned(), "debian".to_owned()), ("TARGETARCH".to_owned(), "amd64".to_owned())]
+        effect::run_text(&["x".to_owned()], &scope),
+        "RUN |4 BASE=debian TARGETARCH=amd64 E=arg NONE= x # buildkit"
     );
+    scope.hide("E");
+    assert_eq!(scope.get("E").as_deref(), Some("env"));
+    assert_eq!(scope.get("NONE"), None);
 }
 
 #[test]
 fn effects_and_history() {
-    let text = "FROM x\nCMD a\nENTRYPOINT [\"e\"]\nENV a=b c=\"d e\"\nENV a 2\nEXPOSE 80 53/udp 1-2\nVOLUME ['/mnt']\nMAINTAINER me\nSTOPSIGNAL SIGQUIT\nUSER u:g\nLABEL k=v\nHEALTHCHECK --interval=5s CMD x y\nONBUILD RUN z\nSHELL [\"/bin/ash\", \"-c\"]\nCMD s";
+    let text = "FROM x\nCMD a\nENTRYPOINT [\"e\"]\nENV a=b c=\"d e\"\nENV a 2\nEXPOSE 80 53/udp 1-2\nVOLUME ['/mnt']\nMAINTAINER me\nSTOPSIGNAL SIGQUIT\nUSER u:g\nLABEL k=v\nHEALTHCHECK --interval=1m5s --timeout=500ms CMD x y\nONBUILD RUN z\nSHELL [\"/bin/ash\", \"-c\"]\nCMD s";
     let mut config = ImageConfig::default();
     config.config.cmd = Some(vec!["old".into()]);
     let (mut set, mut history) = (false, Vec::new());
     for step in &parse("D", text).unwrap().stages[0].steps {
-        let scope = Scope { env: config.config.env.clone(), args: Vec::new() };
+        let scope = Scope { env: config.config.env.clone(), ..Scope::default() };
         let expanded = scope.expanded(&step.instruction, '\\').unwrap();
-        history.push(effect::apply(&mut config, &expanded, &mut set).unwrap().unwrap());
+        history.extend(effect::apply(&mut config, &expanded, &mut set).unwrap());
     }
     assert_eq!(
         history,
@@ -162,8 +165,7 @@ fn effects_and_history() {
             "STOPSIGNAL SIGQUIT",
             "USER u:g",
             "LABEL k=v",
-            "HEALTHCHECK &{[\"CMD-SHELL\" \"x y\"] \"5s\" \"0s\" \"0s\" \"0s\" '\\x00'}",
-            "ONBUILD RUN z",
+            "HEALTHCHECK &{[\"CMD-SHELL\" \"x y\"] \"1m5s\" \"500ms\" \"0s\" \"0s\" '\\x00'}",
             "SHELL [/bin/ash -c]",
             "CMD [\"/bin/ash\" \"-c\" \"s\"]",
         ]
