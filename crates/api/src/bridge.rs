@@ -66,6 +66,10 @@ impl Sink {
         line.push_str("\r\n");
         self.send(line.into())
     }
+    /// Resolves when the client is gone.
+    pub(crate) async fn closed(&self) {
+        self.0.closed().await;
+    }
     /// Sends Docker's message of a failure.
     ///
     /// # Errors

@@ -2,16 +2,19 @@
 //!
 //! `POST /build` takes the context as a tar stream (plain, gzip or zstd), or `remote=` a git repository or
 //! the URL of a tar archive or a Dockerfile. `POST /cauldron/v1/build` takes [`LocalBuild`] as JSON: the engine reads the context directory itself.
+//! What Docker's API lacks is in [`More`]; its `steps` asks for events instead of text: `{"step": {"stage": n, …}}`. A client
+//! that numbers them knows what runs at the same time.
 //! Both answer with one JSON message a line: `{"stream": …}`, `{"status": …}` while a base image is pulled,
 //! `{"aux": {"ID": "sha256:…"}}`, and on failure `{"errorDetail": {"code": n, "message": …}, "error": …}`.
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use engine::Engine;
-use engine::build::{self, Message, Options};
+use engine::build::{self, Cancel, Event, Message, Options};
 use engine::model::{Error, Result};
 use engine::transfer::parse_platform;
 use serde::Deserialize;
@@ -19,6 +22,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::bridge::{Sink, reader, stream};
 use crate::containers::until;
@@ -31,6 +36,7 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
     router
         .route("/build", post(classic))
         .route("/build/prune", post(prune))
+        .route("/build/cancel", post(cancel))
         .route("/cauldron/v1/build", post(local))
 }
 
@@ -38,6 +44,8 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LocalBuild {
+    /// A name for it, for who wants to cancel it (`POST /build/cancel?id=`).
+    pub id: String,
     /// The context directory.
     pub context_dir: PathBuf,
     /// Below the context, or absolute; empty is `Dockerfile`.
@@ -79,6 +87,50 @@ pub struct LocalBuild {
     pub memory: Option<u64>,
     /// Bytes.
     pub shm_bytes: Option<u64>,
+    /// What Docker's API does not know.
+    pub more: More,
+}
+
+/// What a build can be asked beyond Docker's API: `more` of [`LocalBuild`], or `POST /build?cauldron=<JSON>`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct More {
+    /// Answer with `{"step": …}` messages, as things happen, instead of the classic builder's text.
+    pub steps: bool,
+    /// Keep the state before a step that fails as an image.
+    pub keep_failed: bool,
+    /// Annotations of the image's manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Stages that use no cached step.
+    pub no_cache_stages: Vec<String>,
+    /// Seconds that a cached step may be old, by stage; the empty name is for all others.
+    pub cache_ttl: BTreeMap<String, u64>,
+}
+
+impl More {
+    fn onto(self, options: Options) -> Options {
+        let seconds = |(stage, seconds)| (stage, Duration::from_secs(seconds));
+        Options {
+            interleave: self.steps,
+            keep_failed: self.keep_failed,
+            annotations: self.annotations,
+            no_cache_stages: self.no_cache_stages,
+            cache_ttl: self.cache_ttl.into_iter().map(seconds).collect(),
+            ..options
+        }
+    }
+}
+
+/// How a build is told.
+struct How {
+    /// The client's name for it, for who wants to cancel it.
+    id: String,
+    /// Nothing but the image's id.
+    quiet: bool,
+    /// Events instead of text.
+    steps: bool,
+    /// Standard error in red, in text.
+    mark_errors: bool,
 }
 
 async fn local(
@@ -109,21 +161,23 @@ async fn local(
         allow: body.allow,
         memory: body.memory,
         shm_bytes: body.shm_bytes,
-        mark_errors: false,
+        ..Options::default()
     };
-    let (quiet, remote) = (body.quiet, body.remote);
+    let how = How { id: body.id, quiet: body.quiet, steps: body.more.steps, mark_errors: false };
+    let options = body.more.onto(options);
+    let remote = body.remote;
     stream(&engine, JSON, move |engine, sink| {
         if !options.context.as_os_str().is_empty() {
-            return run(engine, &options, quiet, &sink);
+            return run(engine, &options, &how, &sink);
         }
         let mut options = options;
         if remote.is_empty() {
             let empty = engine.new_context()?;
             empty.path().clone_into(&mut options.context);
-            return run(engine, &options, quiet, &sink);
+            return run(engine, &options, &how, &sink);
         }
         let fetched = fetch(engine, &mut options, &remote, true, &sink)?;
-        let done = run(engine, &options, quiet, &sink);
+        let done = run(engine, &options, &how, &sink);
         drop(fetched);
         done
     })
@@ -151,12 +205,23 @@ async fn classic(
             .filter(|host| !host.is_empty())
             .map(str::to_owned)
             .collect(),
-        mark_errors: true,
         memory: params.number::<u64>("memory")?.filter(|bytes| *bytes > 0),
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
         ..Options::default()
     };
-    let (quiet, remote) = (params.flag("q"), params.text("remote").to_owned());
+    let more: More = match params.text("cauldron") {
+        "" => More::default(),
+        text => serde_json::from_str(text)
+            .map_err(|error| Error::invalid("parameter cauldron").caused_by(error))?,
+    };
+    let how = How {
+        id: params.text("buildid").to_owned(),
+        quiet: params.flag("q"),
+        steps: more.steps,
+        mark_errors: true,
+    };
+    let options = more.onto(options);
+    let remote = params.text("remote").to_owned();
     let body = reader(body);
     stream(&engine, JSON, move |engine, sink| {
         let mut options = options;
@@ -164,10 +229,10 @@ async fn classic(
             let unpacked = engine.new_context()?;
             unpacked.path().clone_into(&mut options.context);
             build::archive::unpack_context(&options.context, body)?;
-            return run(engine, &options, quiet, &sink);
+            return run(engine, &options, &how, &sink);
         }
         let fetched = fetch(engine, &mut options, &remote, false, &sink)?;
-        let done = run(engine, &options, quiet, &sink);
+        let done = run(engine, &options, &how, &sink);
         drop(fetched);
         done
     })
@@ -192,12 +257,15 @@ fn fetch(
 }
 
 /// What fails before anything was told is an error of the request.
-fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<()> {
+fn run(engine: &Engine, options: &Options, how: &How, sink: &Sink) -> Result<()> {
+    let How { quiet, steps, mark_errors, .. } = *how;
     let told = AtomicBool::new(false);
     let report = |message: Message| {
         told.store(true, Ordering::Relaxed);
         match message {
-            Message::Stream(_) | Message::Pull(_) if quiet => Ok(()),
+            Message::Stream(_) | Message::Step(..) | Message::Pull(_) if quiet => Ok(()),
+            Message::Step(stage, event) if steps => sink.message(&step(stage, event)),
+            Message::Step(_, event) => sink.message(&json!({ "stream": event.classic(mark_errors) })),
             Message::Stream(text) => sink.message(&json!({ "stream": text })),
             Message::Pull(progress) => crate::images_transfer::step(sink, &progress),
             Message::Image(id) => {
@@ -206,7 +274,10 @@ fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<(
             }
         }
     };
-    match engine.build(options, &report) {
+    let running = Running::new(&how.id, sink);
+    let built = engine.build(options, &report, &running.cancel);
+    drop(running);
+    match built {
         Ok(_) => Ok(()),
         Err(failed) if !told.load(Ordering::Relaxed) => Err(failed.error),
         Err(failed) => {
@@ -219,9 +290,72 @@ fn run(engine: &Engine, options: &Options, quiet: bool, sink: &Sink) -> Result<(
             if let Some(code) = failed.code {
                 detail["code"] = json!(code);
             }
+            if let Some(step) = failed.step.filter(|_| steps) {
+                detail["step"] = json!({
+                    "stage": step.stage, "excerpt": step.excerpt, "command": step.command, "before": step.before,
+                });
+            }
             sink.message(&json!({ "errorDetail": detail, "error": message }))
         }
     }
+}
+
+/// Builds that run in this process and have a name.
+static RUNNING: Mutex<BTreeMap<String, Arc<Cancel>>> = Mutex::new(BTreeMap::new());
+
+/// A build that runs: it is stopped by its name, and when its client goes away.
+struct Running {
+    id: String,
+    cancel: Arc<Cancel>,
+    watch: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn new(id: &str, sink: &Sink) -> Self {
+        let cancel = Arc::new(Cancel::default());
+        if !id.is_empty() {
+            RUNNING.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), Arc::clone(&cancel));
+        }
+        let (gone, stopped) = (sink.clone(), Arc::clone(&cancel));
+        let watch = tokio::runtime::Handle::current().spawn(async move {
+            gone.closed().await;
+            // It waits for a container to take its signal.
+            let _ = tokio::task::spawn_blocking(move || stopped.stop()).await;
+        });
+        Self { id: id.to_owned(), cancel, watch }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.watch.abort();
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+async fn cancel(State(engine): State<Shared>, params: Params) -> std::result::Result<StatusCode, Failure> {
+    let id = params.text("id").to_owned();
+    let known = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+    // One that is over, or was never there, is cancelled: as Docker answers.
+    call(&engine, move |_| {
+        known.iter().for_each(|cancel| cancel.stop());
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// An event as a message.
+fn step(stage: usize, event: Event) -> Value {
+    json!({ "step": match event {
+        Event::Begin(begin) => {
+            json!({ "stage": stage, "begin": { "text": begin.text, "stage": begin.stage, "place": begin.place } })
+        }
+        Event::Running(id) => json!({ "stage": stage, "running": id }),
+        Event::Cached => json!({ "stage": stage, "cached": true }),
+        Event::Output { error, text } => json!({ "stage": stage, "output": text, "error": error }),
+        Event::Note(text) => json!({ "stage": stage, "note": text }),
+        Event::Done(id) => json!({ "stage": stage, "done": id }),
+    } })
 }
 
 async fn prune(State(engine): State<Shared>, params: Params) -> std::result::Result<Json<Value>, Failure> {

@@ -90,6 +90,11 @@ impl Session {
         &self.inner.docker_config
     }
 
+    /// The name that we go by.
+    pub fn program(&self) -> &str {
+        &self.inner.program
+    }
+
     /// Data, on stdout.
     ///
     /// # Errors

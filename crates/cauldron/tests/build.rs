@@ -36,6 +36,7 @@ impl Build {
             .env("CAULDRON_ROOT", self.dir.join("root"))
             .env("CAULDRON_RUN_ROOT", self.dir.join("run"))
             .env("HOST_ONLY_VARIABLE", "leaked")
+            .env("DOCKER_BUILDKIT", "0")
             .env_remove("DOCKER_HOST")
             .output()
             .unwrap()

@@ -451,7 +451,7 @@ fn steps_of_a_build_name_images() {
     let context = engine.dir.join("context");
     std::fs::create_dir_all(&context).unwrap();
     std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN echo hi\nCMD [\"x\"]\n").unwrap();
-    let out = engine.ok(&["build", "--network", "none", "context"]);
+    let out = engine.ok(&["build", "--progress", "classic", "--network", "none", "context"]);
     let ids: Vec<&str> =
         out.lines().filter_map(|line| line.strip_prefix(" ---> ")).filter(|id| id.len() == 12).collect();
     let built = out.lines().find_map(|line| line.strip_prefix("Successfully built ")).unwrap();

@@ -69,7 +69,7 @@ impl Engine {
         config.author = Some(request.author).filter(|text| !text.is_empty());
         config.comment = Some(request.comment.clone()).filter(|text| !text.is_empty());
         config.config = own;
-        let image = self.store.put_image(&config)?;
+        let image = self.store.put_image(&config, &BTreeMap::new())?;
         let mut name = String::new();
         if let Some(reference) = &request.reference {
             self.store.tag(reference, &image.id)?;

@@ -102,11 +102,12 @@ impl Store {
         images.sort_by(|a, b| b.config.created.cmp(&a.config.created).then_with(|| a.id.cmp(&b.id)));
         Ok(images)
     }
-    /// Records an image made here (build, commit, import): writes configuration and manifest. Its layers are committed.
+    /// Records an image made here (build, commit, import): writes configuration and manifest, which gets these
+    /// annotations. Its layers are committed.
     ///
     /// # Errors
     /// A layer is missing, or a write failed.
-    pub fn put_image(&self, config: &ImageConfig) -> Result<Image> {
+    pub fn put_image(&self, config: &ImageConfig, annotations: &BTreeMap<String, String>) -> Result<Image> {
         let json = serde_json::to_vec(config)
             .map_err(|error| Error::internal("image configuration").caused_by(error))?;
         let config_digest = Digest::of(&json);
@@ -133,12 +134,12 @@ impl Store {
                 annotations: BTreeMap::new(),
             },
             layers: layers.into_iter().map(oci_layer).collect(),
-            annotations: BTreeMap::new(),
+            annotations: annotations.clone(),
         };
         let manifest =
             serde_json::to_vec(&manifest).map_err(|error| Error::internal("manifest").caused_by(error))?;
         sys::fs::sync_dir(self.layout.blobs()).context(|| "write the layers' blobs")?;
-        self.record_image(&manifest, &json, false)
+        self.record_image(&manifest, &json, !annotations.is_empty())
     }
     /// Records an image that came from elsewhere (pull, load), with the manifest and the configuration as they came:
     /// both become blobs. The layers' blobs are there and unpacked.

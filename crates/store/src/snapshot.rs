@@ -128,6 +128,15 @@ impl Store {
         sys::overlay::mount_detached(lower.iter().map(AsRef::as_ref), upper, &self.layout.empty())
             .context(|| "mount an overlay of the image's layers")
     }
+    /// Nothing in a writable snapshot is newer than this time (seconds since 1970) any more.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn clamp_times(&self, writable: &Writable, seconds: i64) -> Result<()> {
+        let upper =
+            sys::fs::open_root(&writable.upper).context(|| format!("open {}", writable.upper.display()))?;
+        tree::clamp_times(upper.as_fd(), seconds)
+    }
     /// Commits what a writable snapshot changed as a new layer on top of `parent` (its chain id): writes the blob
     /// (uncompressed tar, whiteouts as `.wh.`), moves or copies the tree to `layers/`. `consume` says whether the
     /// upper directory may be moved (build steps) or must stay (`commit` of a container).

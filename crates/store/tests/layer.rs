@@ -306,7 +306,7 @@ fn image(store: &Store, scripts: &[&str], author: &str) -> store::image::Image {
         chain = Some(chain_id(chain.as_ref(), &diff_id));
         config.rootfs.diff_ids.push(diff_id);
     }
-    store.put_image(&config).unwrap()
+    store.put_image(&config, &std::collections::BTreeMap::new()).unwrap()
 }
 
 #[test]

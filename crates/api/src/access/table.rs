@@ -97,6 +97,7 @@ pub(super) const TABLE: &[Row] = &[
     row("DELETE", "/images/{name}", "images:remove"),
     row("POST", "/images/prune", "images:remove"),
     row("POST", "/build", "build:run"),
+    row("POST", "/build/cancel", "build:run"),
     // Reads any directory of this machine.
     row("POST", "/cauldron/v1/build", "host:build"),
     row("POST", "/session", "build:run"),

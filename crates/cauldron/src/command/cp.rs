@@ -154,19 +154,38 @@ async fn download(
             }
         }
     };
-    let (sender, receiver) = tokio::sync::mpsc::channel(8);
     let owners = given.on("archive");
-    let unpacked = tokio::task::spawn_blocking(move || {
-        unpack(Incoming { receiver, piece: bytes::Bytes::new() }, &place, owners)
-    });
-    while let Some(bytes) = chunks.next().await? {
-        if sender.send(bytes).await.is_err() {
-            break;
+    piped(chunks, move |source| unpack(source, &place, owners)).await?;
+    Ok(0)
+}
+
+/// Hands an answer's body to whoever reads it on a thread of its own.
+///
+/// # Errors
+/// The connection broke, or the reader's own.
+pub(super) async fn piped<T: Send + 'static>(
+    mut chunks: Chunks,
+    work: impl FnOnce(Incoming) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    let done = tokio::task::spawn_blocking(move || work(Incoming { receiver, piece: bytes::Bytes::new() }));
+    let fed = async {
+        while let Some(bytes) = chunks.next().await? {
+            if sender.send(Ok(bytes)).await.is_err() {
+                break;
+            }
         }
+        Ok::<_, client::Error>(())
+    };
+    let fed = fed.await;
+    if let Err(error) = &fed {
+        // The reader must not take what it got for the whole.
+        let _ = sender.send(Err(std::io::Error::other(error.to_string()))).await;
     }
     drop(sender);
-    unpacked.await.map_err(|_| "unpacking stopped unexpectedly")??;
-    Ok(0)
+    let done = done.await.map_err(|_| "reading the stream stopped unexpectedly")?;
+    fed?;
+    done
 }
 
 /// Where a stream's first name goes.
@@ -210,8 +229,9 @@ impl Place {
     }
 }
 
-struct Incoming {
-    receiver: tokio::sync::mpsc::Receiver<bytes::Bytes>,
+/// The body, as a reader.
+pub(super) struct Incoming {
+    receiver: tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>,
     piece: bytes::Bytes,
 }
 
@@ -219,7 +239,7 @@ impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.piece.is_empty() {
             match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece,
+                Some(piece) => self.piece = piece?,
                 None => return Ok(0),
             }
         }

@@ -442,7 +442,7 @@ async fn load(session: Session, given: ArgMatches) -> Outcome {
 }
 
 /// A stream of bytes to a file (whole or not at all) or to stdout.
-async fn download(session: &Session, path: &str, output: Option<&str>) -> Outcome {
+pub(super) async fn download(session: &Session, path: &str, output: Option<&str>) -> Outcome {
     if output.is_none() && crate::stream::is_terminal(std::io::stdout()) {
         return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
     }

@@ -19,10 +19,16 @@ struct Record {
     diff_id: Digest,
     parent: Option<Digest>,
     created: Timestamp,
+    /// When the step was carried out, where that is not the time that it is given in the image.
+    #[serde(default)]
+    made: Option<Timestamp>,
     text: String,
 }
 
 impl Record {
+    fn made(&self) -> Timestamp {
+        self.made.unwrap_or(self.created)
+    }
     fn chain(&self) -> Digest {
         chain_id(self.parent.as_ref(), &self.diff_id)
     }
@@ -98,16 +104,18 @@ impl Engine {
     pub(super) fn cache_mounts(&self) -> PathBuf {
         self.store.layout.build_cache().join("mounts")
     }
-    /// The layer that a step with this key made, and when, if it is there.
+    /// The layer that a step with this key made since `oldest`, and its time in the image, if it is there.
     pub(super) fn cached_layer(
         &self,
         key: &Digest,
         parent: Option<&Digest>,
+        oldest: Timestamp,
     ) -> Result<Option<(Digest, Timestamp)>> {
         let path = self.records().join(format!("{}.json", key.hex()));
         // A record that cannot be read is as good as none: the step is made again and writes it anew.
         let Ok(Some(record)) = read_json::<Record>(&path) else { return Ok(None) };
-        if record.parent.as_ref() != parent || self.store.layer(&record.chain())?.is_none() {
+        let too_old = oldest != Timestamp::NEVER && record.made() < oldest;
+        if too_old || record.parent.as_ref() != parent || self.store.layer(&record.chain())?.is_none() {
             return Ok(None);
         }
         Ok(Some((record.diff_id, record.created)))
@@ -122,8 +130,13 @@ impl Engine {
     ) -> Result<()> {
         let records = self.records();
         std::fs::create_dir_all(&records).context(|| format!("create {}", records.display()))?;
-        let record =
-            Record { diff_id: diff_id.clone(), parent: parent.cloned(), created, text: text.to_owned() };
+        let record = Record {
+            diff_id: diff_id.clone(),
+            parent: parent.cloned(),
+            created,
+            made: Some(crate::now()),
+            text: text.to_owned(),
+        };
         write_json(&records.join(format!("{}.json", key.hex())), &record, false)
     }
     /// The layers (chain ids) that cached steps need.

@@ -16,6 +16,7 @@ mod copy;
 mod fetch;
 pub mod git;
 mod known;
+mod message;
 mod mount;
 mod named;
 mod run;
@@ -27,16 +28,19 @@ use model::dockerfile::plan::{Plan, context_name};
 use model::dockerfile::scope::{Global, Platforms};
 use model::dockerfile::{self, Dockerfile};
 use model::image::Platform;
+use model::time::Timestamp;
 use model::{Digest, Error, Reference, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 pub use cache::{Cached, Pruned};
+pub use message::{Begin, Built, Event, Failed, FailedStep, Message, Report};
 pub use named::Remote;
+pub use solve::Cancel;
 
 use crate::Engine;
-use crate::transfer::Progress;
 use context::Context;
 use stage::State;
 
@@ -79,41 +83,17 @@ pub struct Options {
     pub memory: Option<u64>,
     /// `--shm-size`, bytes.
     pub shm_bytes: Option<u64>,
-    /// Show a step's standard error in red, as the classic builder's messages are.
-    pub mark_errors: bool,
+    /// Tell what happens when it happens; else one stage after the other, so that their words are not mixed.
+    pub interleave: bool,
+    /// Keep the state before a step that fails as an image.
+    pub keep_failed: bool,
+    /// Annotations of the image's manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Stages, by name or number, that use no cached step.
+    pub no_cache_stages: Vec<String>,
+    /// How old a cached step may be, by the stage's name or number; the one without a name is for every other stage.
+    pub cache_ttl: BTreeMap<String, Duration>,
 }
-
-/// What a build says while it goes on.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// Text for people: steps and the output of commands.
-    Stream(String),
-    /// A base image is being pulled.
-    Pull(Progress),
-    /// The image's id.
-    Image(Digest),
-}
-
-/// Told of every message; an error stops the build (the listener is gone).
-pub type Report<'a> = &'a (dyn Fn(Message) -> Result<()> + Sync);
-
-/// Why a build failed.
-#[derive(Debug)]
-pub struct Failed {
-    /// The exit code of the command that failed.
-    pub code: Option<i32>,
-    /// The error.
-    pub error: Error,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self { code: None, error }
-    }
-}
-
-/// A build's result.
-pub type Built<T> = std::result::Result<T, Failed>;
 
 /// One build: what its stages share.
 struct Build<'a> {
@@ -133,14 +113,18 @@ struct Build<'a> {
     known: Option<known::Known>,
     /// Finished stages.
     states: Vec<OnceLock<State>>,
-    /// Steps that run now, to be killed where another stage fails; `None` once one has.
-    running: Mutex<Option<Vec<model::state::Live>>>,
+    /// `SOURCE_DATE_EPOCH`: nothing in the image is newer.
+    epoch: Option<Timestamp>,
+    /// Steps that run now, to be killed where another stage fails.
+    cancel: &'a Cancel,
 }
 
 /// One stage of a build, with a voice of its own.
 struct Builder<'a> {
     build: &'a Build<'a>,
     report: Report<'a>,
+    /// The stage's index.
+    index: usize,
 }
 
 impl<'a> std::ops::Deref for Builder<'a> {
@@ -155,7 +139,8 @@ impl Engine {
     ///
     /// # Errors
     /// Names the Dockerfile's line, the file, or the command with its exit code. Steps that succeeded stay cached.
-    pub fn build(&self, options: &Options, report: Report<'_>) -> Built<Digest> {
+    /// [`model::Kind::Cancelled`] where it was told to stop: what ran is killed and removed then.
+    pub fn build(&self, options: &Options, report: Report<'_>, cancel: &Cancel) -> Built<Digest> {
         let tags = options.tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<_>>>()?;
         let _lease = self.store.lease()?;
         self.sweep_steps()?;
@@ -192,7 +177,8 @@ impl Engine {
             context,
             named: named::Contexts::default(),
             states,
-            running: Mutex::new(Some(Vec::new())),
+            epoch: epoch(&options.build_args)?,
+            cancel,
         };
         let solved = build.solve(report);
         // Worth it after a failure too: the next attempt reads less.
@@ -220,12 +206,30 @@ fn tag_of(text: &str) -> Result<Reference> {
     Ok(reference.with_default_tag())
 }
 
+/// The time of `SOURCE_DATE_EPOCH` (reproducible-builds.org), if it is given.
+fn epoch(args: &BTreeMap<String, String>) -> Result<Option<Timestamp>> {
+    let Some(text) = args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.parse().map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text:?}")))?;
+    Ok(Some(Timestamp { seconds, nanos: 0 }))
+}
+
+/// The image is of this time, and nothing that was done for it later.
+fn clamp(config: &mut model::image::ImageConfig, epoch: Timestamp) {
+    for history in &mut config.history {
+        history.created = history.created.map(|created| created.min(epoch));
+    }
+    config.created = Some(epoch);
+}
+
 impl Build<'_> {
     /// Records the image of the target stage.
     fn image_of_target(&self) -> Result<Digest> {
         let mut config = self.finished(self.plan.target)?.sealed(&self.options.labels);
+        if let Some(epoch) = self.epoch {
+            clamp(&mut config, epoch);
+        }
         config.created.get_or_insert_with(crate::now);
-        Ok(self.engine.store.put_image(&config)?.id)
+        Ok(self.engine.store.put_image(&config, &self.options.annotations)?.id)
     }
     fn finished(&self, index: usize) -> Result<&State> {
         self.states
@@ -236,7 +240,11 @@ impl Build<'_> {
 }
 
 impl Builder<'_> {
+    fn tell(&self, event: Event) -> Result<()> {
+        self.cancel.check()?;
+        (self.report)(Message::Step(self.index, event))
+    }
     fn say(&self, text: impl Into<String>) -> Result<()> {
-        (self.report)(Message::Stream(text.into()))
+        self.tell(Event::Note(text.into()))
     }
 }

@@ -20,7 +20,7 @@ use store::snapshot::Writable;
 use super::archive::shared_path;
 use super::mount::{self, Mounts};
 use super::stage::State;
-use super::{Builder, Built, Failed};
+use super::{Builder, Built, Event, Failed, FailedStep};
 use crate::container::lookup::{Container, read_json};
 
 impl Builder<'_> {
@@ -133,7 +133,7 @@ impl Builder<'_> {
                 .context(|| format!("open {}", path.display()))?;
             mounts.pipe(&format!("{}/{name}", effect::PIPES), shared_path(&file), file);
         }
-        self.say(format!(" ---> Running in {}\n", id.short()))?;
+        self.tell(Event::Running(id.short().to_owned()))?;
         let container = Container {
             spec: spec.into(),
             changes: Default::default(),
@@ -157,7 +157,8 @@ impl Builder<'_> {
                     "the Dockerfile has Windows line ends (CRLF): every line of this script ends in a carriage return, which the shell takes for a part of the last word",
                 );
             }
-            return Err(Failed { code: Some(code), error });
+            let step = FailedStep { command, ..FailedStep::default() };
+            return Err(Failed { code: Some(code), error, step: Some(step) });
         }
         Ok(())
     }
@@ -202,11 +203,11 @@ impl Builder<'_> {
         let started = prepared.start();
         let code = match started {
             Ok(live) => {
-                self.watch(&live)?;
+                self.cancel.watch(&live)?;
                 let (stream, _) = listener.accept().context(|| "connect to the step's output")?;
                 let relayed = self.relay(stream);
                 let over = relayed.and_then(|()| runtime::wait_exit(&live, None));
-                self.unwatch(&live);
+                self.cancel.unwatch(&live)?;
                 over?;
                 let outcome: Outcome = read_json(&container.dir.join("state.json"))?
                     .ok_or_else(|| Error::internal("the step left no exit code"))?;
@@ -243,15 +244,12 @@ impl Builder<'_> {
             let text = String::from_utf8_lossy(&pending[..whole]).into_owned();
             pending.drain(..whole);
             if !text.is_empty() {
-                self.say(if error && self.options.mark_errors {
-                    format!("\x1b[91m{text}\x1b[0m")
-                } else {
-                    text
-                })?;
+                self.tell(Event::Output { error, text })?;
             }
         }
-        for pending in rest.iter().filter(|pending| !pending.is_empty()) {
-            self.say(String::from_utf8_lossy(pending).into_owned())?;
+        for (pending, error) in rest.iter().zip([false, true]).filter(|(pending, _)| !pending.is_empty()) {
+            let text = String::from_utf8_lossy(pending).into_owned();
+            self.tell(Event::Output { error, text })?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ impl Build<'_> {
     pub(super) fn solve(&self, report: Report<'_>) -> Built<()> {
         let order = &self.plan.order;
         let workers = self.plan.width().min(WORKERS);
-        let chorus = Chorus::new(order, report);
+        let chorus = Chorus::new(order, report, self.options.interleave);
         let work = Mutex::new(Work { waiting: order.iter().copied().collect(), failed: None });
         let changed = Condvar::new();
         if workers < 2 {
@@ -61,7 +61,7 @@ impl Build<'_> {
             let Some(index) = held.waiting.remove(place) else { return };
             drop(held);
             let voice = |message| chorus.say(index, message);
-            let built = Builder { build: self, report: &voice }.stage(index);
+            let built = Builder { build: self, report: &voice, index }.stage();
             held = lock(work);
             let told = chorus.finish(index);
             match built.and_then(|state| Ok(told.map(|()| state)?)) {
@@ -71,7 +71,7 @@ impl Build<'_> {
                 Err(failed) if held.failed.is_none() => {
                     held.failed = Some(failed);
                     chorus.stop();
-                    self.kill_running();
+                    self.cancel.stop();
                 }
                 // It was stopped for the first one's sake.
                 Err(_) => {}
@@ -79,19 +79,38 @@ impl Build<'_> {
             changed.notify_all();
         }
     }
-    fn kill_running(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// Stops a build: from another thread, or because one of its stages has failed.
+#[derive(Debug)]
+pub struct Cancel(Mutex<Option<Vec<Live>>>);
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
+impl Cancel {
+    /// Kills what runs and lets nothing begin any more. Idempotent.
+    pub fn stop(&self) {
+        let running = lock(&self.0).take();
         for live in running.into_iter().flatten() {
             // One that has ended by itself needs no signal.
             let _ = runtime::kill(&live, 9);
         }
     }
+    /// # Errors
+    /// The build was stopped.
+    pub(super) fn check(&self) -> Result<()> {
+        if lock(&self.0).is_some() { Ok(()) } else { Err(stopped()) }
+    }
     /// Registers a step's container while it runs.
     ///
     /// # Errors
-    /// Another stage has failed: the container is killed.
+    /// The build was stopped: the container is killed.
     pub(super) fn watch(&self, live: &Live) -> Result<()> {
-        match &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *lock(&self.0) {
             Some(running) => {
                 running.push(live.clone());
                 Ok(())
@@ -103,15 +122,22 @@ impl Build<'_> {
         }
     }
     /// The step's container is over.
-    pub(super) fn unwatch(&self, live: &Live) {
-        if let Some(running) = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
-            running.retain(|other| other.monitor_pid != live.monitor_pid);
+    ///
+    /// # Errors
+    /// The build was stopped, and so probably the container.
+    pub(super) fn unwatch(&self, live: &Live) -> Result<()> {
+        match &mut *lock(&self.0) {
+            Some(running) => {
+                running.retain(|other| other.monitor_pid != live.monitor_pid);
+                Ok(())
+            }
+            None => Err(stopped()),
         }
     }
 }
 
 fn stopped() -> Error {
-    Error::new(Kind::Cancelled, "stopped, because another stage failed")
+    Error::new(Kind::Cancelled, "the build was cancelled")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -121,6 +147,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Gives each stage its turn to speak.
 struct Chorus<'a> {
     report: Report<'a>,
+    /// Everybody speaks at once.
+    interleave: bool,
     turns: Mutex<Turns>,
 }
 
@@ -139,18 +167,18 @@ struct Turn {
 }
 
 impl<'a> Chorus<'a> {
-    fn new(order: &[usize], report: Report<'a>) -> Self {
+    fn new(order: &[usize], report: Report<'a>, interleave: bool) -> Self {
         let turn =
             |&stage: &usize| Turn { stage, finished: false, kept: VecDeque::new(), bytes: 0, dropped: 0 };
         let turns = Turns { left: order.iter().map(turn).collect(), stopped: false };
-        Self { report, turns: Mutex::new(turns) }
+        Self { report, interleave, turns: Mutex::new(turns) }
     }
     fn say(&self, stage: usize, message: Message) -> Result<()> {
         let mut turns = lock(&self.turns);
         if turns.stopped {
             return Err(stopped());
         }
-        if turns.left.front().is_none_or(|first| first.stage == stage) {
+        if self.interleave || turns.left.front().is_none_or(|first| first.stage == stage) {
             return (self.report)(message);
         }
         if let Some(turn) = turns.left.iter_mut().find(|turn| turn.stage == stage) {
@@ -208,6 +236,7 @@ impl Turn {
 fn length(message: &Message) -> usize {
     match message {
         Message::Stream(text) => text.len(),
+        Message::Step(_, event) => event.length(),
         Message::Pull(_) | Message::Image(_) => 64,
     }
 }
@@ -224,7 +253,7 @@ mod tests {
             }
             Ok(())
         };
-        script(&Chorus::new(&[3, 1, 2], &report));
+        script(&Chorus::new(&[3, 1, 2], &report, false));
         heard.into_inner().unwrap()
     }
     fn say(chorus: &Chorus<'_>, stage: usize, text: &str) {

@@ -1,7 +1,7 @@
 //! One stage: from its base through its instructions.
 
 use model::digest::chain_id;
-use model::dockerfile::instruction::{Copy, Instruction, Step};
+use model::dockerfile::instruction::{Copy, Instruction, Stage, Step};
 use model::dockerfile::plan::{CacheKey, Origin};
 use model::dockerfile::scope::{Argument, DEFAULT_PATH, Scope};
 use model::dockerfile::{self, effect};
@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use store::snapshot::Writable;
 
 use super::named::Named;
-use super::{Builder, Built, Failed, Message};
+use super::{Begin, Builder, Built, Event, Failed, Message};
 use crate::container::names::fill_random;
 
 /// A stage as far as it has come.
@@ -70,57 +70,129 @@ impl State {
     }
 }
 
-/// Steps with their numbers in the stage; `FROM` is 0.
-fn numbered(steps: &[Step]) -> impl Iterator<Item = (Option<usize>, &Step)> {
-    steps.iter().enumerate().map(|(number, step)| (Some(number + 1), step))
+/// The name of images that show the state before a step that failed.
+const KEPT: &str = "build-debug";
+
+/// How a stage's steps are announced.
+struct Announced {
+    /// Of its `FROM` among all steps, and how many there are.
+    numbers: (usize, usize),
+    name: String,
+    text: String,
+    /// Steps that make files, `FROM` among them; without the base image's triggers, which are not known yet.
+    places: usize,
+}
+
+/// Whether a step makes files.
+fn makes(step: &&Step) -> bool {
+    matches!(step.instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_))
+}
+
+impl Announced {
+    fn new(build: &super::Build<'_>, stage: &Stage) -> Self {
+        let index = build.dockerfile.stages.iter().position(|other| std::ptr::eq(other, stage));
+        let index = index.unwrap_or_default();
+        let name = match (&stage.name, build.dockerfile.stages.len()) {
+            (Some(name), _) => name.clone(),
+            (None, 1) => String::new(),
+            (None, _) => format!("stage-{index}"),
+        };
+        let numbers = build.plan.step_numbers(&build.dockerfile, index);
+        let places = 1 + stage.steps.iter().filter(makes).count();
+        Self { numbers, name, text: stage.text.clone(), places }
+    }
+    fn base(&self) -> Event {
+        let (number, all) = self.numbers;
+        let (text, stage) = (self.text.clone(), self.name.clone());
+        Event::Begin(Begin { text, number: Some((number, all)), stage, place: Some((1, self.places)) })
+    }
+    /// The triggers of the base image, then the stage's own steps.
+    fn steps<'a>(&self, triggers: &'a [Step], stage: &'a Stage) -> Vec<(Event, &'a Step)> {
+        let (first, all) = self.numbers;
+        let of = self.places + triggers.iter().filter(makes).count();
+        let mut place = 1;
+        let own = stage.steps.iter().enumerate().map(|(at, step)| (Some((first + at + 1, all)), step));
+        let announced = |(number, step): (Option<(usize, usize)>, &'a Step)| {
+            place += usize::from(makes(&step));
+            let place = makes(&step).then_some((place, of));
+            let (text, stage) = (step.text.clone(), self.name.clone());
+            (Event::Begin(Begin { text, number, stage, place }), step)
+        };
+        triggers.iter().map(|step| (None, step)).chain(own).map(announced).collect()
+    }
 }
 
 impl Builder<'_> {
     /// Builds one stage whose needs are met.
-    pub(super) fn stage(&self, index: usize) -> Built<State> {
+    pub(super) fn stage(&self) -> Built<State> {
+        let index = self.index;
         let stage = &self.dockerfile.stages[index];
-        let (first, all) = self.plan.step_numbers(&self.dockerfile, index);
-        let announce = |step: usize, text: &str| self.say(format!("Step {}/{all} : {text}\n", first + step));
-        announce(0, &stage.text)?;
+        let from = Announced::new(self, stage);
+        self.tell(from.base())?;
         let mut state = match self.plan.bases[index].clone() {
             Origin::Scratch => self.scratch(self.platform_of(index)?.as_ref()),
             // The values of its arguments too: they are inherited.
             Origin::Stage(base) => State { args: Vec::new(), ..self.finished(base)?.clone() },
             Origin::Named(name) => {
                 let based = self.based_on(index, &name);
-                based.map_err(|failed| Failed {
-                    code: failed.code,
-                    error: self.located(stage.lines, failed.error),
-                })?
+                based.map_err(|failed| Failed { error: self.located(stage.lines, failed.error), ..failed })?
             }
         };
         state.cmd_set = false;
-        match &self.plan.bases[index] {
-            Origin::Scratch => self.say(" --->\n")?,
-            Origin::Named(_) | Origin::Stage(_) => {
-                self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?;
-            }
-        }
+        let id = match &self.plan.bases[index] {
+            Origin::Scratch => String::new(),
+            Origin::Named(name) => match self.engine.store.resolve_image(name) {
+                Ok(image) => image.short().to_owned(),
+                Err(_) => state.short(&self.options.labels),
+            },
+            Origin::Stage(_) => state.short(&self.options.labels),
+        };
+        self.tell(Event::Done(id))?;
         let triggers = dockerfile::triggers(&state.config.config.on_build.take().unwrap_or_default())?;
         if !triggers.is_empty() {
-            self.say(format!(
-                "# Executing {} build trigger{}\n",
-                triggers.len(),
-                if triggers.len() == 1 { "" } else { "s" }
-            ))?;
+            let s = if triggers.len() == 1 { "" } else { "s" };
+            self.say(format!("# Executing {} build trigger{s}\n", triggers.len()))?;
         }
-        for (number, step) in triggers.iter().map(|step| (None, step)).chain(numbered(&stage.steps)) {
-            match number {
-                Some(number) => announce(number, &step.text)?,
-                None => self.say(format!("Trigger : {}\n", step.text))?,
-            }
-            self.step(index, &mut state, step).map_err(|failed| match failed.code {
-                Some(_) => failed,
-                None => Failed { code: None, error: self.located(step.lines, failed.error) },
-            })?;
-            self.say(format!(" ---> {}\n", state.short(&self.options.labels)))?;
+        for (begin, step) in from.steps(&triggers, stage) {
+            self.tell(begin)?;
+            let before = self.options.keep_failed.then(|| state.clone());
+            self.step(index, &mut state, step)
+                .map_err(|failed| self.failed_in(step, before.as_ref(), failed))?;
+            self.tell(Event::Done(state.short(&self.options.labels)))?;
         }
         Ok(state)
+    }
+    /// Says where it failed, and keeps the state before the step where that is wanted.
+    fn failed_in(&self, step: &Step, before: Option<&State>, mut failed: Failed) -> Failed {
+        if failed.error.kind() == Kind::Cancelled {
+            return failed;
+        }
+        let mut known = failed.step.take().unwrap_or_default();
+        known.stage = self.index;
+        known.excerpt = super::message::excerpt(&self.file, &self.text, step.lines);
+        if let Some(before) = before {
+            match self.keep(before) {
+                Ok(name) => known.before = Some(name),
+                Err(error) => failed.error = failed.error.with_undo_failures(Some(error)),
+            }
+        }
+        if failed.code.is_none() {
+            failed.error = self.located(step.lines, failed.error);
+        }
+        failed.step = Some(known);
+        failed
+    }
+    /// An image of a state, for a look at it: its arguments are variables there.
+    fn keep(&self, state: &State) -> Result<String> {
+        let mut config = state.sealed(&BTreeMap::new());
+        for (name, value) in &state.values {
+            effect::set_env(&mut config.config.env, name, value);
+        }
+        config.created.get_or_insert_with(crate::now);
+        let image = self.engine.store.put_image(&config, &BTreeMap::new())?;
+        let name = Reference::parse(&format!("{KEPT}:{}", image.id.short()))?;
+        self.engine.store.tag(&name, &image.id)?;
+        Ok(name.familiar())
     }
     fn located(&self, lines: (usize, usize), error: Error) -> Error {
         if error.hint_text().is_some() || error.kind() == Kind::Cancelled {
@@ -274,6 +346,21 @@ impl Builder<'_> {
             Ok(prepared.write(&root)?)
         })
     }
+    /// When a cached step must have been made to be used here; `None`: none is.
+    fn oldest_cached(&self) -> Option<Timestamp> {
+        let is_this = |name: &str| {
+            let own = self.dockerfile.stages[self.index].name.as_deref();
+            own.is_some_and(|own| own.eq_ignore_ascii_case(name)) || name == self.index.to_string()
+        };
+        if self.options.no_cache || self.options.no_cache_stages.iter().any(|name| is_this(name)) {
+            return None;
+        }
+        let limits = &self.options.cache_ttl;
+        let limit = limits.iter().find(|(name, _)| is_this(name)).map(|(_, limit)| limit).or(limits.get(""));
+        let Some(limit) = limit else { return Some(Timestamp::NEVER) };
+        let now = crate::now();
+        Some(Timestamp { seconds: now.seconds.saturating_sub_unsigned(limit.as_secs()), ..now })
+    }
     /// A step that makes a layer: found in the cache, or made and recorded.
     pub(super) fn layer(
         &self,
@@ -283,10 +370,17 @@ impl Builder<'_> {
         make: impl FnOnce(&Writable) -> Built<()>,
     ) -> Built<()> {
         let parent = state.chain();
-        if !self.options.no_cache
-            && let Some((diff_id, created)) = self.engine.cached_layer(key, parent.as_ref())?
+        // What was made for another time has other times in it.
+        let dated = self.epoch.map(|epoch| {
+            let mut dated = CacheKey::new("epoch");
+            dated.part(key.as_str()).part(epoch.seconds.to_le_bytes());
+            dated.finish()
+        });
+        let key = dated.as_ref().unwrap_or(key);
+        if let Some(oldest) = self.oldest_cached()
+            && let Some((diff_id, created)) = self.engine.cached_layer(key, parent.as_ref(), oldest)?
         {
-            self.say(" ---> Using cache\n")?;
+            self.tell(Event::Cached)?;
             state.config.rootfs.diff_ids.push(diff_id);
             state.remember(text, false, Some(created));
             return Ok(());
@@ -304,13 +398,15 @@ impl Builder<'_> {
         let mut writable = self.engine.store.create_writable(&step.dir.join("rw"))?;
         writable.volatile = true;
         let made = make(&writable)
+            .and_then(|()| match self.epoch {
+                Some(epoch) => Ok(self.engine.store.clamp_times(&writable, epoch.seconds)?),
+                None => Ok(()),
+            })
             .and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
         let ended = self.engine.end_step(step);
-        let (diff_id, _) = made.map_err(|failed| Failed {
-            code: failed.code,
-            error: failed.error.with_undo_failures(ended.err()),
-        })?;
-        let created = crate::now();
+        let (diff_id, _) =
+            made.map_err(|failed| Failed { error: failed.error.with_undo_failures(ended.err()), ..failed })?;
+        let created = self.epoch.unwrap_or_else(crate::now);
         self.engine.record_layer(key, parent.as_ref(), &diff_id, created, &text)?;
         state.config.rootfs.diff_ids.push(diff_id);
         state.remember(text, false, Some(created));

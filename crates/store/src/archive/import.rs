@@ -78,6 +78,6 @@ impl Store {
             ..ImageConfig::default()
         };
         config.rootfs.diff_ids.push(layer.diff_id);
-        self.put_image(&config)
+        self.put_image(&config, &std::collections::BTreeMap::new())
     }
 }

@@ -4,11 +4,14 @@
 //! path is opened below the root's descriptor with `openat2(RESOLVE_IN_ROOT)`. Writing is PAX and deterministic: sorted,
 //! numeric owners, times of whole seconds, so that the same tree gives the same digest.
 
+mod clamp;
 pub(crate) mod header;
 mod pack;
 pub(crate) mod reader;
 pub mod stream;
 mod unpack;
+
+pub use clamp::clamp_times;
 
 use model::Result;
 use std::io::{BufRead, Write};

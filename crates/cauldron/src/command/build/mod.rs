@@ -1,5 +1,8 @@
 //! `build`. A directory is built in place where the engine is this process; elsewhere it is sent as a tar stream.
 
+mod output;
+mod progress;
+
 use super::filters::bit;
 use super::image::body_of;
 use super::pull::{Output, Progress, auth};
@@ -8,12 +11,14 @@ use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome, file};
 use crate::options::files;
 use crate::options::ignore::Ignore;
-use crate::render::size;
+use crate::render::{size, time};
 use crate::session::Session;
 use clap::{Arg, ArgMatches};
 use client::{Lines, Method, encode, query};
+use output::Outputs;
+use progress::{Screen, Style};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -37,25 +42,37 @@ fn args() -> Vec<Arg> {
     vec![
         list("allow", "", "list", "Allow extra privileged entitlement (network.host, security.insecure)"),
         list("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),
+        list("annotation", "", "stringArray", "Add annotation to the image"),
         list("build-arg", "", "list", "Set build-time variables"),
         list("build-context", "", "name=path", "Additional build contexts"),
         list("cache-from", "", "list", "Images to consider as cache sources"),
         list("cache-to", "", "list", "Accepted for compatibility").hide(true),
+        list(
+            "cache-ttl",
+            "",
+            "[stage=]duration",
+            "Do not use cached steps that are older (e.g. 24h, or base=168h)",
+        ),
         opt("cpu-shares", "c", "int", "CPU shares (relative weight)").hide(true),
         flag("disable-content-trust", "", "Accepted for compatibility").hide(true),
         opt("file", "f", "string", "Name of the Dockerfile (default: PATH/Dockerfile)"),
         flag("force-rm", "", "Always remove intermediate containers"),
         opt("iidfile", "", "string", "Write the image ID to the file"),
         list("label", "", "list", "Set metadata for an image"),
-        flag("load", "", "Accepted for compatibility").hide(true),
+        flag("load", "", "Shorthand for --output=type=docker"),
+        opt("metadata-file", "", "string", "Write build result metadata to a file"),
         opt("memory", "m", "bytes", "Memory limit"),
         opt("network", "", "string", "Set the networking mode for the RUN instructions during build"),
         flag("no-cache", "", "Do not use cache when building the image"),
+        list("no-cache-filter", "", "stringArray", "Do not cache specified stages"),
+        list("output", "o", "stringArray", "Output destination (format: \"type=local,dest=path\")"),
         opt("platform", "", "string", "Set platform"),
-        opt("progress", "", "string", "Type of progress output (auto, plain, quiet)"),
+        opt("progress", "", "string", "Type of progress output (auto, plain, tty, quiet, rawjson)"),
+        flag("debug", "D", "Keep the state before a step that fails as an image, for a shell in it"),
         opt("provenance", "", "string", "Accepted for compatibility").hide(true),
         opt("sbom", "", "string", "Accepted for compatibility").hide(true),
         opt("builder", "", "string", "Accepted for compatibility").hide(true),
+        flag("push", "", "Shorthand for --output=type=registry"),
         flag("pull", "", "Always attempt to pull a newer version of the image"),
         flag("quiet", "q", "Suppress the build output and print image ID on success"),
         flag("silent", "", "As quiet, and no image ID").hide(true),
@@ -159,13 +176,16 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
     Ok(Context::Directory(dir, dockerfile))
 }
 
-/// `NAME=value`, or `NAME` from our environment.
+/// `NAME=value`, or `NAME` from our environment; `SOURCE_DATE_EPOCH` from there too, as buildx does.
 fn build_args(flags: &[String]) -> HashMap<String, Option<String>> {
     let read = |flag: &String| match flag.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (flag.clone(), std::env::var(flag).ok()),
     };
-    flags.iter().map(read).collect()
+    let epoch =
+        std::env::var("SOURCE_DATE_EPOCH").ok().map(|value| ("SOURCE_DATE_EPOCH".to_owned(), Some(value)));
+    // What is given counts more.
+    epoch.into_iter().chain(flags.iter().map(read)).collect()
 }
 
 /// `id=…,src=…|env=…`: the values, base64 for JSON's sake, by id.
@@ -203,31 +223,116 @@ fn secrets(flags: &[String]) -> Result<HashMap<String, String>, Failure> {
 
 async fn build(session: Session, given: ArgMatches) -> Outcome {
     let client = session.client()?;
-    if let Some(path) = given.text("iidfile") {
+    for path in ["iidfile", "metadata-file"].iter().filter_map(|flag| given.text(flag)) {
         let _ = std::fs::remove_file(path);
     }
+    let style = Style::of(&given)?;
+    let outputs =
+        Outputs::parse(&given.texts("output"), given.on("push"), given.on("load"), given.texts("tag"))?;
     let context = context(&given)?;
-    let silent = given.on("silent");
-    let quiet = silent || given.on("quiet") || given.text("progress") == Some("quiet");
+    let id = build_id(&session);
+    let ask = Ask { tags: outputs.tags(&id), more: more(&given, style, &outputs)?, id: id.clone() };
     let in_place = match &context {
         Context::Stream(_) => None,
-        _ if client.embedded() => in_place(&session, &given, &context).await?,
+        _ if client.embedded() => in_place(&session, &given, &ask, &context).await?,
         _ => None,
     };
     let lines = match in_place {
         Some(lines) => lines,
-        None => sent(&session, &given, context).await?,
+        None => sent(&session, &given, &ask, context).await?,
     };
-    // With -q the output is shown only where the build fails.
-    let aux = Progress::new(Output::Stdout, quiet).follow(lines).await?;
-    let id = aux.iter().rev().find_map(|aux| aux["ID"].as_str()).unwrap_or_default().to_owned();
+    let mut screen = Screen::new(style, id.clone());
+    let aux = if style == Style::Classic {
+        Progress::new(if outputs.takes_stdout() { Output::Stderr } else { Output::Stdout }, false)
+            .follow(lines)
+            .await?
+    } else {
+        screen.follow(&session, lines).await?
+    };
+    let image = aux.iter().rev().find_map(|aux| aux["ID"].as_str()).unwrap_or_default().to_owned();
+    let written = outputs.write(&session, &mut screen, &image, &id).await;
+    screen.end();
+    screen.finish();
+    let descriptor = written?;
     if let Some(path) = given.text("iidfile") {
-        std::fs::write(path, &id).map_err(file("write", path.as_ref()))?;
+        std::fs::write(path, &image).map_err(file("write", path.as_ref()))?;
     }
-    if quiet && !silent {
-        session.line(&id)?;
+    if let Some(path) = given.text("metadata-file") {
+        let text = metadata(&session, &outputs, &image, descriptor).await?;
+        output::document(&std::path::absolute(path).map_err(file("resolve", path.as_ref()))?, &text)?;
+    }
+    if style == Style::Quiet && !given.on("silent") && !outputs.takes_stdout() {
+        session.line(&image)?;
     }
     Ok(0)
+}
+
+/// What `--metadata-file` holds (buildx, `build` reference): digests of the configuration and of the manifest, and the names.
+async fn metadata(
+    session: &Session,
+    outputs: &Outputs,
+    image: &str,
+    descriptor: Option<Value>,
+) -> Result<String, Failure> {
+    let mut found = json!({ "containerimage.config.digest": image });
+    let descriptor = match descriptor {
+        Some(descriptor) => descriptor,
+        // What is only files has no manifest any more.
+        None => match session.client()?.get(&format!("/images/{}/json", encode(image))).await {
+            Ok(inspected) => inspected["Descriptor"].clone(),
+            Err(error) if error.status() == Some(404) => Value::Null,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    found["containerimage.digest"] = match &descriptor["digest"] {
+        Value::Null => json!(image),
+        digest => digest.clone(),
+    };
+    if !descriptor.is_null() {
+        found["containerimage.descriptor"] = descriptor;
+    }
+    let names: Vec<String> = outputs.names().iter().map(|name| output::full(name)).collect();
+    if !names.is_empty() {
+        found["image.name"] = json!(names.join(","));
+    }
+    serde_json::to_string_pretty(&found).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// What a build can be asked beyond Docker's API.
+fn more(given: &ArgMatches, style: Style, outputs: &Outputs) -> Result<Value, Failure> {
+    let mut annotations: BTreeMap<String, String> = outputs.annotations().collect();
+    for flag in given.texts("annotation") {
+        let (key, value) = flag
+            .split_once('=')
+            .ok_or_else(|| Failure::new(format!("invalid annotation \"{flag}\": key=value is expected")))?;
+        let key = match key.split_once(':') {
+            None | Some(("manifest", "")) => key,
+            Some((level, key)) if level.split('[').next() == Some("manifest") => key,
+            Some((level, _)) if ["index", "index-descriptor", "manifest-descriptor"].contains(&level) => {
+                return Err(Failure::new(format!(
+                    "annotation \"{flag}\": only an image's manifest is annotated"
+                )));
+            }
+            Some(_) => key,
+        };
+        annotations.insert(key.to_owned(), value.to_owned());
+    }
+    let mut ttl = BTreeMap::new();
+    for flag in given.texts("cache-ttl") {
+        let (stage, age) = flag.split_once('=').unwrap_or(("", &flag));
+        let nanos =
+            time::duration(age).map_err(|error| Failure::new(format!("--cache-ttl {flag}: {error}")))?;
+        let seconds = u64::try_from(nanos / 1_000_000_000)
+            .map_err(|_| Failure::new(format!("--cache-ttl {flag}: it is negative")))?;
+        ttl.insert(stage.to_owned(), seconds);
+    }
+    let stages = given.texts("no-cache-filter");
+    let stages: Vec<&str> =
+        stages.iter().flat_map(|list| list.split(',')).filter(|stage| !stage.is_empty()).collect();
+    Ok(json!({
+        "steps": style != Style::Classic, "keep_failed": given.on("debug"), "annotations": annotations,
+        "no_cache_stages": stages, "cache_ttl": ttl,
+    }))
 }
 
 /// `--ssh ID[=SOCKET]`: the sockets of agents, by id.
@@ -264,19 +369,35 @@ fn named_context(place: String) -> Result<String, Failure> {
     Ok(dir.to_string_lossy().into_owned())
 }
 
+/// How the engine is asked.
+struct Ask {
+    /// The build's name, to cancel it by.
+    id: String,
+    /// Names for the image.
+    tags: Vec<String>,
+    /// What Docker's API does not know.
+    more: Value,
+}
+
+fn build_id(session: &Session) -> String {
+    let (seconds, nanos) = session.now();
+    format!("{}-{seconds}{nanos:09}", std::process::id())
+}
+
 /// `None`: this engine does not build in place.
 async fn in_place(
     session: &Session,
     given: &ArgMatches,
+    ask: &Ask,
     context: &Context,
 ) -> Result<Option<Lines>, Failure> {
     let mut body = json!({
+        "id": ask.id, "more": ask.more,
         "agents": agents(&given.texts("ssh"))?, "allow": given.texts("allow"),
-        "tags": given.texts("tag"), "build_args": build_args(&given.texts("build-arg")),
+        "tags": ask.tags, "build_args": build_args(&given.texts("build-arg")),
         "target": given.text("target").unwrap_or_default(), "labels": files::labels(&[], &given.texts("label"))?,
         "no_cache": given.on("no-cache"), "pull": given.on("pull"), "network": given.text("network").unwrap_or_default(),
-        "platform": given.text("platform").unwrap_or_default(), // The output is kept and shown where the build fails.
-        "quiet": false,
+        "platform": given.text("platform").unwrap_or_default(),
         "extra_hosts": given.texts("add-host"), "secrets": secrets(&given.texts("secret"))?,
     });
     for (name, key) in [("memory", "memory"), ("shm-size", "shm_bytes")] {
@@ -314,7 +435,7 @@ async fn in_place(
     }
 }
 
-async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result<Lines, Failure> {
+async fn sent(session: &Session, given: &ArgMatches, ask: &Ask, context: Context) -> Result<Lines, Failure> {
     if !given.texts("secret").is_empty() {
         return Err("--secret needs a context directory and the embedded engine".into());
     }
@@ -375,7 +496,8 @@ async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result
             ("target", text("target")),
             ("nocache", bit(given.on("no-cache"))),
             ("pull", bit(given.on("pull"))),
-            ("q", bit(given.on("quiet"))),
+            ("buildid", ask.id.clone()),
+            ("cauldron", ask.more.to_string()),
             ("rm", if given.switch("rm").unwrap_or(true) { "1" } else { "0" }.to_owned()),
             ("forcerm", bit(given.on("force-rm"))),
             ("networkmode", text("network")),
@@ -384,7 +506,7 @@ async fn sent(session: &Session, given: &ArgMatches, context: Context) -> Result
             ("shmsize", shm),
         ],
     );
-    for (name, values) in [("t", given.texts("tag")), ("extrahosts", given.texts("add-host"))] {
+    for (name, values) in [("t", ask.tags.clone()), ("extrahosts", given.texts("add-host"))] {
         for value in values {
             path.push_str(&format!("&{name}={}", encode(&value)));
         }
