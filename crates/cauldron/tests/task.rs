@@ -506,6 +506,123 @@ fn a_task_whose_profile_is_off_gets_its_image() {
     assert_eq!((run.code, run.out.as_str()), (0, "done\n"), "{}", run.err);
 }
 
+const BACKUP: &str = r#"
+name: shop
+services:
+  db: {image: busybox, command: sleep 1000, stop_grace_period: 0s, labels: {role: database}}
+  backup:
+    image: busybox
+    command: sh -c 'echo "dump of $$TARGET_NAME" > /backups/dump; ${MORE:-true}'
+    x-task:
+      each: {label: role=database, link: db}
+      backup: {to: ./dumps, verify: verify, restore: restore, keep: {count: 2}}
+  sealed:
+    image: busybox
+    command: sh -c 'mkdir -p /backups/deep && echo secret words > /backups/deep/dump'
+    x-task:
+      backup: {to: ./dumps, verify: look, restore: show, encrypt: {recipients_files: key.pub}}
+  verify: {image: busybox, network_mode: none, command: grep -q dump /backups/dump, x-task: {}}
+  restore: {image: busybox, command: "sh -c 'cat /backups/dump && ping -c1 -w5 db > /dev/null'", x-task: {}}
+  look: {image: busybox, network_mode: none, command: grep -q words /backups/deep/dump, x-task: {}}
+  show: {image: busybox, user: '65534', network_mode: none, command: cat /backups/deep/dump, x-task: {}}
+"#;
+
+#[test]
+fn backups_are_whole_verified_and_never_too_few() {
+    let home = Home::shop(BACKUP);
+    home.ok(&["up", "-d"]);
+    let backup =
+        |more: &str| Run::of(home.command(&["task", "run", "backup"]).env("MORE", more).output().unwrap());
+    let runs = || home.ok(&["task", "backups", "backup", "-q"]);
+    let dir = home.0.join("dumps/shop/backup");
+    let names = || -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let first = backup("true");
+    assert_eq!(first.code, 0, "{}{}", first.out, first.err);
+    let listed: Value =
+        serde_json::from_str(&home.ok(&["task", "backups", "backup", "--format", "json"])).unwrap();
+    assert_eq!((&listed["target"], &listed["files"][0]["name"]), (&"shop-db-1".into(), &"dump".into()));
+    assert!(listed["verified"] != "no" && listed["encrypted"] == false, "{listed}");
+    let oldest = runs();
+    // One that fails its check, and one that leaves something else than files, are none; nothing is left of them.
+    for (more, wrong) in [
+        ("echo broken > /backups/dump", "the backup is not kept: shop/verify failed: exit code 1"),
+        ("ln -s /etc/passwd /backups/link", "link is neither a file nor a directory"),
+        ("rm /backups/dump", "the backup is not kept"),
+        ("exit 3", ""),
+    ] {
+        let run = backup(more);
+        assert!(run.code != 0 && run.out.contains(wrong), "{more}: {}{}", run.out, run.err);
+        assert_eq!((runs(), names().len()), (oldest.clone(), 1), "{more}");
+    }
+    // Killed half-way: what it left goes with the next one.
+    let mut killed = home.command(&["task", "run", "backup"]).env("MORE", "sleep 1000").spawn().unwrap();
+    until("the dump", || {
+        names().iter().any(|name| name.starts_with(".part-") && dir.join(name).join("data/dump").exists())
+    });
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    for _ in 0..2 {
+        assert_eq!(backup("true").code, 0);
+    }
+    assert!(runs().lines().count() == 2 && !runs().contains(&oldest), "two stay");
+    assert!(names().len() == 2 && names().iter().all(|name| !name.starts_with('.')), "{:?}", names());
+    let dry = home.ok(&["task", "restore", "backup", "--dry-run"]);
+    assert!(
+        dry.starts_with("would restore ") && dry.ends_with("into shop-db-1 by task shop/restore"),
+        "{dry}"
+    );
+    let count = home.history("restore").len();
+    let restored = home.run(&["task", "restore", "backup"]);
+    assert_eq!((restored.code, home.history("restore").len()), (0, count + 1), "{}", restored.err);
+    assert_eq!(home.run(&["task", "logs", "restore"]).out, "dump of shop-db-1\n");
+    for (args, wrong) in [
+        (&["--run", "nothing"][..], "there is no such backup"),
+        (&["--at", "2001-01-01T00:00:00Z"], "there is no such backup"),
+        (&["--into", "nobody"], "no running container matches"),
+    ] {
+        let run = home.run(&[&["task", "restore", "backup"], args].concat());
+        assert!(run.code != 0 && run.err.contains(wrong), "{args:?}: {}", run.err);
+    }
+    fs::write(dir.join(names().last().unwrap()).join("data/dump"), "something else").unwrap();
+    let changed = home.run(&["task", "restore", "backup"]);
+    assert!(changed.code != 0 && changed.err.contains("is not as it was written"), "{}", changed.err);
+}
+
+#[test]
+fn backups_are_encrypted() {
+    let home = Home::shop(BACKUP);
+    let key = Command::new("age-keygen").output().unwrap();
+    fs::write(home.0.join("key"), &key.stdout).unwrap();
+    let public = String::from_utf8(key.stdout).unwrap();
+    let public = public.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    fs::write(home.0.join("key.pub"), public).unwrap();
+    let run = home.run(&["task", "run", "sealed"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let listed: Value =
+        serde_json::from_str(&home.ok(&["task", "backups", "sealed", "--format", "json"])).unwrap();
+    assert_eq!((&listed["encrypted"], &listed["files"][0]["name"]), (&true.into(), &"deep/dump.age".into()));
+    let found =
+        Command::new("grep").args(["-rl", "secret words"]).arg(home.0.join("dumps")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    assert!(home.run(&["task", "restore", "sealed"]).err.contains("say which key decrypts it"));
+    let restored = home.run(&["task", "restore", "sealed", "--identity", "key"]);
+    assert_eq!((restored.code, restored.out.as_str()), (0, "secret words\n"), "{}", restored.err);
+    assert_eq!(
+        fs::read_dir(home.0.join("dumps/shop/sealed")).unwrap().count(),
+        1,
+        "nothing stays in the clear"
+    );
+    let without = Run::of(home.command(&["task", "run", "sealed"]).env("PATH", "/nowhere").output().unwrap());
+    assert!(without.code != 0 && without.err.contains("apt-get install age"), "{}", without.err);
+}
+
 #[test]
 fn two_starts_run_a_helper_once() {
     let home = Home::shop(SHOP);

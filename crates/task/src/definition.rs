@@ -8,6 +8,7 @@ mod tests;
 
 use crate::schedule::{Policy, Schedule};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How many runs are kept in the history unless `keep` says otherwise.
@@ -52,6 +53,8 @@ pub struct Definition {
     pub resources: Resources,
     /// Who is told.
     pub notify: Notify,
+    /// What it leaves is a backup.
+    pub backup: Option<Backup>,
     /// Let the process gain privileges (set-user-id programs); off unless asked for.
     pub new_privileges: bool,
 }
@@ -77,6 +80,7 @@ impl Default for Definition {
             lock: None,
             resources: Resources::default(),
             notify: Notify::default(),
+            backup: None,
             new_privileges: false,
         }
     }
@@ -184,6 +188,57 @@ pub struct Keep {
     pub runs: u64,
     /// And none older than this.
     pub age: Option<Duration>,
+}
+
+/// What a task's container leaves in a directory is kept as a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The directory of this machine that has them.
+    pub to: PathBuf,
+    /// Where the container finds a directory to write to.
+    pub mount: String,
+    /// The task that checks one: it finds it at `mount`, and its failure is the backup's.
+    pub verify: Option<String>,
+    /// The task that puts one back: it finds it at `mount`.
+    pub restore: Option<String>,
+    /// For whom they are encrypted.
+    pub encrypt: Option<Encrypt>,
+    /// How many stay, of each target.
+    pub keep: BackupKeep,
+}
+
+/// Encryption by `age`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encrypt {
+    /// Public keys.
+    pub recipients: Vec<String>,
+    /// Files with public keys.
+    pub recipients_files: Vec<PathBuf>,
+    /// The file with the key that decrypts, where it is on this machine.
+    pub identity: Option<PathBuf>,
+}
+
+/// How many backups of a target stay: those that both limits keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackupKeep {
+    /// The newest ones.
+    pub count: Option<u64>,
+    /// None older than this.
+    pub age: Option<Duration>,
+}
+
+impl Backup {
+    /// Takes paths that are not absolute from a directory on.
+    pub fn resolve(&mut self, directory: &std::path::Path) {
+        // Without the dots that mean nothing.
+        self.to = directory.join(&self.to).components().collect();
+        let encrypt = self.encrypt.iter_mut();
+        for path in
+            encrypt.flat_map(|encrypt| encrypt.recipients_files.iter_mut().chain(&mut encrypt.identity))
+        {
+            *path = directory.join(&path);
+        }
+    }
 }
 
 /// Limits of a task's container; what is not given comes from the service.

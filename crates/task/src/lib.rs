@@ -1,5 +1,6 @@
 //! Tasks: containers as binaries, declared, scheduled and remembered.
 
+pub mod backup;
 pub mod body;
 pub mod definition;
 pub mod duration;

@@ -1,8 +1,8 @@
 //! From the value of `x-task` to a [`Definition`].
 
 use super::{
-    Definition, Each, KEPT_RUNS, Keep, MOST_PARALLEL, Notify, Once, Overlap, Resources, Retries, Step,
-    VolumesFrom, When, Wrong,
+    Backup, BackupKeep, Definition, Each, Encrypt, KEPT_RUNS, Keep, MOST_PARALLEL, Notify, Once, Overlap,
+    Resources, Retries, Step, VolumesFrom, When, Wrong,
 };
 use crate::duration;
 use crate::schedule::{Missed, Policy, Schedule};
@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "lock",
     "resources",
     "notify",
+    "backup",
     "new_privileges",
 ];
 
@@ -59,7 +60,7 @@ impl Definition {
         let each = each(&keys)?;
         let lost = |names: &[&'static str]| names.iter().copied().find(|name| keys.has(name));
         if once.is_some()
-            && let Some(key) = lost(&["on_success", "on_failure", "notify"])
+            && let Some(key) = lost(&["on_success", "on_failure", "notify", "backup"])
         {
             return Err(keys.wrong(key, "nothing follows a helper: whoever needs it waits for it"));
         }
@@ -100,6 +101,7 @@ impl Definition {
             lock: keys.text("lock")?,
             resources: resources(&keys)?,
             notify: notify(&keys)?,
+            backup: backup(&keys)?,
             new_privileges: keys.choice("new_privileges", &[("false", false), ("true", true)])?,
         })
     }
@@ -179,6 +181,49 @@ fn keep(keys: &Keys) -> Result<Keep, Wrong> {
     inner.known(&["runs", "age"])?;
     let (runs, age) = (inner.number("runs", 1, u64::MAX >> 1)?, inner.duration("age")?);
     Ok(Keep { runs: runs.unwrap_or(if age.is_some() { u64::MAX >> 1 } else { KEPT_RUNS }), age })
+}
+
+fn backup(keys: &Keys) -> Result<Option<Backup>, Wrong> {
+    let Some(inner) = keys.map("backup")? else { return Ok(None) };
+    inner.known(&["to", "mount", "verify", "restore", "encrypt", "keep"])?;
+    let Some(to) = inner.text("to")?.filter(|to| !to.is_empty()) else {
+        return Err(inner.wrong("to", "want the directory that is to have the backups"));
+    };
+    let mount = inner.text("mount")?.unwrap_or_else(|| "/backups".to_owned());
+    if !mount.starts_with('/') || mount.contains(':') {
+        return Err(inner.wrong("mount", format!("{mount:?} is not an absolute path in the container")));
+    }
+    let keep = match inner.map("keep")? {
+        None => BackupKeep::default(),
+        Some(keep) => {
+            keep.known(&["count", "age"])?;
+            BackupKeep { count: keep.number("count", 1, u64::MAX >> 1)?, age: keep.duration("age")? }
+        }
+    };
+    let encrypt = match inner.map("encrypt")? {
+        None => None,
+        Some(how) => {
+            how.known(&["recipients", "recipients_files", "identity"])?;
+            let paths = how.words("recipients_files")?;
+            let encrypt = Encrypt {
+                recipients: how.words("recipients")?,
+                recipients_files: paths.into_iter().map(Into::into).collect(),
+                identity: how.text("identity")?.map(Into::into),
+            };
+            if encrypt.recipients.is_empty() && encrypt.recipients_files.is_empty() {
+                return Err(inner.wrong("encrypt", "say for whom: recipients or recipients_files"));
+            }
+            Some(encrypt)
+        }
+    };
+    Ok(Some(Backup {
+        to: to.into(),
+        mount,
+        verify: inner.text("verify")?,
+        restore: inner.text("restore")?,
+        encrypt,
+        keep,
+    }))
 }
 
 fn steps(keys: &Keys, key: &str) -> Result<Vec<Step>, Wrong> {

@@ -107,3 +107,32 @@ fn refused() {
         assert_eq!(Definition::parse(&value).unwrap_err().to_string(), text);
     }
 }
+
+#[test]
+fn backups() {
+    let parse = |value| Definition::parse(&json!({ "backup": value }));
+    let mut backup = parse(json!({"to": "../dumps", "verify": "check", "keep": {"count": 3, "age": "30d"},
+        "encrypt": {"recipients": "age1x", "identity": "key"}}))
+    .unwrap()
+    .backup
+    .unwrap();
+    assert_eq!(
+        (backup.mount.as_str(), backup.keep.count, backup.restore.as_deref()),
+        ("/backups", Some(3), None)
+    );
+    backup.resolve(std::path::Path::new("/p"));
+    assert_eq!(backup.to, std::path::Path::new("/p/../dumps"));
+    assert_eq!(backup.encrypt.unwrap().identity.unwrap(), std::path::Path::new("/p/key"));
+    for (value, wrong) in [
+        (json!({}), "x-task.backup.to: want the directory"),
+        (json!({"to": "/a", "mount": "b"}), "x-task.backup.mount: \"b\" is not an absolute path"),
+        (json!({"to": "/a", "encrypt": {}}), "x-task.backup.encrypt: say for whom"),
+        (json!({"to": "/a", "keep": {"count": 0}}), "x-task.backup.keep.count: \"0\" is not a whole number"),
+        (json!({"to": "/a", "verfy": "x"}), "x-task.backup.verfy: unknown key; did you mean verify?"),
+    ] {
+        let error = parse(value).unwrap_err().to_string();
+        assert!(error.starts_with(wrong), "{error}");
+    }
+    let helper = Definition::parse(&json!({"once": "v", "backup": {"to": "/a"}})).unwrap_err();
+    assert!(helper.to_string().starts_with("x-task.backup: nothing follows a helper"), "{helper}");
+}

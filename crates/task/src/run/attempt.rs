@@ -1,7 +1,9 @@
 //! One target: tries until one succeeds or there are enough. One try: steps before, container, time limit, steps undone.
 
-use super::{Ended, Event, LAST_LINES, NOT_RUN, Run, STOPPED, TIMED_OUT};
+use super::{Ask, Ended, Event, LAST_LINES, NOT_RUN, Run, STOPPED, TIMED_OUT};
+use crate::backup::{self, Part, Taken};
 use crate::body::{self, Try};
+use crate::definition::Overlap;
 use crate::error::{Context as _, Error, Result};
 use crate::history::{End, Recorder, TryRow};
 use crate::target::Target;
@@ -73,9 +75,13 @@ impl Run<'_> {
             Some(target) => self.before(target).await,
             None => Ok(()),
         };
-        let done = match prepared {
-            Ok(()) => self.contain(target, attempt, row, &mut recorder).await,
-            Err(error) => Err(error),
+        let part = match (prepared, &self.task.definition.backup) {
+            (Ok(()), Some(backup)) => Part::begin(backup, &self.task.key, &self.id, &name).map(Some),
+            (prepared, _) => prepared.map(|()| None),
+        };
+        let (done, part) = match part {
+            Ok(part) => (self.contain(target, attempt, row, &mut recorder, part.as_ref()).await, part),
+            Err(error) => (Err(error), None),
         };
         let mut done =
             done.unwrap_or_else(|error| Done { error: Some(error.to_string()), ..Done::default() });
@@ -85,6 +91,11 @@ impl Run<'_> {
                     done.error.take().map_or_else(|| failure.clone(), |error| format!("{error}; {failure}"));
                 done.error = Some(text);
             }
+        }
+        if let Some(part) = part.filter(|_| done.code == Some(0) && done.error.is_none())
+            && let Err(error) = self.keep(part, &name).await
+        {
+            done.error = Some(error.to_string());
         }
         let code = match done.code {
             _ if done.timed_out => TIMED_OUT,
@@ -115,6 +126,48 @@ impl Run<'_> {
         })
     }
 
+    /// A backup is checked and kept, and older ones go.
+    async fn keep(&self, part: Part, target: &str) -> Result<()> {
+        let Some(how) = self.task.definition.backup.clone() else { return Ok(()) };
+        let mut verified = None;
+        if let Some(verify) = &self.task.verify {
+            let mut task = (**verify).clone();
+            task.definition.overlap = Overlap::Allow;
+            backup::mount(&mut task.body, &part.data(), &how.mount, true);
+            let ask = Ask { cause: format!("verify {}", self.id), ..Ask::default() };
+            let outcome = Box::pin(self.runner.run(&task, ask, self.stop.clone())).await?;
+            if outcome.code != 0 {
+                let why = outcome.error.unwrap_or_else(|| format!("exit code {}", outcome.code));
+                return Err(Error::new(format!("the backup is not kept: {} failed: {why}", task.key)));
+            }
+            verified = Some(Timestamp::now());
+        }
+        let taken = Taken {
+            task: self.task.key.to_string(),
+            run: self.id.clone(),
+            target: target.to_owned(),
+            image: self.image_id.clone(),
+            started: Timestamp::now(),
+            finished: Timestamp::now(),
+            verified,
+            encrypted: false,
+            files: Vec::new(),
+            path: std::path::PathBuf::new(),
+        };
+        let (home, key, target) = (self.runner.home.clone(), self.task.key.clone(), target.to_owned());
+        let work = move || {
+            part.keep(&how, taken)?;
+            // The new one is kept; that an old one could not be removed does not make it less so.
+            Ok::<_, Error>(backup::prune(&home, &how, &key, &target))
+        };
+        let pruned = tokio::task::spawn_blocking(work).await;
+        let pruned = pruned.map_err(|error| Error::new(format!("keep the backup: {error}")))?;
+        if let Err(error) = pruned? {
+            (self.runner.listener)(Event::Warning(error.to_string()));
+        }
+        Ok(())
+    }
+
     /// Makes the container, runs it, removes it.
     async fn contain(
         &self,
@@ -122,11 +175,15 @@ impl Run<'_> {
         attempt: u64,
         row: i64,
         recorder: &mut Recorder,
+        part: Option<&Part>,
     ) -> Result<Done> {
         let task = self.task.key.to_string();
         let of = Try { task: &task, run: &self.id, attempt, slot: self.slot };
-        let request =
+        let mut request =
             body::request(&self.task.body, &self.task.definition, target, of).map_err(Error::new)?;
+        if let (Some(part), Some(how)) = (part, &self.task.definition.backup) {
+            backup::mount(&mut request.body, &part.data(), &how.mount, false);
+        }
         let client = &self.runner.client;
         let path = query("/containers/create", [("platform", self.task.platform.clone())]);
         let made = client.json(Method::POST, &path, Some(&request.body)).await?;

@@ -45,6 +45,8 @@ pub struct Task {
     pub deliveries: Vec<compose::body::Delivery>,
     /// The image's platform, where it is not the engine's.
     pub platform: String,
+    /// The task that checks its backups.
+    pub verify: Option<Box<Task>>,
 }
 
 impl Task {
@@ -155,7 +157,7 @@ fn task_lock(key: &Key) -> String {
 }
 
 /// The lock of a run that lives.
-fn run_lock(id: &str) -> String {
+pub(crate) fn run_lock(id: &str) -> String {
     format!("run-{id}")
 }
 

@@ -190,7 +190,10 @@ pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failur
         return Ok(None);
     };
     let Some(node) = &service.task else { return Ok(None) };
-    let definition = Definition::parse(&node.json()).map_err(|wrong| misplaced(node, name, &wrong))?;
+    let mut definition = Definition::parse(&node.json()).map_err(|wrong| misplaced(node, name, &wrong))?;
+    if let Some(backup) = &mut definition.backup {
+        backup.resolve(&project.directory);
+    }
     let key = Key { project: project.name.clone(), task: name.to_owned() };
     let mut body = json!({"Image": service.image_name(&project.name)});
     if let Some(command) = &service.command {

@@ -48,6 +48,10 @@ pub fn args() -> Args {
         opt("keep-runs", "", "int", "How many runs the history keeps (100)"),
         opt("keep-age", "", "duration", "How long the history keeps them"),
         opt("lock", "", "name", "Tasks with the same lock do not run at the same time"),
+        opt("backup-to", "", "dir", "Keep what it writes to /backups there, as a backup"),
+        opt("backup-verify", "", "task", "The task that checks a backup"),
+        opt("backup-restore", "", "task", "The task that puts a backup back"),
+        opt("backup-keep", "", "int", "How many backups stay, never fewer than up to the last verified one"),
         flag("new-privileges", "", "Let the process gain privileges"),
         opt("webhook", "", "url", "Post the outcome to this address"),
         opt("webhook-file", "", "file", "Post the outcome to the address in this file"),
@@ -123,6 +127,14 @@ pub fn definition(given: &ArgMatches) -> Result<Value, Failure> {
             ("on", given.text("notify-on")),
         ],
     );
+    let to = given.text("backup-to").map(std::path::absolute).transpose();
+    let to = to.map_err(|error| Failure::new(format!("--backup-to: {error}")))?;
+    let to = to.map(|to| to.display().to_string());
+    let tasks = [("verify", given.text("backup-verify")), ("restore", given.text("backup-restore"))];
+    nested(&mut out, "backup", &[("to", to.as_deref()), tasks[0], tasks[1]]);
+    if let Some(count) = given.text("backup-keep") {
+        out.entry("backup").or_insert_with(|| json!({}))["keep"] = json!({ "count": count });
+    }
     if let Some(each) = each(given)? {
         out.insert("each".to_owned(), each);
     }

@@ -1,5 +1,6 @@
 //! `task`: containers as binaries, declared, scheduled and remembered.
 
+mod backup;
 mod book;
 mod control;
 mod define;
@@ -117,6 +118,36 @@ pub const VERBS: &[Verb] = &[
             ]
         },
         run: |session, given| Box::pin(history::logs(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["backups"],
+        usage: "NAME",
+        about: "List the backups that a task made",
+        more: "Newest first. Only whole ones are there; verified are those that passed the check that x-task.backup.verify names.",
+        args: || vec![format(), quiet(), list("target", "", "name", "Only of these targets"), one("name")],
+        run: |session, given| Box::pin(backup::backups(session, given)),
+        ..TASK
+    },
+    Verb {
+        names: &["restore"],
+        usage: "NAME",
+        about: "Put a backup back: the newest that was verified, unless told otherwise",
+        more: "The task that x-task.backup.restore names finds the backup where x-task.backup.mount says, linked to the container that the\nbackup is of. The files' checksums are looked at first.\n\nExamples:\n  cauldron task restore backup --dry-run\n  cauldron task restore backup --target shop-database-1 --at 2026-11-24T12:00:00Z --into shop-spare-1",
+        args: || {
+            vec![
+                opt("at", "", "time", "The newest that was taken by then"),
+                opt("run", "", "id", "The one of this run, verified or not"),
+                list("target", "", "name", "One of this target"),
+                opt("into", "", "container", "Into this container instead of the one that it is of"),
+                opt("identity", "", "file", "The key that decrypts it, as of age"),
+                flag("unverified", "", "Take one that was not verified as well"),
+                flag("dry-run", "", "Check it, and say what would be done"),
+                flag("quiet", "q", "Without the restoring task's output"),
+                one("name"),
+            ]
+        },
+        run: |session, given| Box::pin(backup::restore(session, given)),
         ..TASK
     },
     Verb {

@@ -8,7 +8,7 @@ use crate::command::pull;
 use crate::fail::{Failure, Outcome};
 use crate::render::list::{Listing, Style};
 use crate::session::Session;
-use crate::stop;
+use crate::stop::{self, Stop};
 use clap::ArgMatches;
 use client::encode;
 use serde_json::{Value, json};
@@ -17,7 +17,6 @@ use std::process::{Command, Stdio};
 use task::once::Wish;
 use task::run::{Ask, Runner, Task, new_id};
 use task::{Key, notify};
-use tokio::sync::watch;
 
 /// Tasks that follow one another at most.
 const CHAIN: usize = 32;
@@ -47,28 +46,68 @@ pub async fn run(session: Session, given: ArgMatches) -> Outcome {
         cause: given.text("cause").unwrap_or("manual").to_owned(),
         targets: given.texts("target"),
     };
-    carry_out(&session, &known, ask, given.on("quiet"), given.text("format")).await
+    let shown = Shown { quiet: given.on("quiet"), format: given.text("format") };
+    carry_out(&session, &known, ask, shown).await
 }
 
 /// Runs a task for whoever needs it, without a table.
 pub async fn now(session: &Session, known: &Known) -> Outcome {
-    carry_out(session, known, Ask { cause: "needed".to_owned(), ..Ask::default() }, true, None).await
+    let shown = Shown { quiet: true, format: None };
+    carry_out(session, known, Ask { cause: "needed".to_owned(), ..Ask::default() }, shown).await
 }
 
-async fn carry_out(session: &Session, known: &Known, ask: Ask, quiet: bool, format: Option<&str>) -> Outcome {
+/// How much of a run is shown.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    pub quiet: bool,
+    pub format: Option<&'a str>,
+}
+
+async fn carry_out(session: &Session, known: &Known, ask: Ask, shown: Shown<'_>) -> Outcome {
+    let stop = stop::on_signal()?;
+    let task = ready(session, known, &stop).await?;
+    perform(session, known, &task, ask, shown, &stop).await
+}
+
+/// A task with all that it needs, which is made on the way; also of the task that checks its backups.
+pub async fn ready(session: &Session, known: &Known, stop: &Stop) -> Result<Task, Failure> {
+    stop.unless(available(session, known)).await?;
+    let mut task = book::complete(session, known).await?;
+    if let Some(name) = known.task.definition.backup.as_ref().and_then(|backup| backup.verify.as_ref()) {
+        let verify = book::find_beside(session, &home(session)?, known, name)?;
+        let definition = &verify.task.definition;
+        if definition.backup.is_some() || definition.each.is_some() || definition.once.is_some() {
+            return Err(Failure::new(format!(
+                "task {} cannot check backups: it has targets, a volume or backups of its own",
+                verify.task.key
+            )));
+        }
+        stop.unless(available(session, &verify)).await?;
+        task.verify = Some(Box::new(book::complete(session, &verify).await?));
+    }
+    Ok(task)
+}
+
+/// Runs a task that is ready, tells the outcome, and runs those that follow.
+pub async fn perform(
+    session: &Session,
+    known: &Known,
+    task: &Task,
+    ask: Ask,
+    shown: Shown<'_>,
+    stop: &Stop,
+) -> Outcome {
+    let Shown { quiet, format } = shown;
     let live = Live::new(session, quiet || format.is_some());
     let listener = |event| live.show(&event);
     let runner = runner(session, &listener)?;
-    let stop = stop::on_signal()?;
-    stop.unless(available(session, known)).await?;
-    let task = book::complete(session, known).await?;
-    let outcome = runner.run(&task, ask, stop.told()).await?;
+    let outcome = runner.run(task, ask, stop.told()).await?;
     live.finish();
-    told(session, &task, &outcome).await;
+    told(session, task, &outcome).await;
     if !quiet {
         results(session, &runner, &outcome, format)?;
     }
-    follow(session, &runner, known, &outcome, &stop.told()).await?;
+    follow(session, &runner, known, &outcome, stop).await?;
     match outcome.error {
         Some(text) if outcome.targets.is_empty() => session.say(&format!("task {}: {text}", task.key)),
         _ => {}
@@ -103,7 +142,7 @@ async fn follow(
     runner: &Runner<'_>,
     known: &Known,
     outcome: &task::run::Outcome,
-    stop: &watch::Receiver<bool>,
+    stop: &Stop,
 ) -> Result<(), Failure> {
     if outcome.run.is_empty() {
         return Ok(());
@@ -116,7 +155,7 @@ async fn follow(
     let mut seen: HashSet<Key> = HashSet::from([known.task.key.clone()]);
     let mut queue: VecDeque<(Known, String)> = next(known, outcome.code).into();
     while let Some((after, name)) = queue.pop_front() {
-        if seen.len() > CHAIN || *stop.borrow() {
+        if seen.len() > CHAIN || *stop.told().borrow() {
             break;
         }
         let after_name = &after.task.key.task;
@@ -125,10 +164,9 @@ async fn follow(
             if !seen.insert(known.task.key.clone()) {
                 return Ok(None);
             }
-            available(session, &known).await?;
-            let task = book::complete(session, &known).await?;
+            let task = ready(session, &known, stop).await?;
             let ask = Ask { cause: format!("after {after_name}"), ..Ask::default() };
-            let outcome = runner.run(&task, ask, stop.clone()).await?;
+            let outcome = runner.run(&task, ask, stop.told()).await?;
             Ok::<_, Failure>(Some((known, outcome)))
         };
         match ran.await {
