@@ -245,6 +245,15 @@ configs: {text: {content: \"a=1\\n\"}}
     for path in kept.lines() {
         assert!(path.contains("/delivered/"), "{path}");
     }
+    // One that changed makes the container anew, and nothing else does.
+    let id = |home: &Home| home.inspect("app-app-1")["Id"].clone();
+    let before = id(&home);
+    home.did(&["up", "-d"]);
+    assert_eq!(id(&home), before);
+    home.write("key.txt", "key-two");
+    home.did(&["up", "-d"]);
+    assert_ne!(id(&home), before);
+    assert_eq!(home.compose(&["exec", "-T", "app", "cat", "/etc/key"]), "key-two");
     // They are there after a restart too, and go with the container.
     home.did(&["restart"]);
     assert_eq!(home.compose(&["exec", "-T", "app", "cat", "/run/secrets/token"]), "hush-hush");
@@ -252,6 +261,59 @@ configs: {text: {content: \"a=1\\n\"}}
     assert_eq!(
         said(Command::new("grep").args(["-rl", "hush-hush"]).arg(home.0.join("root")).output().unwrap()).1,
         ""
+    );
+}
+
+#[test]
+fn secrets_of_commands_and_others() {
+    let home = Home::new(
+        "
+services:
+  app:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    secrets: [printed, outside]
+secrets:
+  printed: {external: true, x-command: sh -c 'printf \"%s words\\n\" \"$$(cat word)\"'}
+  outside: {external: true, name: own}
+",
+    );
+    home.write("word", "whispered");
+    let up = |home: &Home| {
+        let mut up = home.command(env!("CARGO_BIN_EXE_cauldron"), &["up", "-d"]);
+        said(up.env("CREDENTIALS_DIRECTORY", home.0.join("app/credentials")).output().unwrap())
+    };
+    let (code, _, err) = up(&home);
+    assert!(code != 0 && err.contains("external own not found"), "{err}");
+    home.write("credentials/own", "muttered");
+    let (code, _, err) = up(&home);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(
+        home.compose(&["exec", "-T", "app", "cat", "/run/secrets/printed", "/run/secrets/outside"]),
+        "whispered wordsmuttered"
+    );
+    for text in [
+        home.ok(&["inspect", "app-app-1"]),
+        home.compose(&["exec", "-T", "app", "env"]),
+        home.compose(&["config"]),
+    ] {
+        assert!(!text.contains("whispered") && !text.contains("muttered"), "{text}");
+    }
+    home.write("compose.yaml", "services: {app: {image: busybox, command: 'true', secrets: [s]}}\nsecrets: {s: {x-command: [sh, -c, echo whispered; exit 4]}}");
+    let (code, out, err) = home.run(&["up", "-d"]);
+    assert!(
+        code != 0
+            && err.contains("/run/secrets/s: sh: exit status: 4")
+            && !(out + &err).contains("whispered"),
+        "{err}"
+    );
+    home.write(
+        "compose.yaml",
+        "services: {app: {image: busybox, secrets: [s]}}\nsecrets: {s: {x-command: {a: b}}}",
+    );
+    assert!(
+        home.run(&["compose", "config"]).2.contains("compose.yaml:2:26: secrets.s.x-command: want a command")
     );
 }
 

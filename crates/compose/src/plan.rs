@@ -45,6 +45,8 @@ pub struct Actual {
     pub volumes: Vec<Value>,
     /// The ids of the services' images.
     pub images: BTreeMap<String, String>,
+    /// Containers, by id, whose secrets or configs are not what they were given.
+    pub redelivered: BTreeSet<String>,
 }
 
 /// What is done about one container.
@@ -228,6 +230,9 @@ fn diverged(
     if one.hash != labels::hash(project, service) {
         return Some("the configuration changed".to_owned());
     }
+    if actual.redelivered.contains(&one.id) {
+        return Some("a secret or config changed".to_owned());
+    }
     if let Some(image) = actual.images.get(&service.name)
         && !one.image_id.is_empty()
         && *image != one.image_id
@@ -352,6 +357,7 @@ mod tests {
             ],
             volumes: Vec::new(),
             images: project.services.keys().map(|name| (name.clone(), "i".to_owned())).collect(),
+            redelivered: BTreeSet::new(),
         }
     }
 

@@ -503,6 +503,9 @@ pub struct Secret {
     pub environment: Option<String>,
     pub content: Option<String>,
     pub external: bool,
+    /// `x-command`: a command of this machine prints it.
+    #[serde(rename = "x-command")]
+    pub command: Option<Value>,
 }
 
 fn typed<T: serde::de::DeserializeOwned>(node: &Node, path: &str) -> Result<T> {

@@ -5,6 +5,7 @@
 //! definitions/<name>.json    tasks made on the command line
 //! projects/<name>.json       compose projects whose schedules run
 //! commands/<name>.json       tasks that are installed as commands
+//! deliveries/<project>.json  which secrets and configs a project's containers were given, as digests: written by `up`
 //! locks/<what>               flock: a task that runs, a run that lives, a lock that tasks share, a helper's volume
 //! ```
 

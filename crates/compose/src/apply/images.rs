@@ -1,7 +1,7 @@
 //! Images: built or pulled as the services and the command line say.
 
-use super::{BuildJob, Host, PullJob};
-use crate::body::Source;
+use super::{BuildJob, BuildSecret, Host, PullJob};
+use crate::body::{Source, source_of};
 use crate::error::{Error, Result};
 use crate::project::{Project, Service};
 use client::encode;
@@ -195,12 +195,10 @@ pub async fn build(host: &Host, project: &Project, service: &Service, how: &Buil
     for item in &build.secrets {
         let Some(secret) = project.secrets.get(&item.source) else { continue };
         let id = item.target.clone().unwrap_or_else(|| item.source.clone());
-        let source = match (&secret.file, &secret.environment) {
-            (Some(path), _) => Source::File(path.clone()),
-            (None, Some(name)) => {
-                Source::Bytes(project.environment.get(name).cloned().unwrap_or_default().into_bytes())
-            }
-            (None, None) => Source::Bytes(secret.content.clone().unwrap_or_default().into_bytes()),
+        let source = source_of(project, &item.source, secret).map_err(Error::project)?;
+        let source = match source {
+            Source::File(path) => BuildSecret::File(path),
+            other => BuildSecret::Bytes(super::deliver::bytes(&item.source, &other).await?),
         };
         secrets.push((id, source));
     }

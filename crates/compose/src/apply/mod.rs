@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::project::{Build, Project};
 use client::Client;
 use futures_util::future::LocalBoxFuture;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// Something that happened, for the user to see: `Container p-web-1 Started`.
@@ -50,8 +51,26 @@ pub struct BuildJob {
     pub pull: bool,
     /// Without output.
     pub quiet: bool,
-    /// Secrets by id: their bytes' file, or the variable's name and value.
-    pub secrets: Vec<(String, crate::body::Source)>,
+    /// Secrets by id.
+    pub secrets: Vec<(String, BuildSecret)>,
+}
+
+/// A build's secret.
+#[derive(Clone)]
+pub enum BuildSecret {
+    /// A file of the host.
+    File(PathBuf),
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+impl std::fmt::Debug for BuildSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+        }
+    }
 }
 
 /// An image to pull.
@@ -94,6 +113,8 @@ pub struct Host {
     pub pull: Work<PullJob>,
     /// Runs helpers by their ledger; without it they are ordinary one-shot containers.
     pub once: Option<Work<OnceJob>>,
+    /// The directory that remembers what containers were given of secrets and configs; without it nothing is made anew for them.
+    pub deliveries: Option<PathBuf>,
     /// Services that are worked on at a time; 0 is all.
     pub parallel: usize,
     /// Say what would be done, and do nothing.

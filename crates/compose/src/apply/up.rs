@@ -1,6 +1,7 @@
 //! `up`: images, the plan, creation, start.
 
 use super::create::{Again, again, container, make_network, resources};
+use super::deliver::Given;
 use super::images::{Images, ensure};
 use super::{Host, Made, OnceJob, about, hooks, stop, wait};
 use crate::actual;
@@ -40,7 +41,9 @@ pub async fn up(host: &Host, project: &Rc<Project>, how: &Up) -> Result<Standing
         volumes,
     )
     .await?;
-    let actual = Actual { containers, networks, volumes, images };
+    let given = Given::read(host, project);
+    let redelivered = given.changed(&containers).await?;
+    let actual = Actual { containers, networks, volumes, images, redelivered };
     let plan = plan(project, &actual, &how.wishes, host.once.is_some())?;
     for warning in &plan.warnings {
         (host.warn)(warning);
@@ -52,6 +55,7 @@ pub async fn up(host: &Host, project: &Rc<Project>, how: &Up) -> Result<Standing
     }
     let made = Made::default();
     create_all(host, project, &plan, &actual, how, &made).await?;
+    given.note(&actual.containers, &made).await?;
     let standing = standing(&plan, &made);
     if !how.wishes.no_start {
         start_all(host, project, &plan, &actual, &made).await?;

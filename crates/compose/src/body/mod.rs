@@ -4,7 +4,7 @@ mod limits;
 mod mounts;
 mod networks;
 
-pub use mounts::{Delivery, Source};
+pub use mounts::{Delivery, Source, deliveries, source_of};
 pub use networks::{network, network_differs, volume};
 
 use crate::error::{Error, Result};

@@ -32,6 +32,10 @@ pub enum Source {
     File(PathBuf),
     /// These.
     Bytes(Vec<u8>),
+    /// The first of these files that there is: an external secret's.
+    Found(String, Vec<PathBuf>),
+    /// What a command of this machine prints, without one line end; it runs in this directory.
+    Command(Vec<String>, PathBuf),
 }
 
 impl std::fmt::Debug for Source {
@@ -40,6 +44,8 @@ impl std::fmt::Debug for Source {
             Self::File(path) => write!(f, "{}", path.display()),
             // What may be secret is not printed.
             Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Found(name, _) => f.write_str(name),
+            Self::Command(words, _) => write!(f, "{words:?}"),
         }
     }
 }
@@ -67,21 +73,14 @@ pub fn apply(
     let mut others: Vec<String> =
         inherited.into_iter().map(|(target, name)| format!("{name}:{target}")).collect();
     binds.append(&mut others);
-    let mut deliveries = Vec::new();
-    let lists =
-        [(&service.secrets, &project.secrets, "/run/secrets/"), (&service.configs, &project.configs, "/")];
-    for (wanted, known, base) in lists {
-        for item in wanted {
-            let Some(source) = known.get(&item.source) else { continue };
-            let delivery = delivery(project, service, item, source, base)?;
-            match &delivery.source {
-                Source::File(path) if !around.delivers => {
-                    binds.push(format!("{}:{}:ro", path.display(), delivery.target));
-                }
-                _ => deliveries.push(delivery),
-            }
+    let mut deliveries = deliveries(project, service)?;
+    deliveries.retain(|delivery| match &delivery.source {
+        Source::File(path) if !around.delivers => {
+            binds.push(format!("{}:{}:ro", path.display(), delivery.target));
+            false
         }
-    }
+        _ => true,
+    });
     host.binds = super::some(binds);
     host.mounts = super::some(mounts);
     create.volumes = super::some(anonymous);
@@ -192,6 +191,24 @@ fn place(
     mounts.push(long);
 }
 
+/// A service's secrets and configs.
+///
+/// # Errors
+/// One has no source.
+pub fn deliveries(project: &Project, service: &Service) -> Result<Vec<Delivery>> {
+    let lists =
+        [(&service.secrets, &project.secrets, "/run/secrets/"), (&service.configs, &project.configs, "/")];
+    let mut deliveries = Vec::new();
+    for (wanted, known, base) in lists {
+        for item in wanted {
+            if let Some(source) = known.get(&item.source) {
+                deliveries.push(delivery(project, service, item, source, base)?);
+            }
+        }
+    }
+    Ok(deliveries)
+}
+
 fn delivery(
     project: &Project,
     service: &Service,
@@ -200,26 +217,13 @@ fn delivery(
     base: &str,
 ) -> Result<Delivery> {
     let key = if base == "/" { "configs" } else { "secrets" };
-    if source.external {
-        let what = key.trim_end_matches('s');
-        return Err(refused(project, service, key, &format!("unsupported external {what} {}", item.source)));
-    }
     let target = match item.target.as_deref() {
         Some(target) if target.starts_with('/') => target.to_owned(),
         Some(target) => format!("{base}{target}"),
         None => format!("{base}{}", item.source),
     };
-    let bytes = match (&source.file, &source.environment, &source.content) {
-        (Some(path), ..) => Source::File(path.clone()),
-        (None, Some(name), _) => match project.environment.get(name) {
-            Some(value) => Source::Bytes(value.clone().into_bytes()),
-            None => {
-                let text = format!("environment variable \"{name}\" required by {} is not set", item.source);
-                return Err(refused(project, service, key, &text));
-            }
-        },
-        (None, None, content) => Source::Bytes(content.clone().unwrap_or_default().into_bytes()),
-    };
+    let bytes =
+        source_of(project, &item.source, source).map_err(|text| refused(project, service, key, &text))?;
     let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
     Ok(Delivery {
         target,
@@ -228,4 +232,41 @@ fn delivery(
         gid: number(&item.gid),
         mode: item.mode.unwrap_or(0o444),
     })
+}
+
+/// Where external secrets and configs are, unless systemd has given credentials.
+const EXTERNAL: &str = "/etc/cauldron/secrets";
+
+/// Where a secret's or config's bytes come from; `key` is its name in the file.
+///
+/// # Errors
+/// Says why there is none.
+pub fn source_of(project: &Project, key: &str, secret: &Secret) -> Result<Source, String> {
+    if let Some(command) = &secret.command {
+        let words = match command {
+            serde_json::Value::Array(list) => list
+                .iter()
+                .map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned))
+                .collect(),
+            line => crate::schema::words(line.as_str().unwrap_or_default())?,
+        };
+        return Ok(Source::Command(words, project.directory.clone()));
+    }
+    if secret.external {
+        let name = &secret.name;
+        if name.contains('/') || name.starts_with('.') {
+            return Err(format!("external {name:?} is no name of a file"));
+        }
+        let credentials = project.environment.get("CREDENTIALS_DIRECTORY").map(String::as_str);
+        let places = credentials.into_iter().chain([EXTERNAL]);
+        return Ok(Source::Found(name.clone(), places.map(|dir| PathBuf::from(dir).join(name)).collect()));
+    }
+    match (&secret.file, &secret.environment, &secret.content) {
+        (Some(path), ..) => Ok(Source::File(path.clone())),
+        (None, Some(name), _) => match project.environment.get(name) {
+            Some(value) => Ok(Source::Bytes(value.clone().into_bytes())),
+            None => Err(format!("environment variable \"{name}\" required by {key} is not set")),
+        },
+        (None, None, content) => Ok(Source::Bytes(content.clone().unwrap_or_default().into_bytes())),
+    }
 }

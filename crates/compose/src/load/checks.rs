@@ -32,7 +32,20 @@ pub fn whole(model: &Node) -> Result<()> {
 fn sources(section: &str, name: &str, node: &Node) -> Result<()> {
     let kind = section.trim_end_matches('s');
     let external = node.get("external").is_some_and(|node| node.value == Value::Bool(true));
-    let given = ["file", "environment", "content"].iter().filter(|key| node.get(key).is_some()).count();
+    let given = ["file", "environment", "content", "x-command"];
+    let given = given.iter().filter(|key| node.get(key).is_some()).count();
+    if let Some(command) = node.get("x-command") {
+        let words = command.as_list().is_some_and(|list| list.iter().all(|word| word.scalar().is_some()));
+        let line = command
+            .scalar()
+            .is_some_and(|line| crate::schema::words(&line).is_ok_and(|words| !words.is_empty()));
+        if given != 1 || !(line || words && command.as_list().is_some_and(|list| !list.is_empty())) {
+            let text = format!(
+                "{section}.{name}.x-command: want a command, as a text or a list of words, and no other source"
+            );
+            return Err(Error::at(&command.place, text));
+        }
+    }
     if !external && given != 1 {
         return Err(Error::at(
             &node.place,

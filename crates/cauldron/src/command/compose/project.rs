@@ -6,8 +6,7 @@ use crate::command::pull;
 use crate::fail::Failure;
 use crate::session::Session;
 use clap::{Arg, ArgMatches};
-use compose::apply::{BuildJob, Host, PullJob};
-use compose::body::Source;
+use compose::apply::{BuildJob, BuildSecret, Host, PullJob};
 use compose::{Error, Project, Request};
 use futures_util::future::LocalBoxFuture;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -158,6 +157,7 @@ pub fn host(session: &Session) -> Result<Host, Failure> {
         build: work(session, |session, job| Box::pin(build(session, job))),
         pull: work(session, |session, job| Box::pin(pulled(session, job))),
         once: Some(work(session, |session, job| Box::pin(crate::command::task::once(session, job)))),
+        deliveries: Some(session.options().roots.root.join("tasks/deliveries")),
         parallel: usize::try_from(parallel.unwrap_or(-1)).unwrap_or(0),
         dry_run,
     })
@@ -229,8 +229,8 @@ async fn build(session: Session, job: BuildJob) -> Result<(), Failure> {
     let mut kept = Vec::new();
     for (id, source) in &job.secrets {
         let path = match source {
-            Source::File(path) => path.display().to_string(),
-            Source::Bytes(bytes) => {
+            BuildSecret::File(path) => path.display().to_string(),
+            BuildSecret::Bytes(bytes) => {
                 use std::os::fd::AsRawFd as _;
                 let file = unnamed(bytes)?;
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
