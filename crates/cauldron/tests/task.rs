@@ -663,6 +663,57 @@ fn migrations_run_in_order_each_once() {
 }
 
 #[test]
+fn steps_before_a_service_run_once_for_a_volume() {
+    let file = |second: &str, more: &str| {
+        format!(
+            r#"
+name: shop
+services:
+  server:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 0s
+    environment: {{OWN: "{more}"}}
+    volumes: [dbdata:/data]
+    pre_start:
+      - {{command: "sh -c 'echo one >> /data/log'"}}
+      - {{command: "sh -c '{second}'", user: '7', environment: {{WORD: two}}}}
+      - {{command: "sh -c 'echo each >> /data/log'", x-once: false}}
+volumes: {{dbdata: {{}}}}
+"#
+        )
+    };
+    let home = Home::shop(&file("echo no way; exit 3", ""));
+    let wrong = home.up("");
+    for text in
+        ["helper shop/server.pre_start.2 failed: exit code 3", "volume shop_dbdata is as it was", "no way"]
+    {
+        assert!(wrong.err.contains(text), "{text}: {}", wrong.err);
+    }
+    assert_eq!((wrong.code, home.volume("log"), home.drafts()), (1, "one\n".to_owned(), 0));
+    assert!(home.ok(&["ps", "-q"]).is_empty(), "the service does not start");
+    let good = "echo $$WORD $$(id -u) > /tmp/x; cat /tmp/x";
+    fs::write(home.0.join("compose.yaml"), file(good, "")).unwrap();
+    let up = home.up("");
+    assert_eq!((up.code, home.volume("log").as_str()), (0, "one\neach\n"), "{}", up.err);
+    assert_eq!(home.run(&["task", "logs", "shop/server.pre_start.2"]).out, "two 7\n");
+    let status = || home.ok(&["helper", "status", "--format", "{{.helper}} {{.status}}"]);
+    assert_eq!(status(), "server.pre_start.1 done\nserver.pre_start.2 done");
+    // Not for a new container, nor for what is the service's own; for a new volume.
+    home.ok(&["down"]);
+    fs::write(home.0.join("compose.yaml"), file(good, "changed")).unwrap();
+    assert_eq!((home.up("").code, home.volume("log").as_str()), (0, "one\neach\neach\n"));
+    home.ok(&["down"]);
+    home.ok(&["helper", "rerun", "server.pre_start.1"]);
+    assert_eq!(home.volume("log"), "one\neach\neach\none\n");
+    assert!(home.run(&["helper", "forget", "server.pre_start.1"]).err.contains("server.pre_start"));
+    home.ok(&["helper", "forget", "server.pre_start"]);
+    assert_eq!(status(), "server.pre_start.1 not run\nserver.pre_start.2 not run");
+    home.ok(&["down", "-v"]);
+    assert_eq!((home.up("").code, home.volume("log").as_str()), (0, "one\neach\n"));
+}
+
+#[test]
 fn errors_name_their_place() {
     let home = Home::shop(&SHOP.replace("schedule: \"0 3 * * *\"", "shedule: \"0 3 * * *\""));
     let run = home.run(&["task", "ls"]);

@@ -349,6 +349,9 @@ pub struct Hook {
     pub privileged: bool,
     pub user: Option<String>,
     pub working_dir: Option<String>,
+    /// `x-once`, of `pre_start`: the volume that it prepares once, or false.
+    #[serde(rename = "x-once")]
+    pub once: Option<Value>,
 }
 
 /// `blkio_config`.
@@ -630,6 +633,49 @@ impl Service {
     /// Whether it is a task: `up` does not start it by itself.
     pub fn is_task(&self) -> bool {
         self.task.is_some()
+    }
+
+    /// The service's container as a `pre_start` step changes it.
+    pub fn step(&self, hook: &Hook) -> Self {
+        let mut own = self.clone();
+        own.healthcheck = None;
+        own.task = None;
+        own.command = Some(hook.command.clone()).filter(|words| !words.is_empty()).or(own.command);
+        if hook.image.is_some() || !hook.command.is_empty() {
+            own.entrypoint = Some(Vec::new());
+        }
+        own.image = hook.image.clone().or(own.image);
+        own.user = hook.user.clone().or(own.user);
+        own.working_dir = hook.working_dir.clone().or(own.working_dir);
+        own.environment.extend(hook.environment.clone());
+        own.privileged = if hook.privileged { Some(true) } else { own.privileged };
+        own
+    }
+
+    /// The volume, by its key, that a `pre_start` step prepares once: the one that `x-once` names, else the only one that the
+    /// service can write to. `None`: the step runs whenever the service starts.
+    ///
+    /// # Errors
+    /// The volume that is named is not the service's.
+    pub fn once(&self, hook: &Hook) -> Result<Option<&str>> {
+        let volumes = self.volumes.iter().filter(|mount| mount.kind == "volume" && !mount.read_only);
+        let mut volumes: BTreeSet<&str> = volumes.filter_map(|mount| mount.source.as_deref()).collect();
+        match &hook.once {
+            Some(Value::Bool(false)) => Ok(None),
+            Some(Value::String(name)) => match volumes.get(name.as_str()) {
+                Some(name) => Ok(Some(*name)),
+                None => Err(Error::project(format!(
+                    "services.{}.pre_start.x-once: the service writes to no volume {name}",
+                    self.name
+                ))),
+            },
+            Some(other) => Err(Error::project(format!(
+                "services.{}.pre_start.x-once: {other} is neither a volume nor false",
+                self.name
+            ))),
+            None if hook.per_replica || volumes.len() > 1 => Ok(None),
+            None => Ok(volumes.pop_first()),
+        }
     }
 
     /// Its image's name, given or by the project's.

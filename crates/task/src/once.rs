@@ -32,6 +32,10 @@ pub struct Helper {
     pub volume: String,
     /// The migration's number.
     pub version: Option<u64>,
+    /// Its name in the ledger; steps of one service share theirs.
+    pub ledger: String,
+    /// What makes it another helper, beside its image; the whole container unless it says less.
+    pub inputs: Option<Value>,
 }
 
 /// What a helper did on a volume.
@@ -72,16 +76,12 @@ pub enum Done {
 }
 
 impl Helper {
-    /// The helper's key in the ledger.
-    fn key(&self) -> String {
-        self.task.key.to_string()
-    }
     /// Image, command and inputs in one; of a migration its number alone.
     pub fn digest(&self, image_id: &str) -> String {
         if let Some(version) = self.version {
             return format!("version:{version}");
         }
-        let mut body = self.task.body.clone();
+        let mut body = self.inputs.as_ref().unwrap_or(&self.task.body).clone();
         if let Some(map) = body.as_object_mut() {
             // What a name or a tool adds is no input.
             for key in ["Labels", "Hostname", "NetworkingConfig", "Image"] {
@@ -95,8 +95,12 @@ impl Helper {
             .finalize();
         hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
     }
+    /// Its name for `cauldron helper`.
+    pub fn command(&self) -> &str {
+        self.ledger.split_once('/').map_or(self.ledger.as_str(), |(_, name)| name)
+    }
     fn done<'a>(&self, ledger: &'a Ledger, digest: &str) -> Option<&'a Mark> {
-        ledger.marks.iter().find(|mark| mark.helper == self.key() && mark.digest == digest)
+        ledger.marks.iter().find(|mark| mark.helper == self.ledger && mark.digest == digest)
     }
 }
 
@@ -206,13 +210,13 @@ async fn one(runner: &Runner<'_>, helper: &Helper, again: bool, stop: watch::Rec
         ))
         .hint(format!(
             "look at the volume, then say `cauldron helper rerun {0}` to run it again or `cauldron helper accept {0}` to leave it as it is",
-            name.task
+            helper.command()
         )));
     }
     in_order(helper, &ledger, again)?;
     tidy(runner, &helper.volume).await?;
     let mark = Mark {
-        helper: helper.key(),
+        helper: helper.ledger.clone(),
         digest,
         version: helper.version,
         image: image_id.to_owned(),
@@ -237,7 +241,7 @@ fn in_order(helper: &Helper, ledger: &Ledger, again: bool) -> Result<()> {
         ))
         .hint(format!(
             "give it a higher version, or run it all the same: cauldron helper rerun {}",
-            helper.task.key.task
+            helper.command()
         ))),
         _ => Ok(()),
     }
@@ -395,8 +399,8 @@ pub async fn forget(client: &Client, history: &History, volume: &str, helper: Op
 /// There is nothing to accept.
 pub async fn accept(client: &Client, history: &History, helper: &Helper) -> Result<()> {
     let ledger = ledger(client, history, &helper.volume).await?;
-    let key = helper.task.key.to_string();
-    match ledger.marks.iter().find(|mark| mark.helper == key && mark.state != "done") {
+    let key = &helper.ledger;
+    match ledger.marks.iter().find(|mark| mark.helper == *key && mark.state != "done") {
         Some(mark) => history.set_mark(&ledger.identity, &Mark { state: "done".to_owned(), ..mark.clone() }),
         None => Err(Error::new(format!("helper {key} was not interrupted on volume {}", helper.volume))),
     }
@@ -450,6 +454,8 @@ mod tests {
             task: Task { key, definition, body, ..Task::default() },
             volume: "shop_dbdata".to_owned(),
             version,
+            ledger: "shop/init".to_owned(),
+            inputs: None,
         }
     }
 

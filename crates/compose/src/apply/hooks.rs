@@ -1,12 +1,13 @@
 //! `post_start` and `pre_stop`: commands in a container that runs. `pre_start`: containers that run before it.
 
 use super::create::{self, Made, Oneoff};
-use super::{Host, about, wait};
+use super::{Host, OnceJob, about, image_of, pull, wait};
 use crate::body::{Which, environment};
 use crate::error::{Error, Result};
 use crate::project::{Hook, Project, Service};
 use client::{Chunks, Method, encode};
 use serde_json::json;
+use std::rc::Rc;
 
 /// Bytes of a hook's output that an error shows.
 const SHOWN: usize = 2048;
@@ -58,25 +59,28 @@ pub async fn run_hook(host: &Host, project: &Project, service: &str, hook: &Hook
     Ok(())
 }
 
-/// Runs the containers that come before a service's own.
+/// Runs the containers that come before a service's own; those that prepare a volume by the ledger.
 pub async fn before(
     host: &Host,
-    project: &Project,
+    project: &Rc<Project>,
     service: &Service,
     made: &Made,
     image_id: &str,
 ) -> Result<()> {
     for (index, hook) in service.pre_start.iter().enumerate() {
-        let mut own = service.clone();
-        own.healthcheck = None;
-        own.command = Some(hook.command.clone()).filter(|words| !words.is_empty()).or(own.command);
-        own.entrypoint =
-            if hook.image.is_some() || !hook.command.is_empty() { Some(Vec::new()) } else { own.entrypoint };
-        own.image = hook.image.clone().or(own.image);
-        own.user = hook.user.clone().or(own.user);
-        own.working_dir = hook.working_dir.clone().or(own.working_dir);
-        own.environment.extend(hook.environment.clone());
-        own.privileged = if hook.privileged { Some(true) } else { own.privileged };
+        if let Some(run) = &host.once
+            && service.once(hook)?.is_some()
+        {
+            let step = Some(index);
+            run(OnceJob { project: Rc::clone(project), service: service.name.clone(), step }).await?;
+            continue;
+        }
+        let own = service.step(hook);
+        if let Some(image) = &hook.image
+            && image_of(host, image).await?.is_none()
+        {
+            pull(host, &own, image, false).await?;
+        }
         let name = format!("{}-{}-pre_start-{}", project.name, service.name, index + 1);
         let which = Which { number: 1, oneoff: true, aliases: false, ports: false };
         // What an earlier attempt left.

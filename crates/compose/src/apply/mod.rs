@@ -84,15 +84,15 @@ pub struct PullJob {
     pub quiet: bool,
 }
 
-/// A helper that a service needs, and that runs once: the ledger decides whether it runs.
+/// A helper that a service needs, a service or a `pre_start` step, and that runs once: the ledger decides whether it runs.
 #[derive(Clone)]
 pub struct OnceJob {
     /// The project.
     pub project: Rc<Project>,
-    /// The task's service.
+    /// The task's service, or the one with the step.
     pub service: String,
-    /// Its image's id.
-    pub image: String,
+    /// The step of its `pre_start`; `None`: the service is the task.
+    pub step: Option<usize>,
 }
 
 /// Does a job.

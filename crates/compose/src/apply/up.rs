@@ -189,7 +189,7 @@ async fn start_all(
             let image = actual.images.get(&name).cloned().unwrap_or_default();
             if once.get(&name) == Some(&true) {
                 if let Some(run) = host.once.as_ref().filter(|_| !host.dry_run) {
-                    let job = OnceJob { project: Rc::clone(project), service: name.clone(), image };
+                    let job = OnceJob { project: Rc::clone(project), service: name.clone(), step: None };
                     run(job).await?;
                 }
                 return Ok(());

@@ -4,16 +4,17 @@
 use crate::command::compose::project as place;
 use crate::fail::{Failure, file};
 use crate::session::Session;
-use compose::Project;
 use compose::apply::{self, Images};
 use compose::body::{Around, Which};
 use compose::plan::Plan;
+use compose::{Project, Service};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use task::definition::{Definition, Wrong};
+use task::definition::{Definition, Once, Wrong};
 use task::once::Helper;
 use task::registry;
 use task::run::Task;
@@ -26,7 +27,25 @@ pub struct Known {
     pub task: Task,
     /// Its project, where it is a service.
     pub project: Option<Rc<Project>>,
+    /// The `pre_start` step that it is, of the service that its name begins with.
+    pub step: Option<usize>,
 }
+
+impl Known {
+    /// The service that it is, as a step changes it.
+    fn service(&self) -> Result<Cow<'_, Service>, Failure> {
+        let name = &self.task.key.task;
+        let project = self.project.as_ref().ok_or_else(|| missing(name))?;
+        let find = |name: &str| project.services.get(name).or_else(|| project.disabled.get(name));
+        let Some(step) = self.step else { return find(name).map(Cow::Borrowed).ok_or_else(|| missing(name)) };
+        let service = name.rsplit_once(PRE_START).and_then(|(service, _)| find(service));
+        let found = service.and_then(|service| Some(service.step(service.pre_start.get(step)?)));
+        found.map(Cow::Owned).ok_or_else(|| missing(name))
+    }
+}
+
+/// What stands between a service's name and the number of a step of its.
+const PRE_START: &str = ".pre_start.";
 
 /// Where an enabled project's files are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,23 +115,13 @@ pub fn watched(home: &Home) -> Vec<PathBuf> {
 }
 
 fn own(kept: registry::Kept) -> Result<Known, Failure> {
-    Ok(Known { task: kept.task()?, project: None })
+    Ok(Known { task: kept.task()?, project: None, step: None })
 }
 
 /// One task by its name, `PROJECT/NAME` of another project.
 pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure> {
     if let Some((project, name)) = name.split_once('/') {
-        let here = here(session)?.filter(|here| here.name == project);
-        let project = match here {
-            Some(here) => here,
-            None => Enabled::read(&path(home, project))?
-                .ok_or_else(|| {
-                    Failure::new(format!(
-                        "no such project: {project}\nenable it where its files are: cauldron task enable"
-                    ))
-                })?
-                .load()?,
-        };
+        let project = named(session, home, project)?;
         return within(&project, name)?.ok_or_else(|| missing(name));
     }
     if let Some(project) = here(session)?
@@ -136,6 +145,17 @@ pub fn find(session: &Session, home: &Home, name: &str) -> Result<Known, Failure
             )))
         }
     }
+}
+
+/// A project by its name: this directory's, or one that is enabled.
+fn named(session: &Session, home: &Home, name: &str) -> Result<Rc<Project>, Failure> {
+    if let Some(here) = here(session)?.filter(|here| here.name == name) {
+        return Ok(here);
+    }
+    let enabled = Enabled::read(&path(home, name))?.ok_or_else(|| {
+        Failure::new(format!("no such project: {name}\nenable it where its files are: cauldron task enable"))
+    })?;
+    enabled.load()
 }
 
 fn missing(name: &str) -> Failure {
@@ -202,7 +222,57 @@ pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failur
     Ok(Some(Known {
         task: Task { key, definition, body, ..Task::default() },
         project: Some(Rc::clone(project)),
+        step: None,
     }))
+}
+
+/// The `pre_start` steps of a service that prepare a volume once, as helpers.
+pub fn steps(project: &Rc<Project>, name: &str) -> Result<Vec<Known>, Failure> {
+    let service = project.services.get(name).or_else(|| project.disabled.get(name));
+    let service = service.ok_or_else(|| missing(name))?;
+    let mut steps = Vec::new();
+    for (step, hook) in service.pre_start.iter().enumerate() {
+        let Some(volume) = service.once(hook)? else { continue };
+        let once = Some(Once { volume: volume.to_owned(), version: None });
+        // As compose's containers are.
+        let definition = Definition { once, new_privileges: true, ..Definition::default() };
+        let key = Key { project: project.name.clone(), task: format!("{name}{PRE_START}{}", step + 1) };
+        let body = json!({"Image": service.step(hook).image_name(&project.name)});
+        let task = Task { key, definition, body, ..Task::default() };
+        steps.push(Known { task, project: Some(Rc::clone(project)), step: Some(step) });
+    }
+    Ok(steps)
+}
+
+/// Every such step of this directory's project, and of the projects that tasks are of.
+pub fn all_steps(session: &Session, tasks: &[Known]) -> Result<Vec<Known>, Failure> {
+    // What is wrong with it was said when its tasks were read.
+    let here = here(session).ok().flatten();
+    let others = tasks.iter().filter_map(|known| known.project.clone());
+    let projects: BTreeMap<String, Rc<Project>> =
+        others.chain(here).map(|project| (project.name.clone(), project)).collect();
+    let mut all = Vec::new();
+    for project in projects.values() {
+        for name in project.services.keys().chain(project.disabled.keys()) {
+            all.extend(steps(project, name)?);
+        }
+    }
+    Ok(all)
+}
+
+/// The helpers of a name: a task with `once`, `SERVICE.pre_start`, or one step of that.
+pub fn helpers(session: &Session, home: &Home, name: &str) -> Result<Vec<Known>, Failure> {
+    let (place, short) = name.split_once('/').map_or((None, name), |(project, short)| (Some(project), short));
+    let service =
+        short.split_once(PRE_START).map(|(service, _)| service).or(short.strip_suffix(".pre_start"));
+    let Some(service) = service else { return Ok(vec![find(session, home, name)?]) };
+    let project = match place {
+        Some(place) => named(session, home, place)?,
+        None => here(session)?.ok_or_else(|| missing(name))?,
+    };
+    let mut steps = steps(&project, service)?;
+    steps.retain(|known| short.ends_with(".pre_start") || known.task.key.task == short);
+    if steps.is_empty() { Err(missing(name)) } else { Ok(steps) }
 }
 
 /// What is wrong, with its place in the file.
@@ -219,9 +289,7 @@ fn misplaced(node: &compose::Node, service: &str, wrong: &Wrong) -> Failure {
 /// The whole container of a task that is a service.
 pub async fn complete(session: &Session, known: &Known) -> Result<Task, Failure> {
     let Some(project) = &known.project else { return Ok(known.task.clone()) };
-    let name = &known.task.key.task;
-    let service =
-        project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
+    let service = known.service()?;
     let mut containers: BTreeMap<String, (String, String)> = BTreeMap::new();
     for one in compose::actual::containers(session.client()?, &project.name).await? {
         if !one.oneoff && (one.runs() || !containers.contains_key(&one.service)) {
@@ -229,10 +297,10 @@ pub async fn complete(session: &Session, known: &Known) -> Result<Task, Failure>
         }
     }
     let container = |name: &str| containers.get(name).cloned();
-    let which = Which { number: 1, oneoff: true, aliases: false, ports: true };
+    let which = Which { number: 1, oneoff: true, aliases: false, ports: known.step.is_none() };
     let delivers = compose::apply::delivers(session.client()?).await?;
     let around = Around { container: &container, inherited: &BTreeMap::new(), image_id: "", delivers };
-    let made = compose::body::body(project, service, &which, &around)?;
+    let made = compose::body::body(project, &service, &which, &around)?;
     let mut body = value(&made.create)?;
     for (network, endpoint) in &made.networks {
         body["NetworkingConfig"]["EndpointsConfig"][network] = value(endpoint)?;
@@ -248,11 +316,17 @@ fn value(what: &impl Serialize) -> Result<Value, Failure> {
 pub async fn provide(session: &Session, known: &Known) -> Result<(), Failure> {
     let Some(project) = &known.project else { return Ok(()) };
     let host = place::host(session)?;
-    let name = &known.task.key.task;
-    let service =
-        project.services.get(name).or_else(|| project.disabled.get(name)).ok_or_else(|| missing(name))?;
-    apply::ensure(&host, project, std::slice::from_ref(name), &Images { quiet: true, ..Images::default() })
-        .await?;
+    let service = known.service()?;
+    let own = known.step.is_some().then_some(service.image.as_deref()).flatten();
+    match own {
+        Some(image) if apply::image_of(&host, image).await?.is_some() => {}
+        // A step may have an image of its own.
+        Some(image) if service.build.is_none() => apply::pull(&host, &service, image, true).await?,
+        _ => {
+            let images = Images { quiet: true, ..Images::default() };
+            apply::ensure(&host, project, std::slice::from_ref(&service.name), &images).await?;
+        }
+    }
     let names = |listed: Vec<Value>| -> BTreeSet<String> {
         listed.iter().filter_map(|one| one["Name"].as_str().map(str::to_owned)).collect()
     };
@@ -296,7 +370,31 @@ pub async fn helper(session: &Session, known: &Known) -> Result<Option<Helper>, 
             }
         },
     };
-    Ok(Some(Helper { task: complete(session, known).await?, volume, version: once.version }))
+    let task = complete(session, known).await?;
+    let (ledger, inputs) = match (known.step, &known.project) {
+        (Some(step), Some(project)) => {
+            let name = task.key.task.rsplit_once(PRE_START).map_or("", |(name, _)| name);
+            let hook = project.services.get(name).or_else(|| project.disabled.get(name));
+            let hook = hook.and_then(|service| service.pre_start.get(step));
+            let own = hook.map(|hook| hook.environment.keys().cloned().collect()).unwrap_or_default();
+            (format!("{}/{name}.pre_start", project.name), Some(inputs(&task.body, &own)))
+        }
+        _ => (task.key.to_string(), None),
+    };
+    Ok(Some(Helper { task, volume, version: once.version, ledger, inputs }))
+}
+
+/// What a step itself says of its container: the rest is its service's, and may change.
+fn inputs(body: &Value, variables: &BTreeSet<String>) -> Value {
+    let mut own =
+        json!({"HostConfig": {"Binds": body["HostConfig"]["Binds"], "Mounts": body["HostConfig"]["Mounts"]}});
+    for key in ["Cmd", "Entrypoint", "User", "WorkingDir"] {
+        own[key] = body[key].clone();
+    }
+    let env = body["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let env = env.filter(|entry| variables.contains(entry.split('=').next().unwrap_or_default()));
+    own["Env"] = env.collect::<Vec<_>>().into();
+    own
 }
 
 /// A helper and, before it, those of its volume with lower versions.

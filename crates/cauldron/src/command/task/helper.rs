@@ -83,34 +83,57 @@ pub async fn ensure(session: &Session, known: &Known, wish: Wish, quiet: bool) -
 }
 
 async fn run(session: Session, given: ArgMatches, wish: Wish) -> Outcome {
-    let known = book::find(&session, &home(&session)?, given.text("name").unwrap_or_default())?;
-    ensure(&session, &known, wish, given.on("quiet")).await?;
+    for known in book::helpers(&session, &home(&session)?, given.text("name").unwrap_or_default())? {
+        ensure(&session, &known, wish, given.on("quiet")).await?;
+    }
     Ok(0)
 }
 
-/// The helper that was named.
-async fn named(session: &Session, given: &ArgMatches) -> Result<Helper, Failure> {
+/// The helpers that were named: one, or all steps of a service.
+async fn named(session: &Session, given: &ArgMatches) -> Result<Vec<Helper>, Failure> {
     let name = given.text("name").unwrap_or_default();
-    let known = book::find(session, &home(session)?, name)?;
-    book::helper(session, &known)
-        .await?
-        .ok_or_else(|| Failure::new(format!("task {name} is no helper: it has no once")))
+    let mut helpers = Vec::new();
+    for known in book::helpers(session, &home(session)?, name)? {
+        let helper = book::helper(session, &known).await?;
+        let helper =
+            helper.ok_or_else(|| Failure::new(format!("task {name} is no helper: it has no once")))?;
+        if known.step.is_some() && name.ends_with(&known.task.key.task) {
+            return Err(Failure::new(format!(
+                "the steps of a service share their entries: name all of them, {}",
+                helper.command()
+            )));
+        }
+        helpers.push(helper);
+    }
+    Ok(helpers)
 }
 
 async fn forget(session: Session, given: ArgMatches) -> Outcome {
-    let helper = named(&session, &given).await?;
     let history = open_history(&home(&session)?)?;
-    once::forget(session.client()?, &history, &helper.volume, Some(&helper.task.key.to_string())).await?;
-    session.line(&helper.task.key.task)?;
+    for helper in named(&session, &given).await? {
+        once::forget(session.client()?, &history, &helper.volume, Some(&helper.ledger)).await?;
+        session.line(&helper.task.key.task)?;
+    }
     Ok(0)
 }
 
 async fn accept(session: Session, given: ArgMatches) -> Outcome {
-    let helper = named(&session, &given).await?;
     let history = open_history(&home(&session)?)?;
-    once::accept(session.client()?, &history, &helper).await?;
-    session.line(&helper.task.key.task)?;
-    Ok(0)
+    let mut refused = None;
+    let mut accepted = false;
+    for helper in named(&session, &given).await? {
+        match once::accept(session.client()?, &history, &helper).await {
+            Ok(()) => {
+                accepted = true;
+                session.line(&helper.task.key.task)?;
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) if !accepted => Err(error.into()),
+        _ => Ok(0),
+    }
 }
 
 const ROWS: Listing = Listing {
@@ -125,15 +148,18 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "helper" };
     let table = style.format.is_none_or(|format| format.starts_with("table"));
     let mut rows: Vec<Value> = Vec::new();
-    let (tasks, whole) = book::all(&session, &home)?;
+    let (mut tasks, whole) = book::all(&session, &home)?;
+    tasks.extend(book::all_steps(&session, &tasks)?);
     for known in tasks {
         let task = &known.task;
-        if task.definition.once.is_none()
-            || given.text("name").is_some_and(|name| name != task.key.task && name != task.key.to_string())
-        {
+        if task.definition.once.is_none() {
             continue;
         }
         let Some(helper) = book::helper(&session, &known).await? else { continue };
+        let names = [&task.key.task, &task.key.to_string(), helper.command(), &helper.ledger];
+        if given.text("name").is_some_and(|name| !names.contains(&name)) {
+            continue;
+        }
         let missing = client.get(&format!("/volumes/{}", client::encode(&helper.volume))).await.is_err();
         let marks =
             if missing { Vec::new() } else { once::ledger(client, &history, &helper.volume).await?.marks };
@@ -142,15 +168,17 @@ async fn status(session: Session, given: ArgMatches) -> Outcome {
             .await
             .unwrap_or_default();
         let digest = helper.digest(image["Id"].as_str().unwrap_or_default());
-        let own: Vec<_> = marks.iter().filter(|mark| mark.helper == task.key.to_string()).collect();
+        let own: Vec<_> = marks.iter().filter(|mark| mark.helper == helper.ledger).collect();
         let mark = own.iter().find(|mark| mark.digest == digest);
         let status = match (mark, own.is_empty()) {
             (Some(mark), _) if mark.state == "done" => "done",
             (Some(_), _) => "interrupted",
             (None, true) => "not run",
+            // Its service's other steps have entries as well.
+            (None, false) if known.step.is_some() => "not run",
             (None, false) => "changed since it ran",
         };
-        let at = mark.or(own.last()).map(|mark| mark.at.clone());
+        let at = mark.or(own.last().filter(|_| known.step.is_none())).map(|mark| mark.at.clone());
         let mut row = json!({
             "helper": task.key.task, "project": task.key.project, "volume": helper.volume, "version": helper.version, "status": status,
             "at": at, "image": helper.task.image(), "marks": own.len(),

@@ -155,7 +155,7 @@ fn again(home: &Home, installed: &Installed) -> Result<Known, Failure> {
         Some(project) => book::within(&project.load()?, &installed.task)?.ok_or_else(missing),
         None => {
             let kept = registry::find(home, &installed.task)?.ok_or_else(missing)?;
-            Ok(Known { task: kept.task()?, project: None })
+            Ok(Known { task: kept.task()?, project: None, step: None })
         }
     }
 }

@@ -250,8 +250,13 @@ pub use schedule::beside as scheduler;
 
 /// Does what a service needs of a task of its project: a helper by its ledger, any other each time.
 pub async fn once(session: Session, job: compose::apply::OnceJob) -> Result<(), Failure> {
-    let known = book::within(&job.project, &job.service)?
-        .ok_or_else(|| Failure::new(format!("service {} is no task", job.service)))?;
+    let known = match job.step {
+        Some(step) => {
+            book::steps(&job.project, &job.service)?.into_iter().find(|known| known.step == Some(step))
+        }
+        None => book::within(&job.project, &job.service)?,
+    };
+    let known = known.ok_or_else(|| Failure::new(format!("service {} is no task", job.service)))?;
     if known.task.definition.once.is_some() {
         return helper::ensure(&session, &known, task::once::Wish::Once, true).await;
     }

@@ -23,7 +23,7 @@ const CHAIN: usize = 32;
 
 pub async fn run(session: Session, given: ArgMatches) -> Outcome {
     let known = match (given.text("image"), given.text("name")) {
-        (Some(image), _) => Known { task: define::passing(&given, image)?, project: None },
+        (Some(image), _) => Known { task: define::passing(&given, image)?, project: None, step: None },
         (None, Some(name)) => {
             define::nothing(&given, name)?;
             book::find(&session, &home(&session)?, name)?
