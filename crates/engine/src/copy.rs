@@ -300,34 +300,11 @@ fn stat(asked: &Asked, root: BorrowedFd<'_>, name: &str) -> Result<PathStat> {
 
 /// User and group of a container's process, names looked up in its own passwd and group.
 fn user_of(container: &Container, root: BorrowedFd<'_>) -> Result<(u32, u32)> {
-    let text = container.spec.process.user.as_str();
-    let (user, group) = text.split_once(':').unwrap_or((text, ""));
-    if user.is_empty() {
-        return Ok((0, 0));
-    }
     let read = |path| {
         let bytes = sys::fs::read_in_root(root, path, model::limits::PASSWD_BYTES).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let field = |line: &str, at: usize| line.split(':').nth(at).and_then(|field| field.parse::<u32>().ok());
-    let passwd = read("etc/passwd");
-    let entry = passwd.lines().find(|line| line.split(':').next() == Some(user));
-    let by_id = user.parse::<u32>().ok();
-    let uid = entry.and_then(|line| field(line, 2)).or(by_id);
-    let uid = uid.ok_or_else(|| {
-        Error::invalid(format!("unable to find user {user}: no matching entries in passwd file"))
-    })?;
-    if group.is_empty() {
-        let own = entry.or_else(|| passwd.lines().find(|line| field(line, 2) == Some(uid)));
-        return Ok((uid, own.and_then(|line| field(line, 3)).unwrap_or_default()));
-    }
-    let named = read("etc/group")
-        .lines()
-        .find(|line| line.split(':').next() == Some(group))
-        .and_then(|line| field(line, 2));
-    let gid = named.or_else(|| group.parse().ok());
-    let gid = gid.ok_or_else(|| {
-        Error::invalid(format!("unable to find group {group}: no matching entries in group file"))
-    })?;
-    Ok((uid, gid))
+    let user = container.spec.process.user.as_str();
+    let who = model::user::resolve(user, &[], &read("etc/passwd"), &read("etc/group"))?;
+    Ok((who.uid, who.gid))
 }

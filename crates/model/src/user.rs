@@ -42,15 +42,34 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
+/// The largest number that Docker takes: `(uid_t) -1` means "leave it as it is" to the kernel, and what is cut off to 32 bits
+/// may be root (CVE-2024-40635).
+const LARGEST: i64 = i32::MAX as i64;
+
+/// What is written in digits is a number, whatever the files call by that name (CVE-2016-3697).
+fn number(name: &str) -> Result<Option<u32>> {
+    let digits = name.strip_prefix(['-', '+']).unwrap_or(name);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    name.parse::<i64>().ok().and_then(in_range).map(Some).ok_or_else(out_of_range)
+}
+
+fn in_range(id: i64) -> Option<u32> {
+    u32::try_from(id).ok().filter(|_| id <= LARGEST)
+}
+
+fn out_of_range() -> Error {
+    Error::invalid(format!("uids and gids must be in range 0-{LARGEST}"))
+}
+
 fn group_id(name: &str, group: &str) -> Result<u32> {
-    let number = name.parse::<u32>().ok().filter(|&gid| i32::try_from(gid).is_ok());
-    groups(group)
-        .find(|(known, gid, _)| *known == name || number == Some(*gid))
-        .map(|(_, gid, _)| gid)
-        .or(number)
-        .ok_or_else(|| {
-            Error::invalid(format!("unable to find group {name}: no matching entries in group file"))
-        })
+    let number = number(name)?;
+    let known = |(known, gid, _): &(&str, u32, &str)| number.map_or(*known == name, |number| number == *gid);
+    let gid = groups(group).find(known).map(|(_, gid, _)| gid).or(number).ok_or_else(|| {
+        Error::invalid(format!("unable to find group {name}: no matching entries in group file"))
+    })?;
+    in_range(gid.into()).ok_or_else(out_of_range)
 }
 
 /// Resolves `user` (empty is root) and the names or numbers of `additional` groups.
@@ -60,8 +79,9 @@ fn group_id(name: &str, group: &str) -> Result<u32> {
 pub fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> Result<Identity> {
     let (name, wanted_group) = user.split_once(':').map_or((user, ""), |(name, group)| (name, group));
     let name = if name.is_empty() { "0" } else { name };
-    let number = name.parse::<u32>().ok().filter(|&uid| i32::try_from(uid).is_ok());
-    let account = accounts(passwd).find(|account| account.name == name || number == Some(account.uid));
+    let number = number(name)?;
+    let account =
+        accounts(passwd).find(|account| number.map_or(account.name == name, |number| number == account.uid));
     let mut identity = match (&account, number) {
         (Some(account), _) => {
             Identity { uid: account.uid, gid: account.gid, groups: Vec::new(), home: account.home.to_owned() }
@@ -92,6 +112,10 @@ pub fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> 
             identity.groups.push(gid);
         }
     }
+    let ids = identity.groups.iter().chain([&identity.uid, &identity.gid]);
+    if ids.into_iter().any(|&id| in_range(id.into()).is_none()) {
+        return Err(out_of_range());
+    }
     if identity.home.is_empty() {
         identity.home = "/".to_owned();
     }
@@ -101,6 +125,19 @@ pub fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_cannot_make_a_number_another_one() {
+        let passwd = "1000:x:0:0::/root:/bin/sh\nminus:x:4294967295:0::/:/bin/sh\nwide:x:5:4294967295::/:/bin/sh\n";
+        let group = "77:x:0:\nminus:x:4294967295:five\n";
+        let who = resolve("1000:77", &[], passwd, group).unwrap();
+        assert_eq!((who.uid, who.gid, who.groups), (1000, 77, vec![77]));
+        assert_eq!(resolve("7", &["77".to_owned()], passwd, group).unwrap().groups, [0, 77]);
+        for user in ["minus", "wide", "7:minus"] {
+            let error = resolve(user, &[], passwd, group).unwrap_err().to_string();
+            assert_eq!(error, "uids and gids must be in range 0-2147483647", "{user}");
+        }
+    }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbad\napp:x:1000:100:App:/home/app:/bin/sh\n";
     const GROUP: &str = "root:x:0:\nusers:x:100:\naudio:x:29:app,other\nwheel:x:10:root\n";
@@ -124,6 +161,11 @@ mod tests {
             who("0:no", &[]),
             Err("unable to find group no: no matching entries in group file".into())
         );
-        assert!(who("-1", &[]).is_err() && who("4294967295", &[]).is_err());
+        let range = "uids and gids must be in range 0-2147483647";
+        assert_eq!(who("2147483647:2147483647", &[]).unwrap().0, 2_147_483_647);
+        for user in ["-1", "2147483648", "4294967295", "4294967296", "99999999999999999999", "0:4294967296"] {
+            assert_eq!(who(user, &[]), Err(range.into()), "{user}");
+        }
+        assert_eq!(who("0", &["4294967296"]), Err(range.into()));
     }
 }
