@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{Digest, time::Timestamp};
+use crate::{Digest, Error, Result, time::Timestamp};
 
 /// Media types that are read; the OCI ones are written.
 pub mod media_type {
@@ -70,6 +70,53 @@ pub struct Manifest {
     /// Free-form annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is malformed, or an index as well: what one engine takes for an image would be another one to the next
+    /// (CVE-2021-41190).
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        Shape::read(json)?.is_either()?;
+        serde_json::from_slice(json).map_err(malformed)
+    }
+}
+
+impl Index {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`].
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        Shape::read(json)?.is_either()?;
+        serde_json::from_slice(json).map_err(malformed)
+    }
+}
+
+/// What a document has, whatever it says that it is.
+#[derive(Deserialize)]
+struct Shape {
+    manifests: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+}
+
+fn malformed(error: serde_json::Error) -> Error {
+    Error::invalid("it is malformed").caused_by(error)
+}
+
+impl Shape {
+    fn read(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(malformed)
+    }
+    fn is_either(&self) -> Result<()> {
+        if self.manifests.is_some() && (self.config.is_some() || self.layers.is_some()) {
+            return Err(Error::invalid("it is ambiguous: a manifest and an index at once"));
+        }
+        Ok(())
+    }
 }
 
 /// An index or manifest list.

@@ -101,8 +101,7 @@ impl Store {
             return self.load_entries(&members, &entries, report);
         }
         if let Some(bytes) = members.documents.get("index.json") {
-            let index: Index = serde_json::from_slice(bytes)
-                .map_err(|error| Error::invalid("invalid archive: index.json").caused_by(error))?;
+            let index = Index::parse(bytes).context(|| "invalid archive: index.json")?;
             return self.load_index(&members, &index, report);
         }
         Err(Error::invalid("invalid archive: it has neither manifest.json nor index.json")
@@ -263,12 +262,11 @@ impl Store {
         for _ in 0..INDEX_DEPTH {
             members.need(&format!("blobs/sha256/{}", digest.hex()))?;
             let bytes = self.read_blob(&digest, limits::MANIFEST_BYTES)?;
-            if let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) {
+            if let Ok(manifest) = Manifest::parse(&bytes) {
                 return Ok((bytes, manifest));
             }
-            let index: Index = serde_json::from_slice(&bytes).map_err(|error| {
-                Error::invalid(format!("invalid archive: manifest {digest}")).caused_by(error)
-            })?;
+            let index =
+                Index::parse(&bytes).context(|| format!("invalid archive: manifest {digest}"))?;
             let platform = host_platform();
             digest = crate::registry::select(&index.manifests, &platform)
                 .ok_or_else(|| {

@@ -238,8 +238,7 @@ fn is_index(document: &Document) -> bool {
 }
 
 fn parse_index(document: &Document) -> Result<Index> {
-    serde_json::from_slice(&document.bytes)
-        .map_err(|error| Error::invalid(format!("index {}", document.digest)).caused_by(error))
+    Index::parse(&document.bytes).context(|| format!("index {}", document.digest))
 }
 
 fn parse_manifest(document: &Document) -> Result<Manifest> {
@@ -250,8 +249,8 @@ fn parse_manifest(document: &Document) -> Result<Manifest> {
         )
         .hint("push the image again with a Docker of 2016 or later"));
     }
-    let manifest: Manifest = serde_json::from_slice(&document.bytes)
-        .map_err(|error| Error::invalid(format!("manifest {}", document.digest)).caused_by(error))?;
+    let manifest =
+        Manifest::parse(&document.bytes).context(|| format!("manifest {}", document.digest))?;
     if manifest.schema_version != 2 {
         return Err(Error::invalid(format!(
             "manifest {}: schema version {}, want 2",
