@@ -156,6 +156,11 @@ fn is_own(network: &NetworkSpec, v4: bool) -> bool {
 /// Lets the host route for the bridge: packets from its loopback too (`route_localnet`).
 fn forwarding(bridge: &str, v6: bool) -> Result<()> {
     set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+    // No container is the host's router (CVE-2020-13401). Without IPv6 in the kernel there is nothing to forbid.
+    let advertisements = format!("net/ipv6/conf/{bridge}/accept_ra");
+    if std::path::Path::new("/proc/sys").join(&advertisements).exists() {
+        set(&advertisements, "0")?;
+    }
     set("net/ipv4/ip_forward", "1")?;
     if v6 {
         set("net/ipv6/conf/all/forwarding", "1")?;

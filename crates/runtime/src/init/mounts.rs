@@ -163,6 +163,9 @@ fn file_system(
     let mount = sys::mount::create(fstype, named.unwrap_or(fstype), &settings, set)
         .context(|| format!("create {fstype}"))?;
     let target = directory(root, &op.target)?;
+    if op.target.as_str() == "/proc" && fstype != "proc" {
+        return Err(fake_proc());
+    }
     if matches!(fstype, "proc" | "sysfs") {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -177,6 +180,11 @@ fn file_system(
 
 fn directory(root: &OwnedFd, path: &ContainerPath) -> Result<OwnedFd> {
     sys::fs::create_dir_in_root(root, path.relative(), 0o755).context(|| "create mountpoint")
+}
+
+/// What stands in for procfs would be believed: the engine writes security attributes and parameters there (CVE-2019-16884).
+fn fake_proc() -> Error {
+    Error::invalid("\"/proc\" cannot be mounted because it is not of type proc")
 }
 
 fn refuse_proc(target: &OwnedFd, path: &ContainerPath) -> Result<()> {
@@ -212,8 +220,10 @@ fn bind(op: &MountOp, source: &Source, recursive: bool, how: Propagation, root: 
         sys::fs::create_file_in_root(root, op.target.relative(), 0o755, 0o755)
             .context(|| "create mountpoint")?
     };
-    if !is_proc(&source.mount) || op.target.as_str() != "/proc" {
-        refuse_proc(&target, &op.target)?;
+    match (op.target.as_str(), is_proc(&source.mount)) {
+        ("/proc", true) => {}
+        ("/proc", false) => return Err(fake_proc()),
+        _ => refuse_proc(&target, &op.target)?,
     }
     let is_directory = FileType::from_raw_mode(
         rustix::fs::fstat(&target).map_err(std::io::Error::from).context(|| "stat")?.st_mode,
