@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_files_cannot_make_a_number_another_one() {
-        let passwd = "1000:x:0:0::/root:/bin/sh\nminus:x:4294967295:0::/:/bin/sh\nwide:x:5:4294967295::/:/bin/sh\n";
+        let passwd =
+            "1000:x:0:0::/root:/bin/sh\nminus:x:4294967295:0::/:/bin/sh\nwide:x:5:4294967295::/:/bin/sh\n";
         let group = "77:x:0:\nminus:x:4294967295:five\n";
         let who = resolve("1000:77", &[], passwd, group).unwrap();
         assert_eq!((who.uid, who.gid, who.groups), (1000, 77, vec![77]));

@@ -153,7 +153,10 @@ impl Store {
     fn record_image(&self, manifest_json: &[u8], config_json: &[u8], replace: bool) -> Result<Image> {
         let _lease = self.lease()?;
         if manifest_json.len() as u64 > limits::MANIFEST_BYTES {
-            return Err(Error::invalid(format!("manifest: it is longer than {} bytes", limits::MANIFEST_BYTES)));
+            return Err(Error::invalid(format!(
+                "manifest: it is longer than {} bytes",
+                limits::MANIFEST_BYTES
+            )));
         }
         let manifest = Manifest::parse(manifest_json).context(|| "manifest")?;
         let config: ImageConfig = parse("image configuration", config_json, limits::CONFIG_BYTES)?;

@@ -265,8 +265,7 @@ impl Store {
             if let Ok(manifest) = Manifest::parse(&bytes) {
                 return Ok((bytes, manifest));
             }
-            let index =
-                Index::parse(&bytes).context(|| format!("invalid archive: manifest {digest}"))?;
+            let index = Index::parse(&bytes).context(|| format!("invalid archive: manifest {digest}"))?;
             let platform = host_platform();
             digest = crate::registry::select(&index.manifests, &platform)
                 .ok_or_else(|| {

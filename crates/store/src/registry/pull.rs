@@ -249,8 +249,7 @@ fn parse_manifest(document: &Document) -> Result<Manifest> {
         )
         .hint("push the image again with a Docker of 2016 or later"));
     }
-    let manifest =
-        Manifest::parse(&document.bytes).context(|| format!("manifest {}", document.digest))?;
+    let manifest = Manifest::parse(&document.bytes).context(|| format!("manifest {}", document.digest))?;
     if manifest.schema_version != 2 {
         return Err(Error::invalid(format!(
             "manifest {}: schema version {}, want 2",
