@@ -32,6 +32,8 @@ mod usage;
 mod volumes;
 mod websocket;
 
+pub use engine::failpoint;
+
 use axum::Router;
 use engine::Engine;
 use std::sync::Arc;

@@ -292,3 +292,202 @@ fn prunes() {
         ],
     );
 }
+
+/// Kills at each of a task's own points, one after the other; `look` sees what is left, and what the same command makes of it.
+fn tasks_sweep(home: &Home, steps: Steps, look: &dyn Fn(&str)) -> usize {
+    let points = home.points(steps);
+    let points: Vec<&String> = points.keys().filter(|name| name.starts_with("task: ")).collect();
+    for point in &points {
+        for step in steps {
+            let run = home.step(step, "CAULDRON_FAILPOINT", point);
+            assert!(!run.err.contains("panicked"), "{point}: {step:?}: {}", run.err);
+        }
+        look(point);
+    }
+    points.len()
+}
+
+#[test]
+fn tasks() {
+    let home = home();
+    home.ok(&["run", "-d", "--name", "db", "--network", "none", "busybox", "sleep", "1000"]);
+    let make = [
+        "task",
+        "create",
+        "tt",
+        "--network",
+        "none",
+        "--each",
+        "name=db",
+        "--before",
+        "pause",
+        "busybox",
+        "true",
+    ];
+    home.ok(&make);
+    let step: &[&str] = &["task", "run", "tt"];
+    let visited = tasks_sweep(&home, &[step], &|point| {
+        let again = home.run(step);
+        assert_eq!(again.code, 0, "{point}: {}{}", again.out, again.err);
+        assert_eq!(home.ok(&["inspect", "-f", "{{.State.Status}}", "db"]), "running", "{point}");
+        assert_eq!(home.ok(&["ps", "-a", "--format", "{{.Names}}"]), "db", "{point}");
+        let states = home.ok(&["task", "history", "tt", "--format", "{{.status}} {{.error}}"]);
+        let known = |state: &str| state.starts_with("ok ") || state.starts_with("failed interrupted: ");
+        assert!(states.lines().all(known), "{point}: {states}");
+        let clean = home.run(&["doctor"]);
+        assert_eq!(clean.code, 0, "{point}: {}{}", clean.out, clean.err);
+    });
+    assert!(visited >= 9, "{visited}");
+    // The container's monitor, with the container: the run says so, and nothing stays.
+    home.ok(&["task", "create", "long", "--network", "none", "busybox", "sleep", "1000"]);
+    let mut run = home.command(&["task", "run", "--quiet", "long"]).spawn().unwrap();
+    let monitor = loop {
+        let id = home.ok(&["ps", "-q", "--filter", "label=cauldron.task=long"]);
+        let pid = if id.is_empty() {
+            String::new()
+        } else {
+            home.run(&["inspect", "-f", "{{.State.Pid}}", &id]).out
+        };
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        if let Some((_, rest)) = stat.rsplit_once(')').filter(|_| pid.trim() != "0") {
+            break rest.split_whitespace().nth(1).unwrap().to_owned();
+        }
+        assert!(run.try_wait().unwrap().is_none(), "the run ended");
+    };
+    assert!(std::process::Command::new("kill").args(["-9", &monitor]).status().unwrap().success());
+    assert!(!run.wait().unwrap().success());
+    assert_eq!(home.ok(&["task", "history", "long", "--format", "{{.status}}"]), "failed");
+    assert_eq!(home.ok(&["ps", "-a", "--format", "{{.Names}}"]), "db");
+}
+
+#[test]
+fn helpers() {
+    let home = home();
+    home.ok(&[
+        "task",
+        "create",
+        "init",
+        "--once",
+        "data",
+        "--network",
+        "none",
+        "-v",
+        "data:/d",
+        "busybox",
+        "sh",
+        "-c",
+        "echo line >> /d/log",
+    ]);
+    let step: &[&str] = &["helper", "run", "--quiet", "init"];
+    let log = || fs::read_to_string(home.path("root/volumes/data/_data/log")).unwrap_or_default();
+    let new = || {
+        home.ok(&["volume", "rm", "-f", "data"]);
+        home.ok(&["volume", "create", "data"]);
+    };
+    let (mut before, mut done) = (0, 0);
+    new();
+    let points = home.points(&[step]);
+    for point in points.keys().filter(|name| name.starts_with("task: ") || name.starts_with("volume.")) {
+        new();
+        let killed = home.step(step, "CAULDRON_FAILPOINT", point);
+        assert_eq!((killed.code, log().lines().count() <= 1), (-1, true), "{point}: {}", killed.err);
+        if log().is_empty() {
+            before += 1;
+        } else {
+            done += 1;
+        }
+        let again = home.run(step);
+        assert_eq!((again.code, log().as_str()), (0, "line\n"), "{point}: {}", again.err);
+        // What the volume was before may still be there, aside.
+        home.ok(&["doctor", "--fix"]);
+        assert_eq!(fs::read_dir(home.path("root/volumes")).unwrap().count(), 2, "{point}: a draft is left");
+        let clean = home.run(&["doctor"]);
+        assert_eq!(clean.code, 0, "{point}: {}{}", clean.out, clean.err);
+    }
+    assert!(before >= 8 && done >= 1, "{before} {done}");
+}
+
+#[test]
+fn backups() {
+    let home = home();
+    home.ok(&[
+        "task",
+        "create",
+        "check",
+        "--network",
+        "none",
+        "busybox",
+        "grep",
+        "-q",
+        "whole",
+        "/backups/dump",
+    ]);
+    let to = home.path("kept");
+    home.ok(&[
+        "task",
+        "create",
+        "dump",
+        "--network",
+        "none",
+        "--backup-to",
+        &to,
+        "--backup-verify",
+        "check",
+        "--backup-keep",
+        "1",
+        "busybox",
+        "sh",
+        "-c",
+        "echo whole > /backups/dump",
+    ]);
+    let step: &[&str] = &["task", "run", "--quiet", "dump"];
+    home.ok(step);
+    let whole = |point: &str| {
+        let names: Vec<String> = fs::read_dir(home.path("kept/dump"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let kept = names.iter().filter(|name| !name.starts_with('.'));
+        for name in kept.clone() {
+            assert_eq!(
+                fs::read_to_string(home.path(&format!("kept/dump/{name}/data/dump"))).unwrap(),
+                "whole\n",
+                "{point}"
+            );
+        }
+        (kept.count(), names.len())
+    };
+    let visited = tasks_sweep(&home, &[step], &|point| {
+        let left = whole(point).0;
+        assert!((1..=2).contains(&left), "{point}: {left}");
+        let again = home.run(step);
+        assert_eq!(again.code, 0, "{point}: {}{}", again.out, again.err);
+        assert_eq!(whole(point), (1, 1), "{point}: one is kept, and nothing beside it");
+    });
+    assert!(visited >= 12, "{visited}");
+}
+
+#[test]
+fn schedulers() {
+    let home = home();
+    home.ok(&["task", "create", "tick", "--network", "none", "--schedule", "* * * * * *", "busybox", "true"]);
+    for _ in 0..3 {
+        let killed = home.step(&["task", "scheduler"], "CAULDRON_FAILPOINT", "task: slot started");
+        assert_eq!(killed.code, -1, "{}", killed.err);
+    }
+    let mut last = home.command(&["task", "scheduler"]).spawn().unwrap();
+    let slots = || home.ok(&["task", "show", "tick", "--format", "{{range .runs}}{{.slot}} {{end}}"]);
+    let entries = || home.ok(&["task", "history", "tick", "--format", "{{.run}}"]).lines().count();
+    let begin = std::time::Instant::now();
+    while entries() < 6 {
+        assert!(begin.elapsed().as_secs() < 60, "six runs did not happen");
+    }
+    last.kill().unwrap();
+    last.wait().unwrap();
+    let shown = slots();
+    let mut once: Vec<&str> = shown.split_whitespace().collect();
+    let all = once.len();
+    once.sort_unstable();
+    once.dedup();
+    assert!(all >= 5 && once.len() == all, "each slot once: {shown}");
+}

@@ -21,6 +21,7 @@ pub use endpoint::{Endpoint, Roots, TlsFiles, chosen_context, context_id, curren
 pub use error::{Error, Result};
 pub use transport::Io;
 
+pub use api::failpoint;
 pub use bollard;
 pub use hyper::Method;
 

@@ -4,6 +4,8 @@
 //! names and tags by atomic file operations; whoever dies half-way leaves something that the next caller mends.
 
 pub use model;
+/// For the clients above: they have places where a test has them killed, too.
+pub use sys::failpoint;
 
 pub mod attach;
 pub mod bootstrap;

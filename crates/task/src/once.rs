@@ -274,13 +274,16 @@ async fn on_a_draft(
         .await
         .map_err(|error| Error::from(error).within(format!("helper {}", helper.task.key)))?;
     let draft = draft["Name"].as_str().unwrap_or_default().to_owned();
+    client::failpoint!("task: draft made");
     let outcome = work(runner, helper, &draft, stop).await;
+    client::failpoint!("task: helper over");
     let succeeded = matches!(&outcome, Ok(outcome) if outcome.code == 0);
     if succeeded {
         let body = json!({"Helper": mark.helper, "Digest": mark.digest, "Version": mark.version, "Image": mark.image});
         let path = format!("/cauldron/v1/volumes/{}/commit", encode(&draft));
         let committed = client.json(Method::POST, &path, Some(&body)).await;
         committed.map_err(|error| Error::from(error).within(format!("helper {}", helper.task.key)))?;
+        client::failpoint!("task: helper committed");
         return outcome.map(Done::Now);
     }
     let undone = client.post(&format!("/cauldron/v1/volumes/{}/rollback", encode(&draft))).await;
@@ -307,7 +310,9 @@ async fn in_place(
     )));
     let running = Mark { state: "running".to_owned(), ..mark.clone() };
     runner.history.set_mark(&ledger.identity, &running)?;
+    client::failpoint!("task: helper marked as running");
     let outcome = work(runner, helper, &helper.volume, stop).await;
+    client::failpoint!("task: helper over, not marked");
     match outcome {
         Ok(outcome) if outcome.code == 0 => {
             runner.history.set_mark(&ledger.identity, mark)?;

@@ -85,6 +85,7 @@ pub async fn serve(home: &Home, source: &Source<'_>, mut stop: watch::Receiver<b
                 }
                 Err(error) => clock.failed(&key, slot, &format!("start: {error}"))?,
             }
+            client::failpoint!("task: slot started");
             clock.history.set_handled(&key, slot)?;
         }
         let pause = clock.wake().map_or(LOOK, |wake| until(wake, Timestamp::now()).min(LOOK));

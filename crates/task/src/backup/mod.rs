@@ -170,9 +170,11 @@ impl Part {
         let base = self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let stamp = taken.finished.strftime("%Y%m%dT%H%M%SZ");
         taken.path = self.dir.with_file_name(format!("{stamp}-{}", base.trim_start_matches(PART)));
+        client::failpoint!("task: backup written");
         std::fs::rename(&self.dir, &taken.path)
             .context(|| format!("rename {} to {}", self.dir.display(), taken.path.display()))?;
         self.kept = true;
+        client::failpoint!("task: backup kept");
         sync_dir(self.dir.parent().unwrap_or(&self.dir))?;
         Ok(taken)
     }
@@ -236,7 +238,9 @@ pub fn prune(home: &Home, backup: &Backup, key: &Key, target: &str) -> Result<()
         let base = taken.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let aside =
             taken.path.with_file_name(format!("{PART}{}", base.split_once('-').unwrap_or_default().1));
+        client::failpoint!("task: backup to be pruned");
         std::fs::rename(&taken.path, &aside).context(|| format!("remove {}", taken.path.display()))?;
+        client::failpoint!("task: backup aside");
         std::fs::remove_dir_all(&aside).context(|| format!("remove {}", aside.display()))?;
     }
     let place = place(backup, key);

@@ -141,6 +141,7 @@ impl Run<'_> {
                 return Err(Error::new(format!("the backup is not kept: {} failed: {why}", task.key)));
             }
             verified = Some(Timestamp::now());
+            client::failpoint!("task: backup verified");
         }
         let taken = Taken {
             task: self.task.key.to_string(),
@@ -191,6 +192,7 @@ impl Run<'_> {
             (self.runner.listener)(Event::Warning(warning.to_owned()));
         }
         let id = made["Id"].as_str().unwrap_or_default().to_owned();
+        client::failpoint!("task: container made");
         let ran = async {
             self.runner.history.set_container(row, &id)?;
             for (network, endpoint) in &request.connect {
@@ -208,6 +210,7 @@ impl Run<'_> {
             self.start(target, &id, recorder).await
         };
         let ran = ran.await;
+        client::failpoint!("task: container over");
         let removed = client.bytes(Method::DELETE, &format!("/containers/{id}?force=1&v=1"), None).await;
         match (ran, removed) {
             (Ok(_), Err(error)) if error.status() != Some(404) => Err(error.into()),
@@ -222,9 +225,11 @@ impl Run<'_> {
             ["stream", "stdout", "stderr"].map(|name| (name, "1".to_owned())),
         );
         let mut stream = client.hijack(&attach, None).await?;
+        client::failpoint!("task: attached");
         let wait =
             client.call(Method::POST, &format!("/containers/{id}/wait?condition=next-exit"), None).await?;
         client.post(&format!("/containers/{id}/start")).await?;
+        client::failpoint!("task: started");
         let name = target.map(|target| target.name.as_str()).unwrap_or_default();
         let tty = self.task.body["Tty"] == true;
         let output = async {

@@ -194,6 +194,7 @@ impl Runner<'_> {
             self.home.release(live, &run_lock(&id));
             return Ok(Outcome { code: 0, error, ..Outcome::default() });
         }
+        client::failpoint!("task: begun");
         let outcome = self.locked(task, &id, ask.slot, &ask.targets, stop).await;
         let outcome = match outcome {
             Ok(outcome) => Outcome { run: id.clone(), ..outcome },
@@ -204,7 +205,9 @@ impl Runner<'_> {
                 targets: Vec::new(),
             },
         };
+        client::failpoint!("task: not finished");
         self.history.finish(&id, i64::from(outcome.code), outcome.error.as_deref(), Timestamp::now())?;
+        client::failpoint!("task: finished");
         self.history.prune(key, &task.definition.keep, Timestamp::now())?;
         self.home.release(live, &run_lock(&id));
         Ok(outcome)

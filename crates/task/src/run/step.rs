@@ -35,6 +35,7 @@ impl Run<'_> {
             match step {
                 Step::Pause => {
                     self.note(Undo::Unpause(id.clone()))?;
+                    client::failpoint!("task: undo noted");
                     client
                         .post(&format!("/containers/{id}/pause"))
                         .await
@@ -72,6 +73,7 @@ impl Run<'_> {
             if let Err(error) = take_back(&self.runner.client, &undo).await {
                 failures.push(error.within(&target.name).to_string());
             }
+            client::failpoint!("task: undone");
             self.undo.borrow_mut().remove(at);
             if let Err(error) = self.save() {
                 failures.push(error.to_string());
