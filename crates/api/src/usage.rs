@@ -44,7 +44,7 @@ fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Va
         let now = Timestamp::from_system(std::time::SystemTime::now());
         let options = ListOptions { all: true, limit: None, filters: Filters::default() };
         let list = engine.list_containers(&options)?;
-        let list = list.iter().map(|container| containers::summary(engine, container, true, now));
+        let list = list.iter().map(|listed| containers::summary(engine, listed, true, now));
         body.insert("Containers".to_owned(), Value::Array(list.collect::<Result<_>>()?));
     }
     if wants("volume") {

@@ -310,6 +310,91 @@ fn a_draft_that_a_container_works_on_stays() {
     assert!(names.contains("db.draft-other") && !names.contains(&draft), "{names}");
 }
 
+/// The server keeps what runs in memory: whatever another process does shows in the next answer.
+#[test]
+fn a_list_is_never_older_than_its_question() {
+    let place = Place::new();
+    place.image();
+    let host = format!("unix://{}", place.text("a.sock"));
+    let server = place.serve(&["-H", &host]);
+    let format = "{{.ID}} {{.Names}} {{.State}} {{.Ports}} {{.Networks}} {{.Labels}} {{.Image}}";
+    let ps = ["ps", "--no-trunc", "--format", format];
+    let served = || place.ok(&[&["-H", &host], &ps[..]].concat());
+    let shows = |what: &[&str], wanted: usize| {
+        place.ok(what);
+        let list = served();
+        assert_eq!(list, place.ok(&ps), "after {what:?}");
+        assert_eq!(list.lines().count(), wanted, "after {what:?}: {list}");
+    };
+    let run = ["run", "-d", "--label", "a=b", "busybox", "sleep", "1000"];
+    let named = |name: &'static str, network: &'static str| {
+        [&run[..2], &["--name", name, "--network", network], &run[2..]].concat()
+    };
+    assert_eq!(served(), "");
+    shows(&named("one", "none"), 1);
+    shows(&["network", "create", "net"], 1);
+    shows(&named("two", "net"), 2);
+    shows(&["network", "create", "other"], 2);
+    shows(&["network", "connect", "other", "two"], 2);
+    shows(&["network", "disconnect", "net", "two"], 2);
+    shows(&["network", "disconnect", "other", "two"], 2);
+    shows(&["network", "connect", "net", "two"], 2);
+    shows(&["pause", "one"], 2);
+    assert!(served().contains(" paused "));
+    shows(&["unpause", "one"], 2);
+    shows(&["rename", "one", "uno"], 2);
+    shows(&["update", "--restart", "always", "uno"], 2);
+    shows(&["stop", "-t", "0", "uno"], 1);
+    shows(&["start", "uno"], 2);
+    shows(&["restart", "-t", "0", "uno"], 2);
+    shows(&["kill", "two"], 1);
+    shows(&["start", "two"], 2);
+    shows(&["rm", "-f", "two"], 1);
+    shows(&named("two", "net"), 2);
+    // What a health check finds.
+    let mut probed = named("probed", "none");
+    probed.splice(
+        2..2,
+        ["--health-cmd", "test -e /tmp/well", "--health-interval", "50ms", "--health-retries", "1"],
+    );
+    shows(&probed, 3);
+    let health = |wanted: &str| {
+        eventually(wanted, || {
+            let list = place.ok(&["-H", &host, "ps", "--filter", "name=probed", "--format", "{{.Status}}"]);
+            list.contains(&format!("({wanted})"))
+        });
+    };
+    health("unhealthy");
+    place.ok(&["exec", "probed", "touch", "/tmp/well"]);
+    health("healthy");
+    // A monitor that is killed says nothing any more.
+    let inspect = |name: &str, what: &str| place.ok(&["inspect", "-f", what, name]).trim().to_owned();
+    let id = inspect("two", "{{.Id}}");
+    let live = std::fs::read(place.path("run/containers").join(id).join("live.json")).unwrap();
+    let live: serde_json::Value = serde_json::from_slice(&live).unwrap();
+    let monitor = i32::try_from(live["monitor_pid"].as_i64().unwrap()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(monitor).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    eventually("the killed one is gone", || served().lines().count() == 2);
+    assert_eq!(inspect("two", "{{.State.ExitCode}}"), "137");
+    shows(&["start", "two"], 3);
+    // More than the kernel's queue of changes holds makes no difference.
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let dir = place.path("run/containers");
+    for number in 0..limit.trim().parse::<u32>().unwrap().min(100_000) / 2 + 10 {
+        let path = dir.join(format!("x{number}"));
+        std::fs::write(&path, "").unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+    shows(&["rename", "two", "zwei"], 3);
+    shows(&["rm", "-f", "uno", "zwei", "probed"], 0);
+    place.ok(&["network", "rm", "net", "other"]);
+    drop(server);
+}
+
 /// One unmasked frame of a websocket's server.
 fn frame(stream: &mut impl std::io::Read) -> (u8, Vec<u8>) {
     let mut head = [0; 2];

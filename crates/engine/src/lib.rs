@@ -50,6 +50,8 @@ pub struct Engine {
     pub(crate) config: config::Config,
     pub(crate) roots: Roots,
     pub(crate) specs: container::Specs,
+    /// The containers that run, in a process that keeps them ([`Engine::keep_known`]).
+    pub(crate) known: std::sync::Mutex<Option<container::known::Known>>,
     /// Ids of the predefined networks, which never change, once they were asked for.
     pub(crate) predefined: std::sync::Mutex<std::collections::BTreeMap<String, String>>,
 }
@@ -69,6 +71,7 @@ impl Engine {
             config,
             roots,
             specs: Default::default(),
+            known: Default::default(),
             predefined: Default::default(),
         })
     }

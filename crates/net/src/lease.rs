@@ -258,7 +258,8 @@ impl Networks {
     pub(crate) fn lease_dir(&self, network: &NetworkSpec) -> PathBuf {
         self.config().run_dir.join("leases").join(network.id.as_str())
     }
-    pub(crate) fn endpoint_dir(&self, container: &ContainerId) -> PathBuf {
+    /// Where the records of a container's endpoints and ports are, while it has any.
+    pub fn endpoint_dir(&self, container: &ContainerId) -> PathBuf {
         self.config().run_dir.join("endpoints").join(container.as_str())
     }
 }

@@ -5,11 +5,12 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Router, routing};
 use engine::Engine;
-use engine::container::{Container, ListOptions, MountPoint, NetworkView};
+use engine::container::{Container, ListOptions, Listed, MountPoint, NetworkView};
 use engine::model::state::Status;
 use engine::model::time::Timestamp;
 use engine::model::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 use super::inspect::{endpoints, network_mode};
 use crate::input::Params;
@@ -30,68 +31,101 @@ async fn list(State(engine): State<Shared>, params: Params) -> std::result::Resu
     let body = call(&engine, move |engine| {
         let now = Timestamp::from_system(std::time::SystemTime::now());
         let containers = engine.list_containers(&options)?;
-        let written = |some: &[Container]| {
+        let written = |some: &[Arc<Listed>]| {
             let mut text = Vec::with_capacity(some.len() * SUMMARY_BYTES);
-            for container in some {
+            for listed in some {
                 if !text.is_empty() {
                     text.push(b',');
                 }
-                serde_json::to_writer(&mut text, &summary(engine, container, size, now)?)
-                    .map_err(|error| Error::internal("write a container's summary").caused_by(error))?;
+                write_summary(&mut text, engine, listed, size, now)?;
             }
             Ok::<_, Error>(text)
         };
-        // With many a second processor halves it.
-        let (mine, theirs) = containers.split_at(if containers.len() < MANY {
-            containers.len()
-        } else {
-            containers.len() / 2
-        });
+        // With many to be written anew a second processor halves it.
+        let fresh = containers.iter().filter(|listed| size || listed.written.get().is_none()).count();
+        let (mine, theirs) =
+            containers.split_at(if fresh < MANY { containers.len() } else { containers.len() / 2 });
         std::thread::scope(|scope| {
             let other = (!theirs.is_empty()).then(|| scope.spawn(|| written(theirs)));
-            let mut text = written(mine)?;
+            let mut text = vec![b'['];
+            text.extend(written(mine)?);
             if let Some(other) = other {
                 let rest = other.join().map_err(|_| Error::internal("writing summaries panicked"))??;
                 text.push(b',');
                 text.extend(rest);
             }
-            Ok([b"[", text.as_slice(), b"]"].concat())
+            text.push(b']');
+            Ok(text)
         })
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// From so many containers on, two threads write them down.
+/// From so many containers on that are written anew, two threads write them down.
 const MANY: usize = 24;
 /// About what one takes.
 const SUMMARY_BYTES: usize = 1024;
 
-pub(crate) fn summary(engine: &Engine, container: &Container, size: bool, now: Timestamp) -> Result<Value> {
+/// Everything but `Status`, which changes with the time, is written once as long as nothing else changes.
+fn write_summary(
+    text: &mut Vec<u8>,
+    engine: &Engine,
+    listed: &Listed,
+    size: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let encode = |value: &Value| {
+        serde_json::to_vec(value)
+            .map_err(|error| Error::internal("write a container's summary").caused_by(error))
+    };
+    if size {
+        text.extend(encode(&summary(engine, listed, true, now)?)?);
+        return Ok(());
+    }
+    let object = match listed.written.get() {
+        Some(object) => object,
+        None => {
+            let object = encode(&unchanging(engine, listed))?;
+            listed.written.get_or_init(|| object.into())
+        }
+    };
+    text.extend(object.strip_suffix(b"}").unwrap_or(object));
+    text.extend(b",\"Status\":");
+    text.extend(encode(&status(&listed.container, now).into())?);
+    text.push(b'}');
+    Ok(())
+}
+
+pub(crate) fn summary(engine: &Engine, listed: &Listed, size: bool, now: Timestamp) -> Result<Value> {
+    let mut value = unchanging(engine, listed);
+    value["Status"] = status(&listed.container, now).into();
+    if size {
+        let bytes = listed.container.size_rw()?;
+        value["SizeRw"] = bytes.into();
+        value["SizeRootFs"] = (bytes + engine.image_size(&listed.container)).into();
+    }
+    Ok(value)
+}
+
+fn unchanging(engine: &Engine, listed: &Listed) -> Value {
+    let Listed { container, view, .. } = listed;
     let spec = &container.spec;
-    let view = engine.network_view(container)?;
-    let mut value = json!({
+    json!({
         "Id": spec.id.as_str(),
         "Names": [format!("/{}", container.name())],
         "Image": spec.image_name,
         "ImageID": spec.image.as_str(),
         "Command": command(&spec.process.argv()),
         "Created": spec.created.seconds,
-        "Ports": ports(container, &view),
+        "Ports": ports(container, view),
         "Labels": spec.labels,
         "State": container.status().as_str(),
-        "Status": status(container, now),
         "HostConfig": { "NetworkMode": network_mode(container) },
-        "NetworkSettings": { "Networks": endpoints(engine, container, &view) },
+        "NetworkSettings": { "Networks": endpoints(engine, container, view) },
         "Mounts": engine.mount_points(container).iter().map(mount_point).collect::<Vec<_>>(),
         "Health": { "Status": container.health(), "FailingStreak": container.state.health.as_ref().map_or(0, |health| health.failing_streak) },
-    });
-    if size {
-        let bytes = container.size_rw()?;
-        value["SizeRw"] = bytes.into();
-        value["SizeRootFs"] = (bytes + engine.image_size(container)).into();
-    }
-    Ok(value)
+    })
 }
 
 /// A mount as lists and inspect show it.

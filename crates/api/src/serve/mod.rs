@@ -82,6 +82,9 @@ async fn run(engine: &Shared, options: &Options, tell: fn(Notice)) -> Result<()>
     for host in &options.hosts {
         listeners.extend(Listener::bind(host, options).await?);
     }
+    if let Err(error) = engine.keep_known() {
+        tell(Notice::Line(format!("containers are read anew for each list: {error}")));
+    }
     let mut terminate = signal(SignalKind::terminate()).context(|| "wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context(|| "wait for SIGHUP")?;

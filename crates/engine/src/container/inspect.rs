@@ -1,6 +1,6 @@
 //! What inspect shows beyond the records: sizes, mount points, the request's echo, the network as it is.
 
-use model::container::{MountSource, NetworkMode, Propagation};
+use model::container::{MountSource, Propagation};
 use model::error::Context as _;
 use model::{Kind, Result};
 use net::{Endpoint, PublishedPort};
@@ -87,7 +87,7 @@ impl Engine {
     /// # Errors
     /// A record cannot be read.
     pub fn network_view(&self, container: &Container) -> Result<NetworkView> {
-        if container.live.is_none() || !matches!(container.spec.network, NetworkMode::Attached(_)) {
+        if container.live.is_none() || !container.has_endpoints() {
             return Ok(NetworkView::default());
         }
         Ok(NetworkView {

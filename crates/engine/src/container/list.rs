@@ -4,7 +4,9 @@ use model::container::{MountSource, NetworkMode, Port};
 use model::filter::{Filters, Patterns};
 use model::state::Status;
 use model::{Error, Result};
+use std::sync::Arc;
 
+use super::known::Listed;
 use super::lookup::Container;
 use crate::Engine;
 
@@ -43,7 +45,7 @@ impl Engine {
     ///
     /// # Errors
     /// An unknown filter or a malformed value, with Docker's texts.
-    pub fn list_containers(&self, options: &ListOptions) -> Result<Vec<Container>> {
+    pub fn list_containers(&self, options: &ListOptions) -> Result<Vec<Arc<Listed>>> {
         let filters = &options.filters;
         filters.check(&FILTERS)?;
         check_values(filters)?;
@@ -61,23 +63,35 @@ impl Engine {
         };
         let (before, since) = (edge("before")?, edge("since")?);
         let patterns = By { ids: filters.patterns("id"), names: filters.patterns("name") };
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let wanted = |container: &Container| {
+            Ok::<_, Error>(
+                (every || container.live.is_some())
+                    && before.is_none_or(|edge| container.spec.created < edge)
+                    && since.is_none_or(|edge| container.spec.created > edge)
+                    && ancestors
+                        .as_ref()
+                        .is_none_or(|list| list.iter().any(|ancestor| container.descends_from(ancestor)))
+                    && passes(container, filters, &patterns)
+                    && self.passes_ports(container, filters)?
+                    && self.passes_network(container, filters)?,
+            )
+        };
         let mut listed = Vec::new();
-        let candidates = if every { self.containers()? } else { self.live_containers()? };
-        for container in candidates {
-            let wanted = (every || container.live.is_some())
-                && before.is_none_or(|edge| container.spec.created < edge)
-                && since.is_none_or(|edge| container.spec.created > edge)
-                && ancestors
-                    .as_ref()
-                    .is_none_or(|list| list.iter().any(|ancestor| container.descends_from(ancestor)))
-                && passes(&container, filters, &patterns)
-                && self.passes_ports(&container, filters)?
-                && self.passes_network(&container, filters)?;
-            if wanted {
-                listed.push(container);
+        if let (false, Some(known)) = (every, self.known()) {
+            for one in known?.iter() {
+                if wanted(&one.container)? {
+                    listed.push(Arc::clone(one));
+                }
             }
-            if options.limit.is_some_and(|limit| listed.len() >= limit) {
+            return Ok(listed);
+        }
+        for container in if every { self.containers()? } else { self.live_containers()? } {
+            if listed.len() >= limit {
                 break;
+            }
+            if wanted(&container)? {
+                listed.push(Arc::new(self.listed(container)?));
             }
         }
         Ok(listed)

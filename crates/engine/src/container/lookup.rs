@@ -98,6 +98,10 @@ impl Container {
             (None, _) => &[],
         }
     }
+    /// Whether it may be on networks of its own.
+    pub(crate) fn has_endpoints(&self) -> bool {
+        matches!(self.spec.network, NetworkMode::Attached(_))
+    }
     /// Its links on the default bridge.
     pub fn links(&self) -> &[Link] {
         match (&self.changes.links, &self.spec.network) {
@@ -317,7 +321,7 @@ impl Engine {
 }
 
 /// The containers' identifiers among a directory's entries.
-fn ids_in(dir: &Path) -> Result<Vec<ContainerId>> {
+pub(super) fn ids_in(dir: &Path) -> Result<Vec<ContainerId>> {
     let what = || format!("read directory {}", dir.display());
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
