@@ -3,11 +3,13 @@
 
 rate PATH CONNECTIONS NAME=SOCKET…: rows of rate, median and p99 of GET, the engines in turn, each connection kept alive.
 follow COUNT SOCKET PID: opens COUNT following log streams and prints a row of the process's resident memory.
+names RATE SECONDS NAME…: a row of look-ups over UDP at 127.0.0.11, so many a second.
 """
 import http.client
 import json
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -98,7 +100,33 @@ def follow(count, path, pid):
     print(f"| with {len(streams)} log followers | {resident} |")
 
 
-if sys.argv[1] == "rate":
+def names(rate, seconds, wanted):
+    asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asked.connect(("127.0.0.11", 53))
+    asked.settimeout(5)
+    times, begin = [], time.monotonic()
+    for number in range(int(rate * seconds)):
+        wait = begin + number / rate - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        name = wanted[number % len(wanted)].encode()
+        query = struct.pack(">6H", number & 0xFFFF, 0x0100, 1, 0, 0, 0)
+        query += bytes([len(name)]) + name + b"\0" + struct.pack(">2H", 1, 1)
+        sent = time.monotonic()
+        asked.send(query)
+        answer = asked.recv(512)
+        times.append(time.monotonic() - sent)
+        if answer[:2] != query[:2] or answer[3] & 15 or answer[6:8] != b"\0\1":
+            sys.exit(f"{name}: {answer!r}")
+    whole = time.monotonic() - begin
+    times.sort()
+    median, late = times[len(times) // 2], times[len(times) * 99 // 100]
+    print(f"| {rate:.0f} | {len(times) / whole:.0f} | {median * 1e3:.2f} | {late * 1e3:.2f} | {len(times)} |")
+
+
+if sys.argv[1] == "names":
+    names(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
+elif sys.argv[1] == "rate":
     pairs = [pair.split("=", 1) for pair in sys.argv[4:]]
     rate(sys.argv[2], [int(count) for count in sys.argv[3].split(",")], pairs)
 else:

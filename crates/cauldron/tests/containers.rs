@@ -154,6 +154,20 @@ fn dockers_default_isolation() {
     assert_eq!(home.sh(&["--ulimit", "nofile=100:200"], "ulimit -n"), "100");
 }
 
+/// A container that runs containers gives its controllers to groups below its own: then its own group takes no process.
+#[test]
+fn a_container_that_divides_its_cgroup_takes_execs() {
+    let home = home();
+    home.ok(&["run", "-d", "--name", "box", "--privileged", "--network", "none", "busybox", "sleep", "1000"]);
+    let divide = "cd /sys/fs/cgroup; if [ -d unified ]; then cd unified; fi; mkdir leaf
+        for pid in $(cat cgroup.procs); do echo $pid > leaf/cgroup.procs || true; done
+        for name in $(cat cgroup.controllers); do echo +$name > cgroup.subtree_control; done";
+    home.ok(&["exec", "box", "sh", "-c", divide]);
+    assert_eq!(home.ok(&["exec", "box", "grep", "^0::", "/proc/1/cgroup"]), "0::/leaf");
+    let own = home.ok(&["exec", "box", "grep", "^0::", "/proc/self/cgroup"]);
+    assert!(["0::/leaf", "0::/"].contains(&own.as_str()), "{own}");
+}
+
 #[test]
 fn environment_user_and_directory() {
     let home = home();

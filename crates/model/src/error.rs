@@ -113,15 +113,17 @@ impl Error {
     }
     /// Whether a full file system, or an exhausted quota, is behind it.
     pub fn is_out_of_space(&self) -> bool {
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            if matches!(io, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
-                return true;
-            }
-            source = error.source();
-        }
-        false
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        self.io_kinds().any(|kind| matches!(kind, StorageFull | QuotaExceeded))
+    }
+    /// Whether the system said that something is busy (`EBUSY`).
+    pub fn is_busy(&self) -> bool {
+        self.io_kinds().any(|kind| kind == std::io::ErrorKind::ResourceBusy)
+    }
+    /// What the system said, in all of its causes.
+    fn io_kinds(&self) -> impl Iterator<Item = std::io::ErrorKind> {
+        std::iter::successors(std::error::Error::source(self), |error| error.source())
+            .filter_map(|error| error.downcast_ref::<std::io::Error>().map(std::io::Error::kind))
     }
     /// What the caller should do.
     pub fn kind(&self) -> Kind {

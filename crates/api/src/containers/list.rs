@@ -9,7 +9,9 @@ use engine::container::{Container, ListOptions, Listed, MountPoint, NetworkView}
 use engine::model::state::Status;
 use engine::model::time::Timestamp;
 use engine::model::{Error, Result};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::inspect::{endpoints, network_mode};
@@ -75,10 +77,6 @@ fn write_summary(
     size: bool,
     now: Timestamp,
 ) -> Result<()> {
-    let encode = |value: &Value| {
-        serde_json::to_vec(value)
-            .map_err(|error| Error::internal("write a container's summary").caused_by(error))
-    };
     if size {
         text.extend(encode(&summary(engine, listed, true, now)?)?);
         return Ok(());
@@ -86,19 +84,24 @@ fn write_summary(
     let object = match listed.written.get() {
         Some(object) => object,
         None => {
-            let object = encode(&unchanging(engine, listed))?;
+            let object = encode(&Summary::of(engine, listed))?;
             listed.written.get_or_init(|| object.into())
         }
     };
     text.extend(object.strip_suffix(b"}").unwrap_or(object));
     text.extend(b",\"Status\":");
-    text.extend(encode(&status(&listed.container, now).into())?);
+    text.extend(encode(&status(&listed.container, now))?);
     text.push(b'}');
     Ok(())
 }
 
+fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::internal("write a container's summary").caused_by(error))
+}
+
 pub(crate) fn summary(engine: &Engine, listed: &Listed, size: bool, now: Timestamp) -> Result<Value> {
-    let mut value = unchanging(engine, listed);
+    let mut value = serde_json::to_value(Summary::of(engine, listed))
+        .map_err(|error| Error::internal("write a container's summary").caused_by(error))?;
     value["Status"] = status(&listed.container, now).into();
     if size {
         let bytes = listed.container.size_rw()?;
@@ -108,24 +111,72 @@ pub(crate) fn summary(engine: &Engine, listed: &Listed, size: bool, now: Timesta
     Ok(value)
 }
 
-fn unchanging(engine: &Engine, listed: &Listed) -> Value {
-    let Listed { container, view, .. } = listed;
-    let spec = &container.spec;
-    json!({
-        "Id": spec.id.as_str(),
-        "Names": [format!("/{}", container.name())],
-        "Image": spec.image_name,
-        "ImageID": spec.image.as_str(),
-        "Command": command(&spec.process.argv()),
-        "Created": spec.created.seconds,
-        "Ports": ports(container, view),
-        "Labels": spec.labels,
-        "State": container.status().as_str(),
-        "HostConfig": { "NetworkMode": network_mode(container) },
-        "NetworkSettings": { "Networks": endpoints(engine, container, view) },
-        "Mounts": engine.mount_points(container).iter().map(mount_point).collect::<Vec<_>>(),
-        "Health": { "Status": container.health(), "FailingStreak": container.state.health.as_ref().map_or(0, |health| health.failing_streak) },
-    })
+/// Everything but `Status`. A list has many: no tree of values is made for what is written as it is.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary<'a> {
+    id: &'a str,
+    names: [String; 1],
+    image: &'a str,
+    #[serde(rename = "ImageID")]
+    image_id: &'a str,
+    command: String,
+    created: i64,
+    ports: Vec<Value>,
+    labels: &'a BTreeMap<String, String>,
+    state: &'static str,
+    host_config: Mode,
+    network_settings: Settings,
+    mounts: Vec<Value>,
+    health: Health<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mode {
+    network_mode: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    networks: Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Health<'a> {
+    status: &'a str,
+    failing_streak: u64,
+}
+
+impl<'a> Summary<'a> {
+    fn of(engine: &Engine, listed: &'a Listed) -> Self {
+        let Listed { container, view, .. } = listed;
+        let spec = &container.spec;
+        Self {
+            id: spec.id.as_str(),
+            names: [format!("/{}", container.name())],
+            image: &spec.image_name,
+            image_id: spec.image.as_str(),
+            command: command(&spec.process.argv()),
+            created: spec.created.seconds,
+            ports: ports(container, view),
+            labels: &spec.labels,
+            state: container.status().as_str(),
+            host_config: Mode { network_mode: network_mode(container) },
+            network_settings: Settings { networks: endpoints(engine, container, view) },
+            mounts: engine.mount_points(container).iter().map(mount_point).collect(),
+            health: Health {
+                status: container.health(),
+                failing_streak: container
+                    .state
+                    .health
+                    .as_ref()
+                    .map_or(0, |health| health.failing_streak.into()),
+            },
+        }
+    }
 }
 
 /// A mount as lists and inspect show it.

@@ -374,7 +374,8 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let removed = found["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
     if found["State"]["Running"].as_bool().unwrap_or(false) {
         // Nothing to start: what is left is to attach.
-        return to_running(client, id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await;
+        let proxy = given.switch("sig-proxy").unwrap_or(true);
+        return to_running(client, id, ends, keys, proxy).await.map(Option::unwrap_or_default);
     }
     foreground(&session, id, ends, keys, given.switch("sig-proxy").unwrap_or(true), removed).await
 }
@@ -398,19 +399,27 @@ async fn attach(session: Session, given: ArgMatches) -> Outcome {
     let id = found["Id"].as_str().unwrap_or(name).to_owned();
     let ends = Ends { stdin, stdout: true, stderr: true, tty };
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
-    to_running(client, &id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await
+    let over = to_running(client, &id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await?;
+    // Docker's words and exit code: only `attach` calls it a failure.
+    over.ok_or_else(|| Failure::new("read escape sequence"))
 }
 
-/// Attaches to a container that runs, until it is over or the user detaches.
-async fn to_running(client: &Client, id: &str, ends: Ends, keys: DetachKeys, proxy: bool) -> Outcome {
+/// Attaches to a container that runs, until it is over, or the user detaches: `None`.
+async fn to_running(
+    client: &Client,
+    id: &str,
+    ends: Ends,
+    keys: DetachKeys,
+    proxy: bool,
+) -> Result<Option<u8>, Failure> {
     let wait = client.call(Method::POST, &format!("/containers/{id}/wait"), None).await?;
     let attached = client.hijack(&attach_path(id, ends), None).await?;
     let proxy = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
     let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
     // The engine may end the stream before the container is over (our stdin is at its end): signals still belong to it.
     let outcome = match end {
-        End::Detached => Ok(0),
-        End::Closed => exit_code(wait).await,
+        End::Detached => Ok(None),
+        End::Closed => exit_code(wait).await.map(Some),
     };
     if let Some(proxy) = proxy {
         proxy.abort();

@@ -64,6 +64,37 @@ impl Cgroup {
         make(dir)?;
         Ok(Some(sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?))
     }
+    /// The v2 directory, if there is a v2 hierarchy.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn unified(&self) -> Result<Option<OwnedFd>> {
+        let group = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified);
+        let open = |(_, dir): &(Hierarchy, PathBuf)| {
+            sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))
+        };
+        group.map(open).transpose()
+    }
+    /// The v2 directory that a process is in now, which must be below this container's.
+    ///
+    /// # Errors
+    /// It is elsewhere, or cannot be opened.
+    pub fn unified_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let Some((hierarchy, dir)) = self.groups.iter().find(|(hierarchy, _)| hierarchy.unified) else {
+            return Ok(None);
+        };
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&file).context(|| format!("read {file}"))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let now = hierarchy.mount.join(path);
+        let inside = now.strip_prefix(dir).is_ok_and(|below| {
+            below.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+        });
+        if !inside {
+            return Err(Error::conflict(format!("cgroup {} is not below {}", now.display(), dir.display())));
+        }
+        sys::fs::open_root(&now).map(Some).context(|| format!("open {}", now.display()))
+    }
     /// Makes the v1 directories and sets all limits.
     ///
     /// # Errors

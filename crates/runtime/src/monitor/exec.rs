@@ -20,18 +20,21 @@ use crate::wire::{self, FromInit};
 ///
 /// # Errors
 /// It could not be cloned.
-pub fn begin(target: &OwnedFd, cgroup: &Cgroup, wanted: &Process) -> Result<Session> {
+pub fn begin(main: &Session, cgroup: &Cgroup, wanted: &Process) -> Result<Session> {
+    let target = &main.pidfd;
     let filter = crate::seccomp::compile(&wanted.seccomp, &wanted.capabilities)?;
     let (ends, stdio) = match wanted.tty {
         true => (Ends::default(), None),
         false => pipes(wanted.open_stdin).map(|(ends, inner)| (ends, Some(inner)))?,
     };
-    let unified = match cgroup.groups().iter().find(|(hierarchy, _)| hierarchy.unified) {
-        Some((_, dir)) => Some(sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?),
-        None => None,
-    };
+    let unified = cgroup.unified()?;
     let (channel, inner) = sys::socket::pair().context(|| "make a socket pair")?;
-    match fork_in(Some(target), 0, unified.as_ref())? {
+    let forked = match fork_in(Some(target), 0, unified.as_ref()) {
+        // It runs containers of its own, and has given controllers to groups below its own: those have the processes.
+        Err(error) if error.is_busy() => fork_in(Some(target), 0, cgroup.unified_of(main.pid)?.as_ref())?,
+        forked => forked?,
+    };
+    match forked {
         Forked::Child => {
             sys::process::reset_signals();
             drop(channel);

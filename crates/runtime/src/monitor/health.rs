@@ -46,7 +46,7 @@ impl Monitor {
         };
         let probe = Probe { start: record::now(), ..Probe::default() };
         let timeout = Duration::from_nanos(u64::try_from(check.timeout).unwrap_or(0));
-        match exec::begin(&main.pidfd, &self.cgroup, &process) {
+        match exec::begin(main, &self.cgroup, &process) {
             Ok(mut session) => {
                 session.probe = Some((probe, now + timeout));
                 self.add_session(session);

@@ -109,7 +109,7 @@ impl Monitor {
             return Err(Error::new(Kind::Conflict, text));
         }
         let main = self.running()?;
-        let mut session = exec::begin(&main.pidfd, &self.cgroup, process)?;
+        let mut session = exec::begin(main, &self.cgroup, process)?;
         session.exec = Some(id.to_owned());
         session.requester = Some(at);
         record::write_exec(&self.bundle, id, &ExecState { pid: session.pid, running: true, exit_code: None });
