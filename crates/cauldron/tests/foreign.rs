@@ -59,6 +59,97 @@ fn every_verb_works_on_dockerd() {
     assert!(!cli.0.dir.join("none").exists(), "an engine of our own was opened");
 }
 
+/// There a helper works on the volume itself: one that was killed half-way is never run again unasked.
+#[test]
+fn tasks_and_helpers_work_on_dockerd() {
+    let cli = Cli(Engine::dockerd());
+    let command = |args: &[&str], point: &str| {
+        let host = cli.0.host();
+        let mut command = cli.0.command(&[&[env!("CARGO_BIN_EXE_cauldron"), "-H", &host], args].concat());
+        let output = command
+            .env("CAULDRON_ROOT", cli.0.dir.join("tasks"))
+            .env("CAULDRON_RUN_ROOT", cli.0.dir.join("run"))
+            .env("CAULDRON_FAILPOINT", point)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    };
+    let ok = |args: &[&str]| {
+        let (code, out, err) = command(args, "");
+        assert_eq!(code, 0, "{args:?}: {out}{err}");
+        out
+    };
+    cli.ok(&["run", "-d", "--name", "db", "--expose", "80", "busybox", "sleep", "1000"]);
+    let script = "echo $DATABASE_PORT_80_TCP_PORT; ping -c1 -W5 database > /dev/null";
+    ok(&[
+        "task",
+        "create",
+        "see",
+        "--each",
+        "name=db",
+        "--link-target",
+        "database",
+        "--before",
+        "pause",
+        "--",
+        "busybox",
+        "sh",
+        "-c",
+        "echo seen",
+    ]);
+    ok(&[
+        "task",
+        "create",
+        "link",
+        "--each",
+        "name=db",
+        "--link-target",
+        "database",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    for name in ["see", "link"] {
+        ok(&["task", "run", name]);
+    }
+    assert_eq!(ok(&["task", "logs", "link"]), "80\n");
+    assert_eq!(cli.ok(&["inspect", "-f", "{{.State.Status}}", "db"]), "running\n");
+    ok(&[
+        "task",
+        "create",
+        "init",
+        "--once",
+        "data",
+        "-v",
+        "data:/d",
+        "busybox",
+        "sh",
+        "-c",
+        "echo line >> /d/log",
+    ]);
+    let log = || cli.ok(&["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/log"]);
+    for point in ["task: helper over, not marked", "task: started"] {
+        assert_eq!(command(&["helper", "run", "init"], point).0, -1, "{point}");
+        let (code, _, err) = command(&["helper", "run", "init"], "");
+        assert!(
+            code != 0 && err.contains("was interrupted on volume data") && err.contains("helper accept init"),
+            "{err}"
+        );
+        assert_eq!(log(), "line\n", "{point}");
+        ok(&["helper", "accept", "init"]);
+        ok(&["helper", "run", "init"]);
+        assert_eq!(log(), "line\n", "{point}");
+        cli.ok(&["volume", "rm", "-f", "data"]);
+    }
+    ok(&["helper", "run", "init"]);
+    ok(&["helper", "run", "init"]);
+    assert_eq!(log(), "line\n");
+    ok(&["helper", "rerun", "init"]);
+    assert_eq!(log(), "line\nline\n");
+}
+
 fn containers(cli: &Cli) {
     assert_eq!(cli.ok(&["run", "--rm", "busybox", "echo", "hello"]), "hello\n");
     assert_eq!(cli.all(&["run", "--rm", "-i", "busybox", "cat"], "typed").1, "typed");

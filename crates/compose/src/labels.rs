@@ -27,6 +27,8 @@ pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
 pub const NETWORK: &str = "com.docker.compose.network";
 /// A volume's key.
 pub const VOLUME: &str = "com.docker.compose.volume";
+/// Which volume it is, on engines that do not say: another for each that is made.
+pub const IDENTITY: &str = "cauldron.volume";
 const ENVIRONMENT_FILE: &str = "com.docker.compose.project.environment_file";
 const VERSION: &str = "com.docker.compose.version";
 

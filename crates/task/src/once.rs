@@ -5,7 +5,7 @@
 //! the volume as it was, and one that was killed after its success is found done. A volume that is made again has no marks.
 //!
 //! Other engines have neither drafts nor marks: there the ledger is the table `marks` of the history, keyed by the volume's name
-//! and when it was made; the helper works on the volume itself, and one that was killed half-way asks for a decision.
+//! and a label that it gets when we or `up` make it (one that somebody else made has its name alone); the helper works on the volume itself, and one that was killed half-way asks for a decision.
 //!
 //! The lock `once-<volume>` keeps a second helper out, also one of another command.
 
@@ -134,7 +134,19 @@ fn canonical(value: &Value) -> Value {
 /// The engine or the history does not answer.
 pub async fn ledger(client: &Client, history: &History, volume: &str) -> Result<Ledger> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let made = client.json(Method::POST, "/volumes/create", Some(&json!({ "Name": volume }))).await?;
+    let path = format!("/volumes/{}", encode(volume));
+    let made = match client.get(&path).await {
+        Err(error) if error.status() == Some(404) => {
+            let mut body = json!({ "Name": volume });
+            if !compose::apply::delivers(client).await.map_err(|error| Error::new(error.to_string()))? {
+                body["Labels"] = json!({ compose::labels::IDENTITY: crate::run::new_id()? });
+                // Nothing that was done before was done on this one.
+                history.forget_volume(volume)?;
+            }
+            client.json(Method::POST, "/volumes/create", Some(&body)).await?
+        }
+        found => found?,
+    };
     match client.get(&format!("/cauldron/v1/volumes/{}", encode(volume))).await {
         Ok(found) => {
             let marks = found["Marks"].as_array().into_iter().flatten().map(|mark| Mark {
@@ -148,7 +160,8 @@ pub async fn ledger(client: &Client, history: &History, volume: &str) -> Result<
             Ok(Ledger { identity: text(&found["Id"]), atomic: true, marks: marks.collect() })
         }
         Err(error) if error.status() == Some(404) => {
-            let identity = format!("{volume}@{}", text(&made["CreatedAt"]));
+            // One that somebody else made has its name alone: its CreatedAt is when it was last written to.
+            let identity = format!("{volume}@{}", text(&made["Labels"][compose::labels::IDENTITY]));
             let marks = history.marks(&identity)?;
             Ok(Ledger { identity, atomic: false, marks })
         }
@@ -214,7 +227,7 @@ async fn one(runner: &Runner<'_>, helper: &Helper, again: bool, stop: watch::Rec
         )));
     }
     in_order(helper, &ledger, again)?;
-    tidy(runner, &helper.volume).await?;
+    tidy(&runner.client, &helper.volume).await?;
     let mark = Mark {
         helper: helper.ledger.clone(),
         digest,
@@ -248,15 +261,13 @@ fn in_order(helper: &Helper, ledger: &Ledger, again: bool) -> Result<()> {
 }
 
 /// Containers of helpers that were killed: nobody else works on the volume, we hold its lock.
-async fn tidy(runner: &Runner<'_>, volume: &str) -> Result<()> {
+async fn tidy(client: &Client, volume: &str) -> Result<()> {
     let filters = json!({"label": [format!("{ONCE_LABEL}={volume}")]}).to_string();
-    let found = runner
-        .client
-        .get(&query("/containers/json", [("all", "1".to_owned()), ("filters", filters)]))
-        .await?;
+    let found =
+        client.get(&query("/containers/json", [("all", "1".to_owned()), ("filters", filters)])).await?;
     for container in found.as_array().into_iter().flatten() {
         let id = container["Id"].as_str().unwrap_or_default();
-        runner.client.bytes(Method::DELETE, &format!("/containers/{id}?force=1&v=1"), None).await?;
+        client.bytes(Method::DELETE, &format!("/containers/{id}?force=1&v=1"), None).await?;
     }
     Ok(())
 }
@@ -398,7 +409,7 @@ pub async fn forget(client: &Client, history: &History, volume: &str, helper: Op
     }
 }
 
-/// Takes a helper that was left half-way as done.
+/// Takes a helper that was left half-way as done; what is left of its container goes.
 ///
 /// # Errors
 /// There is nothing to accept.
@@ -406,7 +417,10 @@ pub async fn accept(client: &Client, history: &History, helper: &Helper) -> Resu
     let ledger = ledger(client, history, &helper.volume).await?;
     let key = &helper.ledger;
     match ledger.marks.iter().find(|mark| mark.helper == *key && mark.state != "done") {
-        Some(mark) => history.set_mark(&ledger.identity, &Mark { state: "done".to_owned(), ..mark.clone() }),
+        Some(mark) => {
+            tidy(client, &helper.volume).await?;
+            history.set_mark(&ledger.identity, &Mark { state: "done".to_owned(), ..mark.clone() })
+        }
         None => Err(Error::new(format!("helper {key} was not interrupted on volume {}", helper.volume))),
     }
 }
@@ -441,6 +455,9 @@ impl History {
                 Timestamp::now().as_microsecond()
             ],
         )
+    }
+    fn forget_volume(&self, volume: &str) -> Result<()> {
+        self.execute("DELETE FROM marks WHERE volume = ?1", params![format!("{volume}@")])
     }
     fn forget_marks(&self, volume: &str, helper: &str) -> Result<()> {
         self.execute("DELETE FROM marks WHERE volume = ?1 AND helper = ?2", params![volume, helper])

@@ -4,6 +4,7 @@ use super::{Host, about, deliver};
 use crate::actual::Container;
 use crate::body::{Around, Body, Which, body, network, volume};
 use crate::error::{Error, Result};
+use crate::labels::IDENTITY;
 use crate::plan::{Plan, container_name};
 use crate::project::{Project, Service};
 use client::{Method, encode, query};
@@ -33,13 +34,24 @@ pub async fn resources(host: &Host, project: &Project, plan: &Plan) -> Result<()
         let Some(own) = project.volumes.get(key) else { continue };
         host.tell("Volume", &own.name, "Creating");
         if !host.dry_run {
-            let request = value(&volume(project, key, own))?;
+            let mut request = value(&volume(project, key, own))?;
+            if !deliver::delivers(&host.client).await? {
+                request["Labels"][IDENTITY] = identity()?.into();
+            }
             let made = host.client.json(Method::POST, "/volumes/create", Some(&request)).await;
             made.map_err(about(format!("create volume {}", own.name)))?;
         }
         host.tell("Volume", &own.name, "Created");
     }
     Ok(())
+}
+
+/// A random word: what a volume is known by on engines that give volumes no identity.
+fn identity() -> Result<String> {
+    let mut bytes = [0u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::project(format!("random bytes: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Makes one network.
