@@ -21,4 +21,13 @@ cauldron run --rm --privileged -v /proc/mounts:/srv/mounts:ro -it sysctl-tools s
 head -n 3 "$scratch/inside"
 awk '{print $2}' /proc/mounts | sort -u > "$scratch/outside"
 awk '{print $2}' "$scratch/inside" | sort -u | cmp - "$scratch/outside" || fail "these are not the host's mounts"
+
+say "The same as tasks, with a history"
+cd "$here"
+export SWAPPINESS=66
+show task run swappiness
+[ "$(cat /proc/sys/vm/swappiness)" = 66 ] || fail "the host's value did not change"
+cauldron task run mounts > "$scratch/watched"
+awk '{print $2}' "$scratch/watched" | sort -u | cmp - "$scratch/outside" || fail "these are not the host's mounts"
+show task history
 echo "host: ok"

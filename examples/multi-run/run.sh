@@ -4,7 +4,7 @@
 on_finish image dns-auth
 on_finish container dns
 
-cp "$here/Dockerfile" "$here/generate_named.rb" "$scratch"
+cp "$here/Dockerfile" "$here/generate_named.rb" "$here/compose.yaml" "$scratch"
 cd "$scratch"
 echo '# dummy' > named.conf
 echo '; dummy' > zone.db
@@ -25,4 +25,13 @@ until_ok 30 cauldron exec dns dig +short +time=1 +tries=1 @127.0.0.1 generated.e
 answer=$(cauldron exec dns dig +short @127.0.0.1 generated.example.test)
 echo "generated.example.test is $answer"
 [ "$answer" = 192.0.2.42 ] || fail "the server does not know the generated record"
+
+say "The same, declared"
+on_finish container multi-run-example-dns-1
+cauldron rm --force dns > /dev/null
+echo '# dummy' > named.conf
+show task run generate
+show up -d --build
+until_ok 30 cauldron exec multi-run-example-dns-1 dig +short +time=1 +tries=1 @127.0.0.1 generated.example.test
+show down
 echo "multi-run: ok"

@@ -20,4 +20,11 @@ show load -i "$scratch/images/my_image.tar"
 output=$(cauldron run --rm my_image)
 echo "$output"
 [ "$output" = "static code" ] || fail "the image that was built inside does not run outside"
+
+say "The same as a task"
+rm "$scratch/images/my_image.tar"
+export IMAGES="$scratch/images"
+cd "$here"
+show task run build
+show load -i "$scratch/images/my_image.tar"
 echo "nested: ok"
