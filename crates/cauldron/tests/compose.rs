@@ -352,6 +352,37 @@ services:
 }
 
 #[test]
+fn what_starts_later_is_followed_too() {
+    let home = Home::new(
+        "
+x-own: &own {image: busybox, stop_signal: SIGKILL}
+services:
+  a: {<<: *own, command: sh -c 'echo first; exec sleep 1000'}
+  b: {<<: *own, command: sh -c 'echo second; exec sleep 1000'}
+",
+    );
+    let follow = |args: &[&str]| {
+        let mut command = home.command(env!("CARGO_BIN_EXE_cauldron"), &[&["compose"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (Server(child), lines)
+    };
+    let (attached, mut printed) = follow(&["up", "a"]);
+    assert_eq!(printed.next().unwrap().unwrap(), "a-1  | first");
+    let (logs, mut said) = follow(&["logs", "-f", "--no-log-prefix"]);
+    assert_eq!(said.next().unwrap().unwrap(), "first");
+    home.did(&["up", "-d", "b"]);
+    assert_eq!(said.next().unwrap().unwrap(), "second");
+    // An attached `up` prints what it was told to attach to.
+    home.did(&["up", "-d", "--scale", "a=2", "--no-recreate", "a"]);
+    assert_eq!(printed.next().unwrap().unwrap(), "a-2  | first");
+    assert_eq!(said.next().unwrap().unwrap(), "first");
+    home.did(&["restart", "-t", "0", "b"]);
+    assert_eq!(said.next().unwrap().unwrap(), "second");
+    drop((attached, logs));
+}
+
+#[test]
 fn a_dependency_that_fails_says_its_last_words() {
     let home = Home::new(
         "

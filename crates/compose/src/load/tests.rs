@@ -288,3 +288,25 @@ fn every_file_that_matters_is_known() {
         assert!(project.read.contains(&Path::new("/p").join(name)), "{name}: {:?}", project.read);
     }
 }
+
+#[test]
+fn what_has_no_effect_is_named() {
+    let project = loaded(&[(
+        "compose.yaml",
+        "services: {w: {image: i, isolation: default, build: {context: ., cache_to: [x], sbom: true}, deploy: {placement: {constraints: [a]}}}, v: {image: i, cpus: 1}}",
+    )]);
+    let keys = ["isolation", "build.cache_to", "build.sbom", "deploy.placement"];
+    assert_eq!(project.warnings, keys.map(|key| format!("services.w.{key} has no effect here")));
+}
+
+/// Every key of a service is used somewhere, or named as one that has no effect: no key is dropped in silence.
+#[test]
+fn every_service_key_is_known_to_the_types() {
+    let aside = ["env_file", "extends", "label_file", "isolation", "pull_refresh_after"];
+    let source = include_str!("../project.rs");
+    let start = source.find("pub struct Service {").unwrap();
+    let fields = &source[start..start + source[start..].find("\n}").unwrap()];
+    for field in crate::schema::SERVICE.iter().filter(|field| !aside.contains(&field.name)) {
+        assert!(fields.contains(&format!("pub {}: ", field.name)), "{} is read by nobody", field.name);
+    }
+}

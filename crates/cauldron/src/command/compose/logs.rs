@@ -9,7 +9,10 @@ use crate::session::Session;
 use crate::stream::{self, Demultiplexer};
 use clap::ArgMatches;
 use client::{Chunks, Client, Lines, Method, encode, query};
-use compose::actual;
+use compose::{actual, labels};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::io::Write;
 
 /// Bytes of a line that are held back at most.
@@ -172,6 +175,7 @@ impl Printer {
                 return Ok(state["ExitCode"].as_i64().unwrap_or(125));
             }
             // What was said up to its end is printed.
+            want.tail.clear();
             if let Some((seconds, nanos)) = state["FinishedAt"].as_str().and_then(time::parse) {
                 want.since = format!("{seconds}.{nanos:09}");
             }
@@ -200,20 +204,93 @@ pub async fn logs(session: Session, given: ArgMatches) -> Outcome {
     };
     let printer =
         Printer::new(&session, &given, &project.name, containers.iter().map(|one| one.name.as_str()));
-    let one = |container: actual::Container| {
-        let (printer, want) = (&printer, &want);
-        async move {
-            let found = client.get(&format!("/containers/{}/json", container.id)).await?;
-            let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
-            printer.log(client, &container.id, &container.name, tty, want).await
-        }
-    };
     if want.follow {
-        futures_util::future::try_join_all(containers.into_iter().map(one)).await?;
-    } else {
-        for container in containers {
-            one(container).await?;
+        return follow(&session, &project.name, &printer, containers, &want, |one| {
+            let named = services.is_empty() || services.contains(&one.service);
+            named && index.is_none_or(|index| one.number == index)
+        })
+        .await;
+    }
+    for one in containers {
+        let found = client.get(&format!("/containers/{}/json", one.id)).await?;
+        let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
+        printer.log(client, &one.id, &one.name, tty, &want).await?;
+    }
+    Ok(0)
+}
+
+/// Follows containers, and those of the project that start meanwhile, until none runs.
+async fn follow(
+    session: &Session,
+    project: &str,
+    printer: &Printer,
+    containers: Vec<actual::Container>,
+    want: &Follow,
+    wanted: impl Fn(&actual::Container) -> bool,
+) -> Outcome {
+    let client = session.client()?;
+    let mut starts = Starts::watch(session, project).await?;
+    let mut running = FuturesUnordered::new();
+    let one = |id: String, name: String, want: Follow| async move {
+        let over = printer.until_over(client, &id, &name, want, false).await;
+        over.map(|_| id)
+    };
+    let mut open: HashSet<String> = containers.iter().map(|one| one.id.clone()).collect();
+    running.extend(containers.into_iter().map(|container| one(container.id, container.name, want.clone())));
+    while !running.is_empty() {
+        tokio::select! {
+            // One that is over is no longer followed before it starts again.
+            biased;
+            Some(over) = running.next() => {
+                open.remove(&over?);
+            }
+            started = starts.next() => {
+                let (container, since) = started?;
+                if wanted(&container) && open.insert(container.id.clone()) {
+                    let want = Follow { since, tail: String::new(), ..want.clone() };
+                    running.push(one(container.id, container.name, want));
+                }
+            }
         }
     }
     Ok(0)
+}
+
+/// Containers of a project that start from now on.
+pub struct Starts(Option<Lines>);
+
+impl Starts {
+    pub async fn watch(session: &Session, project: &str) -> Result<Self, Failure> {
+        let label = format!("{}={project}", labels::PROJECT);
+        let filters = json!({"type": ["container"], "event": ["start"], "label": [label]}).to_string();
+        let (seconds, nanos) = session.now();
+        let path = query("/events", [("filters", filters), ("since", format!("{seconds}.{nanos:09}"))]);
+        Ok(Self(Some(session.client()?.lines(Method::GET, &path, None).await?)))
+    }
+
+    /// The next one, and when it started; never, once the engine tells no more.
+    pub async fn next(&mut self) -> Result<(actual::Container, String), Failure> {
+        while let Some(lines) = &mut self.0 {
+            let Some(event) = lines.next().await? else {
+                self.0 = None;
+                break;
+            };
+            let attributes = &event["Actor"]["Attributes"];
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            if attributes[labels::ONEOFF] == "True" {
+                continue;
+            }
+            let nanos = event["timeNano"].as_i64().unwrap_or(0);
+            let since = format!("{}.{:09}", nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+            let container = actual::Container {
+                id: text(&event["Actor"]["ID"]),
+                name: text(&attributes["name"]),
+                service: text(&attributes[labels::SERVICE]),
+                number: text(&attributes[labels::NUMBER]).parse().unwrap_or(1),
+                ..actual::Container::default()
+            };
+            return Ok((container, since));
+        }
+        std::future::pending().await
+    }
 }

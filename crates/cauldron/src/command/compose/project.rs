@@ -215,7 +215,19 @@ async fn build(session: Session, job: BuildJob) -> Result<(), Failure> {
         addresses.iter().for_each(|address| add("--add-host", format!("{name}:{address}")));
     }
     build.cache_from.iter().for_each(|image| add("--cache-from", image.clone()));
-    let platform = job.platform.clone().or_else(|| build.platforms.first().cloned());
+    for (id, socket) in &build.ssh {
+        add("--ssh", socket.as_ref().map_or(id.clone(), |socket| format!("{id}={socket}")));
+    }
+    for (flag, list) in [("--allow", &build.entitlements), ("--no-cache-filter", &build.no_cache_filter)] {
+        list.iter().for_each(|value| add(flag, value.clone()));
+    }
+    for (name, limit) in &build.ulimits {
+        add("--ulimit", format!("{name}={}:{}", limit.soft, limit.hard));
+    }
+    // Of several platforms this machine's, where it is one of them.
+    let own = if std::env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
+    let own = build.platforms.iter().find(|platform| *platform == own);
+    let platform = job.platform.clone().or_else(|| own.or(build.platforms.first()).cloned());
     for (flag, value) in
         [("--target", &build.target), ("--network", &build.network), ("--platform", &platform)]
     {

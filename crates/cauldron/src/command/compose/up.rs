@@ -1,6 +1,6 @@
 //! `up`, `create`, `scale`.
 
-use super::logs::{Follow, Printer};
+use super::logs::{Follow, Printer, Starts};
 use super::project::{Globals, host, load};
 use super::{services, timeout};
 use crate::args::{Given, flag, list, number, opt};
@@ -12,7 +12,7 @@ use compose::apply::{self, Host, Images, Standing, Up};
 use compose::plan::Wishes;
 use compose::{Error, Project};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -263,28 +263,42 @@ impl Attached<'_> {
         let names =
             standing.iter().filter(|(service, ..)| self.shown(service)).map(|(_, _, name)| name.as_str());
         let printer = Printer::new(self.session, self.given, &self.project.name, names);
+        let mut starts = Starts::watch(self.session, &self.project.name).await?;
         let mut running = FuturesUnordered::new();
-        for (service, id, name) in standing {
-            let follow = Follow {
-                since: format!("{}.{:09}", self.since.0, self.since.1),
-                timestamps: self.given.on("timestamps"),
-                follow: true,
-                ..Follow::default()
-            };
-            let (printer, silent) = (&printer, !self.shown(service));
-            running.push(async move {
-                let code = printer.until_over(&self.host.client, id, name, follow, silent).await?;
-                Ok::<_, Failure>((service, name, code))
-            });
+        let printer = &printer;
+        let one = |service: String, id: String, name: String, since: String| async move {
+            let follow =
+                Follow { since, timestamps: self.given.on("timestamps"), follow: true, ..Follow::default() };
+            let silent = !self.shown(&service);
+            let code = printer.until_over(&self.host.client, &id, &name, follow, silent).await?;
+            Ok::<_, Failure>((service, id, name, code))
+        };
+        let since = format!("{}.{:09}", self.since.0, self.since.1);
+        let mut open: BTreeSet<String> = standing.iter().map(|(_, id, _)| id.clone()).collect();
+        for (service, id, name) in standing.iter().cloned() {
+            running.push(one(service, id, name, since.clone()));
         }
-        while let Some(over) = running.next().await {
-            let (service, name, code) = over?;
-            if self.shown(service) {
-                self.session.line(&format!("{} exited with code {code}", printer.short(name)))?;
+        while !running.is_empty() {
+            let (service, id, name, code) = tokio::select! {
+                // One that is over is no longer followed before it starts again.
+                biased;
+                Some(over) = running.next() => over?,
+                started = starts.next() => {
+                    // Started by another command: scaled up, or started again.
+                    let (container, since) = started?;
+                    if self.project.services.contains_key(&container.service) && open.insert(container.id.clone()) {
+                        running.push(one(container.service, container.id, container.name, since));
+                    }
+                    continue;
+                }
+            };
+            open.remove(&id);
+            if self.shown(&service) {
+                self.session.line(&format!("{} exited with code {code}", printer.short(&name)))?;
             }
             let code = u8::try_from(code & 0xff).unwrap_or(125);
             match &self.ending.from {
-                Some(from) if from == service => return Ok(Some(code)),
+                Some(from) if *from == service => return Ok(Some(code)),
                 Some(_) => {}
                 None if self.ending.any || (self.ending.failure && code != 0) => return Ok(Some(code)),
                 None => {}
