@@ -146,18 +146,22 @@ impl Part {
                 backup.mount
             )));
         }
-        for name in names {
+        let sealed = self.dir.join("sealed");
+        for mut name in names {
             let mut path = data.join(&name);
-            let mut name = name;
             if let Some(encrypt) = &backup.encrypt {
                 name.push_str(".age");
-                let sealed = data.join(&name);
-                age::encrypt(encrypt, &path, &sealed)?;
-                std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
-                path = sealed;
+                let to = sealed.join(&name);
+                private_dir(to.parent().unwrap_or(&sealed))?;
+                age::encrypt(encrypt, &path, &to)?;
+                path = to;
             }
             let (bytes, sha256) = sum(&path, true)?;
             taken.files.push(Kept { name, bytes, sha256 });
+        }
+        if backup.encrypt.is_some() {
+            std::fs::remove_dir_all(&data).context(|| format!("remove {}", data.display()))?;
+            std::fs::rename(&sealed, &data).context(|| format!("rename {}", sealed.display()))?;
         }
         taken.encrypted = backup.encrypt.is_some();
         taken.started = self.started;
@@ -190,11 +194,11 @@ impl Drop for Part {
 
 /// Puts a directory of this machine into a container's request.
 pub fn mount(body: &mut Value, from: &Path, at: &str, read_only: bool) {
-    let mode = if read_only { ":ro" } else { "" };
-    let bind = json!(format!("{}:{at}{mode}", from.display()));
-    match &mut body["HostConfig"]["Binds"] {
-        Value::Array(binds) => binds.push(bind),
-        none => *none = json!([bind]),
+    let mount =
+        json!({"Type": "bind", "Source": from.display().to_string(), "Target": at, "ReadOnly": read_only});
+    match &mut body["HostConfig"]["Mounts"] {
+        Value::Array(mounts) => mounts.push(mount),
+        none => *none = json!([mount]),
     }
 }
 

@@ -190,7 +190,7 @@ fn backup(keys: &Keys) -> Result<Option<Backup>, Wrong> {
         return Err(inner.wrong("to", "want the directory that is to have the backups"));
     };
     let mount = inner.text("mount")?.unwrap_or_else(|| "/backups".to_owned());
-    if !mount.starts_with('/') || mount.contains(':') {
+    if !mount.starts_with('/') {
         return Err(inner.wrong("mount", format!("{mount:?} is not an absolute path in the container")));
     }
     let keep = match inner.map("keep")? {
