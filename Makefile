@@ -47,4 +47,4 @@ deps-test: deps-build
 	scripts/install-clients
 
 deps-bench: deps-build
-	scripts/install-packages busybox-static hyperfine docker.io podman runc jq iproute2 python3 mmdebstrap docker-registry skopeo
+	scripts/install-packages busybox-static hyperfine docker.io docker-compose podman runc jq iproute2 python3 mmdebstrap docker-registry skopeo
