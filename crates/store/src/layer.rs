@@ -69,7 +69,7 @@ impl Store {
             Some(diff_id) => {
                 let chain = chain_id(parent, diff_id);
                 let lock =
-                    sys::fs::Lock::exclusive(self.layout.lock(&format!("layer-{}", &chain.hex()[..2])))
+                    sys::fs::Lock::exclusive_long(self.layout.lock(&format!("layer-{}", &chain.hex()[..2])))
                         .context(|| format!("lock layer {chain}"))?;
                 if let Some(there) = self.layer(&chain)? {
                     return Ok(there);

@@ -271,7 +271,8 @@ impl Store {
             rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(std::io::Error::from)
                 .context(|| format!("open {}", dir.display()))?;
-        lock(&held, FlockOperation::LockExclusive).context(|| format!("lock {}", dir.display()))?;
+        sys::lock::wait(&held, FlockOperation::LockExclusive)
+            .context(|| format!("lock {}", dir.display()))?;
         let populated = if volume.options.is_empty() {
             populate(&dir, from)
         } else {
@@ -301,7 +302,7 @@ impl Store {
             return Ok(Mounted { path: volume.data, read_only: false });
         }
         let held = open_directory(&self.layout.volume(name))?;
-        lock(&held, FlockOperation::LockExclusive).context(|| format!("lock volume {name}"))?;
+        sys::lock::wait(&held, FlockOperation::LockExclusive).context(|| format!("lock volume {name}"))?;
         mount::mount(&volume)
     }
     /// Unmounts what [`Store::mount_volume`] mounted. The caller knows that no running container uses the volume. Does
@@ -313,19 +314,11 @@ impl Store {
         match self.find_volume(name)? {
             Some(volume) if !volume.options.is_empty() => {
                 let held = open_directory(&self.layout.volume(name))?;
-                lock(&held, FlockOperation::LockExclusive).context(|| format!("lock volume {name}"))?;
+                sys::lock::wait(&held, FlockOperation::LockExclusive)
+                    .context(|| format!("lock volume {name}"))?;
                 mount::unmount(&volume.data)
             }
             _ => Ok(()),
-        }
-    }
-}
-
-fn lock(file: &OwnedFd, operation: FlockOperation) -> std::io::Result<()> {
-    loop {
-        match rustix::fs::flock(file, operation) {
-            Err(Errno::INTR) => {}
-            result => return result.map_err(std::io::Error::from),
         }
     }
 }

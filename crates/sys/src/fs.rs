@@ -365,9 +365,18 @@ impl Lock {
     /// Waits for the exclusive lock on this file, which is made where it is missing and never removed.
     ///
     /// # Errors
-    /// Those of `open(2)` and `flock(2)`.
+    /// Those of `open(2)` and [`crate::lock::wait`].
     pub fn exclusive(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::take(path.as_ref(), FlockOperation::LockExclusive)
+    }
+    /// As [`Lock::exclusive`], for a lock that is held for as long as a work takes.
+    ///
+    /// # Errors
+    /// As [`Lock::exclusive`].
+    pub fn exclusive_long(path: impl AsRef<Path>) -> io::Result<Self> {
+        let file = Self::open(path.as_ref())?;
+        crate::lock::wait_long(&file, FlockOperation::LockExclusive)?;
+        Ok(Self { file })
     }
     /// Waits for the shared lock.
     ///
@@ -397,16 +406,14 @@ impl Lock {
             Err(error) => Err(error),
         }
     }
-    fn take(path: &Path, operation: FlockOperation) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(Self { file }),
-            }
-        }
+        Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?)
+    }
+    fn take(path: &Path, operation: FlockOperation) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        crate::lock::wait(&file, operation)?;
+        Ok(Self { file })
     }
 }
 

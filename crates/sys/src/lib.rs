@@ -7,6 +7,7 @@ pub mod device;
 pub mod failpoint;
 pub mod fs;
 pub mod heap;
+pub mod lock;
 pub mod mount;
 pub mod netlink;
 pub mod overlay;

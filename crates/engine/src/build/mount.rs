@@ -211,7 +211,7 @@ impl Builder<'_> {
         let shown = || format!("lock the cache mount {target}");
         let mut dir = self.engine.cache_mounts().join(&name);
         match sharing {
-            "locked" => mounts.locks.push(Lock::exclusive(&lock).context(shown)?),
+            "locked" => mounts.locks.push(Lock::exclusive_long(&lock).context(shown)?),
             "private" => match Lock::try_exclusive(&lock).context(shown)? {
                 Some(lock) => mounts.locks.push(lock),
                 None => dir = self.engine.cache_mounts().join(format!("{name}-{}", std::process::id())),

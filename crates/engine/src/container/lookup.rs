@@ -291,13 +291,9 @@ impl Engine {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(error) => return Err(std::io::Error::from(error)).context(what),
         };
-        loop {
-            match rustix::fs::flock(&dir, operation) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(std::io::Error::from(error)).context(what),
-            }
+        match sys::lock::wait(&dir, operation) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+            other => other.context(what)?,
         }
         let held = rustix::fs::fstat(&dir).map_err(std::io::Error::from).context(what)?;
         match rustix::fs::stat(&path) {

@@ -316,13 +316,8 @@ pub fn namespace() -> io::Result<OwnedFd> {
 /// Those of `open(2)` and `flock(2)`.
 pub fn lock_namespace() -> io::Result<OwnedFd> {
     let fd = namespace()?;
-    loop {
-        match rustix::fs::flock(&fd, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(fd),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    crate::lock::wait(&fd, FlockOperation::LockExclusive)?;
+    Ok(fd)
 }
 
 /// Runs `work` in a thread of its own inside a network namespace; the calling thread never leaves its own.
