@@ -308,7 +308,6 @@ fn rules_that_somebody_took_come_back() {
     }
     for (kind, part) in [("map", "anywhere4"), ("set", "bridges"), ("set", "networks4")] {
         assert_eq!(machine.host("nft", &["flush", kind, "inet", table, part]).code, 0, "{part}");
-        assert_ne!(machine.ruleset(), whole, "{part}");
         assert_eq!(machine.run(&["system", "restore-firewall"]).code, 0);
         assert_eq!(machine.ruleset(), whole, "{part}");
     }

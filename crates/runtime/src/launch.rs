@@ -7,10 +7,11 @@ use model::{Error, Kind, Result};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-use crate::wire::{self, FromMonitor, GO};
+use crate::wire::{self, BUNDLE, FromMonitor, GO};
 
 /// argv[0] of a monitor.
 pub const MONITOR: &str = "cauldron-monitor";
@@ -25,6 +26,9 @@ pub fn reap() {
     }
 }
 
+/// A monitor that waits for its bundle. Dropped without [`Spawned::prepare`], it ends and leaves nothing.
+pub struct Spawned(Prepared);
+
 /// A monitor whose container is set up and waits before `execve`. Dropped without [`Prepared::start`], it is
 /// killed and leaves nothing.
 pub struct Prepared {
@@ -33,15 +37,9 @@ pub struct Prepared {
     pid: Option<i32>,
 }
 
-/// See [`crate::prepare`].
-pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
+/// See [`crate::spawn`].
+pub fn spawn(run_dir: &Path) -> Result<Spawned> {
     reap();
-    let run_dir = &bundle.run_dir.0;
-    let what = || format!("create directory {}", run_dir.display());
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).context(what)?;
-    let path = run_dir.join("bundle.json");
-    sys::fs::replace_file(&path, &wire::encode(bundle), 0o600, false)
-        .context(|| format!("write {}", path.display()))?;
     let (control, theirs) = sys::socket::pair().context(|| "make a socket pair")?;
     let child = Command::new("/proc/self/exe")
         .arg0(MONITOR)
@@ -49,11 +47,32 @@ pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
         .env_clear()
         .envs(sys::failpoint::environment())
         .stdin(Stdio::from(theirs))
-        .stdout(netns.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .context(|| "start the container's monitor")?;
-    Ok(Prepared { child: Some(child), control: Some(control), pid: None })
+    Ok(Spawned(Prepared { child: Some(child), control: Some(control), pid: None }))
+}
+
+impl Spawned {
+    /// Gives the monitor its bundle; it lets the container's init do its set-up, while the caller goes on (with the network,
+    /// say). `netns` is the new network namespace where the bundle says [`model::bundle::Namespace::Passed`].
+    ///
+    /// # Errors
+    /// The bundle cannot be written, or the monitor is gone.
+    pub fn prepare(self, bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
+        let run_dir = &bundle.run_dir.0;
+        let what = || format!("create directory {}", run_dir.display());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).context(what)?;
+        let path = run_dir.join("bundle.json");
+        sys::fs::replace_file(&path, &wire::encode(bundle), 0o600, false)
+            .context(|| format!("write {}", path.display()))?;
+        if let Some(control) = &self.0.control {
+            sys::socket::send(control, &[BUNDLE], netns.as_ref())
+                .context(|| "tell the container's monitor to set up")?;
+        }
+        Ok(self.0)
+    }
 }
 
 impl Prepared {

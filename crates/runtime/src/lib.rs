@@ -20,25 +20,23 @@ mod relay;
 mod seccomp;
 mod wire;
 
-use model::bundle::{Bundle, HeldPort, Process};
+use model::bundle::{HeldPort, Process};
 use model::container::{Lifecycle, Resources};
 use model::error::Context as _;
 use model::state::Live;
 use model::{Error, Kind, Result};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-pub use launch::Prepared;
+pub use launch::{Prepared, Spawned};
 use wire::Request;
 
-/// Starts the monitor and lets the container's init do its set-up, while the caller goes on (with the network,
-/// say). `netns` is the new network namespace where the bundle says [`model::bundle::Namespace::Passed`].
+/// Starts a container's monitor. It takes a moment to get ready: the caller meanwhile makes the bundle.
 ///
 /// # Errors
 /// The monitor cannot be started.
-pub fn prepare(bundle: &Bundle, netns: Option<OwnedFd>) -> Result<Prepared> {
-    launch::prepare(bundle, netns)
+pub fn spawn(run_dir: &Path) -> Result<Spawned> {
+    launch::spawn(run_dir)
 }
 
 /// The roles of monitor and relay: `main` calls this, before any thread exists, when the binary was re-executed as one.

@@ -76,6 +76,9 @@ pub const CGROUPS: u8 = b'C';
 /// From the monitor to init, from the launcher to the monitor: run.
 pub const GO: u8 = b'S';
 
+/// From the launcher to the monitor: the bundle is there; the network namespace comes with this packet, if there is one.
+pub const BUNDLE: u8 = b'B';
+
 /// From the monitor to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromMonitor {

@@ -169,6 +169,7 @@ impl Builder<'_> {
         for wanted in container.endpoint_specs() {
             endpoints.push(engine.reserve_endpoint(container, wanted)?);
         }
+        let monitor = runtime::spawn(&container.run_dir)?;
         let etc = engine.write_etc(container, &endpoints)?;
         std::fs::create_dir_all(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
@@ -196,7 +197,7 @@ impl Builder<'_> {
             .map(std::os::fd::OwnedFd::try_clone)
             .transpose()
             .context(|| "duplicate the network namespace")?;
-        let prepared = runtime::prepare(&bundle, netns)?;
+        let prepared = monitor.prepare(&bundle, netns)?;
         if let (Some(netns), false) = (&mine, endpoints.is_empty()) {
             engine.connect_reserved(container, endpoints, netns.as_fd(), &[])?;
         }

@@ -79,6 +79,7 @@ impl Engine {
             }
         }
         sys::failpoint!("start: addresses reserved");
+        let monitor = runtime::spawn(&container.run_dir)?;
         let etc = self.write_etc(container, &endpoints)?;
         // Until it shows as running: whoever puts another directory in a volume's place then sees it in use.
         let _volumes =
@@ -96,7 +97,7 @@ impl Engine {
             }
             NetworkMode::None | NetworkMode::Host | NetworkMode::Join(_) => (None, None),
         };
-        let prepared = runtime::prepare(&bundle, netns)?;
+        let prepared = monitor.prepare(&bundle, netns)?;
         sys::failpoint!("start: monitor started");
         if let Some(netns) = &mine {
             self.connect_endpoints(container, endpoints, netns.as_fd(), &ports(container))?;

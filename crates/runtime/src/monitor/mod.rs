@@ -2,8 +2,8 @@
 //!
 //! It owns, from launch to exit: the process (it is its parent), `state.json`, `live.json`, `monitor.sock`, the log, the
 //! cgroups, the host's sockets of published ports. It never changes `spec.json` and takes no lock. Killing it kills the container (parent death signal; the kernel
-//! then kills the rest of the pid namespace). It was started with: stdin, the launcher's control socket; stdout, the network
-//! namespace or nothing; argv, the run directory.
+//! then kills the rest of the pid namespace). It was started with: stdin, the launcher's control socket; argv, the run
+//! directory. Before it does anything it waits for its bundle.
 
 mod client;
 mod exec;
@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
-use crate::wire::{self, FromMonitor, GO};
+use crate::wire::{self, BUNDLE, FromMonitor, GO};
 use client::{Client, Purpose};
 use log::Log;
 use poll::{Poll, Token};
@@ -83,7 +83,12 @@ struct Memory {
 /// The monitor's `main`.
 pub fn main(run_dir: &Path) -> ExitCode {
     sys::failpoint::set_role("monitor");
-    let Ok((control, netns)) = settle() else { return ExitCode::from(125) };
+    let Ok(control) = settle() else { return ExitCode::from(125) };
+    // The end of the channel: whoever started it wants no container any more.
+    let netns = match sys::socket::receive(&control) {
+        Ok((message, netns)) if message == [BUNDLE] => netns,
+        _ => return ExitCode::from(125),
+    };
     let mut monitor = match Monitor::new(run_dir, netns) {
         Ok(monitor) => monitor,
         Err(error) => {
@@ -99,7 +104,7 @@ pub fn main(run_dir: &Path) -> ExitCode {
 }
 
 /// Leaves the launcher's session and descriptors behind.
-fn settle() -> std::io::Result<(OwnedFd, Option<OwnedFd>)> {
+fn settle() -> std::io::Result<OwnedFd> {
     sys::process::close_from(3)?;
     sys::process::set_not_dumpable()?;
     let _ = sys::process::new_session(None);
@@ -108,13 +113,12 @@ fn settle() -> std::io::Result<(OwnedFd, Option<OwnedFd>)> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::chdir("/")?;
     let control = sys::process::copy_of(0)?;
-    let netns = sys::process::copy_of(1).ok();
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
     let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?;
     for number in 0..3 {
         sys::process::put_at(&null, number)?;
     }
-    Ok((control, netns))
+    Ok(control)
 }
 
 fn tell(control: &OwnedFd, message: &FromMonitor) {

@@ -167,7 +167,7 @@ impl Box_ {
         runtime::attach(self.run_dir(), streams).unwrap()
     }
     pub fn start(&self) -> Result<Live> {
-        runtime::prepare(&self.bundle, None)?.start()
+        runtime::spawn(self.run_dir())?.prepare(&self.bundle, None)?.start()
     }
     /// Starts attached, feeds stdin, reads to the end.
     pub fn run_with(&self, stdin: &[u8]) -> Result<Output> {

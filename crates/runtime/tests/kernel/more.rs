@@ -365,7 +365,8 @@ fn log_rotation() {
 
 fn called_off() {
     let container = Box_::new(&["true"]);
-    let mut prepared = runtime::prepare(&container.bundle, None).unwrap();
+    let mut prepared =
+        runtime::spawn(&container.bundle.run_dir.0).unwrap().prepare(&container.bundle, None).unwrap();
     let pid = prepared.pid().unwrap();
     assert!(std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok());
     drop(prepared);
@@ -455,7 +456,7 @@ fn sysctl_and_hostname() {
 /// The launcher's part of [`launcher_killed`], in a process of its own: starts, says so, and waits for its death.
 pub fn launch_and_wait(bundle: &str) -> std::process::ExitCode {
     let bundle: model::bundle::Bundle = serde_json::from_str(bundle).unwrap();
-    let live = runtime::prepare(&bundle, None).unwrap().start().unwrap();
+    let live = runtime::spawn(&bundle.run_dir.0).unwrap().prepare(&bundle, None).unwrap().start().unwrap();
     let _ = writeln!(std::io::stdout(), "{}", live.pid);
     let _ = std::io::stdin().read(&mut [0]);
     std::process::ExitCode::SUCCESS

@@ -44,7 +44,12 @@ impl Place {
             place.configure(config);
         }
         let netns = place.netns.try_clone().unwrap();
-        runtime::prepare(&place.container.bundle, Some(netns)).unwrap().start().unwrap();
+        runtime::spawn(&place.container.bundle.run_dir.0)
+            .unwrap()
+            .prepare(&place.container.bundle, Some(netns))
+            .unwrap()
+            .start()
+            .unwrap();
         place
     }
     /// Its network is always the same.
