@@ -9,7 +9,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::bridge::{Sink, reader, stream};
 use crate::containers::until;
+use crate::images_transfer::{AuthConfig, by_registry, header};
 use crate::input::{Body as JsonBody, Params};
 use crate::{Failure, Shared, call};
 
@@ -87,6 +88,8 @@ pub struct LocalBuild {
     pub memory: Option<u64>,
     /// Bytes.
     pub shm_bytes: Option<u64>,
+    /// Credentials for base images, by registry.
+    credentials: BTreeMap<String, AuthConfig>,
     /// What Docker's API does not know.
     pub more: More,
 }
@@ -161,6 +164,7 @@ async fn local(
         allow: body.allow,
         memory: body.memory,
         shm_bytes: body.shm_bytes,
+        credentials: by_registry(body.credentials)?,
         ..Options::default()
     };
     let how = How { id: body.id, quiet: body.quiet, steps: body.more.steps, mark_errors: false };
@@ -187,6 +191,7 @@ async fn local(
 async fn classic(
     State(engine): State<Shared>,
     params: Params,
+    headers: HeaderMap,
     body: Body,
 ) -> std::result::Result<Response, Failure> {
     let options = Options {
@@ -207,6 +212,7 @@ async fn classic(
             .collect(),
         memory: params.number::<u64>("memory")?.filter(|bytes| *bytes > 0),
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
+        credentials: by_registry(header(&headers, "x-registry-config")?.unwrap_or_default())?,
         ..Options::default()
     };
     let more: More = match params.text("cauldron") {

@@ -12,9 +12,11 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::bootstrap::Base;
 use engine::model::image::RunConfig;
 use engine::model::{Error, Reference, Result};
-use engine::transfer::{Credentials, Progress, parse_platform};
+use engine::transfer::{Credentials, Progress, domain_of, parse_platform};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 use crate::bridge::{Sink, reader, stream};
 use crate::input::{Body as JsonBody, Params};
@@ -42,7 +44,7 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct AuthConfig {
+pub(crate) struct AuthConfig {
     username: String,
     password: String,
     auth: String,
@@ -80,8 +82,13 @@ impl AuthConfig {
 
 /// `X-Registry-Auth`.
 fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
-    let bad = || Error::invalid("malformed X-Registry-Auth header");
-    let Some(value) = headers.get("x-registry-auth") else { return Ok(None) };
+    header::<AuthConfig>(headers, "x-registry-auth")?.unwrap_or_default().credentials()
+}
+
+/// JSON in URL-safe base64.
+pub(crate) fn header<T: DeserializeOwned>(headers: &HeaderMap, name: &str) -> Result<Option<T>> {
+    let bad = || Error::invalid(format!("malformed header {name}"));
+    let Some(value) = headers.get(name) else { return Ok(None) };
     if value.is_empty() {
         return Ok(None);
     }
@@ -91,9 +98,18 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let config: Option<AuthConfig> =
-        serde_json::from_slice(&bytes).map_err(|error| bad().caused_by(error))?;
-    config.unwrap_or_default().credentials()
+    serde_json::from_slice::<Option<T>>(&bytes).map_err(|error| bad().caused_by(error))
+}
+
+/// Credentials by the domain of references.
+pub(crate) fn by_registry(given: BTreeMap<String, AuthConfig>) -> Result<BTreeMap<String, Credentials>> {
+    let mut found = BTreeMap::new();
+    for (server, config) in given {
+        if let Some(credentials) = config.credentials()? {
+            found.insert(domain_of(&server), credentials);
+        }
+    }
+    Ok(found)
 }
 
 /// One step in Docker's shape.

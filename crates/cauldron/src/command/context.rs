@@ -1,7 +1,7 @@
 //! `context`: named engines, where Docker keeps them (`~/.docker/contexts/{meta,tls}/<digest of the name>/`); the one in use is
 //! `currentContext` of `config.json`. `default` is no file: it is this process, or what `DOCKER_HOST` says.
 
-use super::login;
+use super::credentials;
 use crate::args::{Given, flag, format, maybe, one, opt, quiet, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome, file};
@@ -307,7 +307,7 @@ fn choose(session: &Session, given: &ArgMatches) -> Outcome {
 }
 
 fn set_current(session: &Session, name: &str) -> Result<(), Failure> {
-    let mut config = login::config(session)?;
+    let mut config = credentials::config(session)?;
     let Some(fields) = config.as_object_mut() else {
         return Err("loading config file: it is no object".into());
     };
@@ -315,7 +315,7 @@ fn set_current(session: &Session, name: &str) -> Result<(), Failure> {
     if name != DEFAULT {
         fields.insert("currentContext".to_owned(), name.into());
     }
-    login::save(session, &config)
+    credentials::save(session, &config)
 }
 
 fn inspect(session: &Session, given: &ArgMatches) -> Outcome {

@@ -5,6 +5,7 @@ pub mod compose;
 mod container;
 mod context;
 mod cp;
+mod credentials;
 mod df;
 mod doctor;
 mod exec;

@@ -2,11 +2,11 @@
 
 use crate::args::{Given, flag, one, opt};
 use crate::cli::{VERB, Verb};
+use crate::command::credentials;
 use crate::fail::{Failure, Outcome};
 use crate::render::size;
 use crate::session::Session;
 use crate::stream;
-use base64::Engine as _;
 use clap::ArgMatches;
 use client::{Lines, Method, encode, query};
 use serde_json::Value;
@@ -70,27 +70,12 @@ pub fn familiar(reference: &str) -> String {
     if split(reference).1.is_empty() { format!("{reference}:latest") } else { reference.to_owned() }
 }
 
-/// `X-Registry-Auth` for a reference's registry.
-///
-/// # Errors
-/// The credentials file is malformed.
-pub fn auth(session: &Session, reference: &str) -> Result<String, Failure> {
-    let first = reference.split('/').next().unwrap_or_default();
-    let host = if reference.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
-        first
-    } else {
-        crate::command::login::HUB
-    };
-    let value = crate::command::login::stored(session, host)?.unwrap_or_else(|| serde_json::json!({}));
-    Ok(base64::engine::general_purpose::URL_SAFE.encode(value.to_string()))
-}
-
 async fn request(session: &Session, image: &str, tag: &str, platform: &str) -> Result<Lines, Failure> {
     let path = query(
         "/images/create",
         [("fromImage", image.to_owned()), ("tag", tag.to_owned()), ("platform", platform.to_owned())],
     );
-    let auth = auth(session, image)?;
+    let auth = credentials::header(session, image)?;
     let (_, empty) = client::body_channel(1);
     let response =
         session.client()?.upload(Method::POST, &path, &[("X-Registry-Auth", &auth)], empty).await?;
@@ -156,7 +141,7 @@ async fn push(session: Session, given: ArgMatches) -> Outcome {
     if tag == "latest" && split(image).1.is_empty() && !quiet {
         session.line("Using default tag: latest")?;
     }
-    let auth = auth(&session, image)?;
+    let auth = credentials::header(&session, image)?;
     let path = query(&format!("/images/{name}/push"), [("tag", encode(tag))]);
     let (_, empty) = client::body_channel(1);
     let response =

@@ -41,6 +41,7 @@ pub use named::Remote;
 pub use solve::Cancel;
 
 use crate::Engine;
+use crate::transfer::Credentials;
 use context::Context;
 use stage::State;
 
@@ -93,6 +94,8 @@ pub struct Options {
     pub no_cache_stages: Vec<String>,
     /// How old a cached step may be, by the stage's name or number; the one without a name is for every other stage.
     pub cache_ttl: BTreeMap<String, Duration>,
+    /// For base images, by registry (a reference's domain).
+    pub credentials: BTreeMap<String, Credentials>,
 }
 
 /// One build: what its stages share.

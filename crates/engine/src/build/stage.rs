@@ -252,7 +252,8 @@ impl Builder<'_> {
             here => {
                 let reference = Reference::parse(name)?.with_default_tag();
                 let report = |progress| (self.report)(Message::Pull(progress));
-                let pulled = self.engine.pull(&reference, false, platform, None, &report);
+                let credentials = self.options.credentials.get(reference.domain()).cloned();
+                let pulled = self.engine.pull(&reference, false, platform, credentials, &report);
                 match (pulled, here) {
                     (Ok(()), _) => store.image(name)?,
                     (Err(error), Ok(image)) if error.kind() != Kind::Cancelled && !fits(&image) => {

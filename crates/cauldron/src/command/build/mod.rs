@@ -3,9 +3,10 @@
 mod output;
 mod progress;
 
+use super::credentials;
 use super::filters::bit;
 use super::image::body_of;
-use super::pull::{Output, Progress, auth};
+use super::pull::{Output, Progress};
 use crate::args::{Given, flag, list, one, opt};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome, file};
@@ -428,6 +429,10 @@ async fn in_place(
             .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         body["dockerfile_text"] = Value::from(text);
     }
+    let credentials = credentials::all(session)?;
+    if credentials.as_object().is_some_and(|hosts| !hosts.is_empty()) {
+        body["credentials"] = credentials;
+    }
     match session.client()?.lines(Method::POST, "/cauldron/v1/build", Some(&body)).await {
         Ok(lines) => Ok(Some(lines)),
         Err(error) if error.status() == Some(404) && error.to_string().contains("page not found") => Ok(None),
@@ -511,13 +516,13 @@ async fn sent(session: &Session, given: &ArgMatches, ask: &Ask, context: Context
             path.push_str(&format!("&{name}={}", encode(&value)));
         }
     }
-    let config = auth(session, "library/scratch")?;
+    let config = credentials::encoded(&credentials::all(session)?);
     let response = session
         .client()?
         .upload(
             Method::POST,
             &path,
-            &[("Content-Type", "application/x-tar"), ("X-Registry-Auth", &config)],
+            &[("Content-Type", "application/x-tar"), ("X-Registry-Config", &config)],
             body,
         )
         .await?;

@@ -11,7 +11,7 @@ pub use archive::{document, full};
 
 use super::super::cp::piped;
 use super::super::image::download;
-use super::super::pull::auth;
+use super::super::credentials;
 use super::progress::Screen;
 use crate::fail::Failure;
 use crate::session::Session;
@@ -307,7 +307,7 @@ fn aside(id: &str) -> String {
 async fn push(session: &Session, screen: &mut Screen, name: &str) -> Result<Option<Value>, Failure> {
     let (repository, tag) = super::super::pull::split(name);
     let tag = if tag.is_empty() { "latest" } else { tag };
-    let auth = auth(session, name)?;
+    let auth = credentials::header(session, name)?;
     let path = query(&format!("/images/{repository}/push"), [("tag", tag.to_owned())]);
     let (_, empty) = client::body_channel(1);
     let response =
