@@ -3,6 +3,7 @@
 use model::network::Cidr;
 use model::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 /// Where the file is looked for; a missing one means defaults.
@@ -20,6 +21,10 @@ pub struct Config {
     pub registry_mirrors: Vec<String>,
     /// Registries that may speak plain HTTP; loopback always may.
     pub insecure_registries: Vec<String>,
+    /// Layers that a pull downloads at the same time.
+    pub max_concurrent_downloads: NonZeroUsize,
+    /// Layers that a push sends at the same time.
+    pub max_concurrent_uploads: NonZeroUsize,
     /// Default limits: `nofile = "1024:524288"`.
     pub default_ulimits: std::collections::BTreeMap<String, String>,
     /// Host address that ports are published on unless `-p` says otherwise.
@@ -60,6 +65,8 @@ impl Default for Config {
             log_opts: std::collections::BTreeMap::new(),
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
+            max_concurrent_downloads: NonZeroUsize::MIN.saturating_add(2),
+            max_concurrent_uploads: NonZeroUsize::MIN.saturating_add(4),
             default_ulimits: std::collections::BTreeMap::new(),
             ip: None,
             publish: net::PublishPolicy::default(),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 pub use store::archive::Loaded;
-pub use store::registry::{Access, Credentials, Inspected, Progress, Report, domain_of, parse_platform};
+pub use store::registry::{
+    Access, Credentials, Found, Inspected, Progress, Report, domain_of, parse_platform,
+};
 
 use crate::Engine;
 
@@ -20,6 +22,8 @@ impl Engine {
             credentials,
             insecure: self.config.insecure_registries.clone(),
             mirrors: self.config.registry_mirrors.clone(),
+            downloads: self.config.max_concurrent_downloads.get(),
+            uploads: self.config.max_concurrent_uploads.get(),
         }
     }
     /// Pulls one image, or with `all_tags` every tag of the repository.
@@ -127,6 +131,24 @@ impl Engine {
         credentials: Option<Credentials>,
     ) -> Result<Inspected> {
         store::registry::inspect(reference, &self.access(credentials))
+    }
+    /// A manifest or index of a registry as it is: its bytes, media type and digest.
+    ///
+    /// # Errors
+    /// As for a pull.
+    pub fn registry_manifest(
+        &self,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<(Vec<u8>, String, Digest)> {
+        store::registry::manifest(reference, &self.access(credentials))
+    }
+    /// Repositories that a registry finds for a term (`[HOST/]TERM`), `limit` at most.
+    ///
+    /// # Errors
+    /// The registry has no search, says no, or cannot be reached.
+    pub fn search(&self, term: &str, limit: usize, credentials: Option<Credentials>) -> Result<Vec<Found>> {
+        store::registry::search(term, limit, &self.access(credentials))
     }
     /// Checks that these images are there, so that a stream need not begin with an error.
     ///

@@ -2,7 +2,9 @@
 //!
 //! A blob begins as an [`Ingest`] under `ingest/` (a random name, locked while it is written, removed when it is dropped; the
 //! next writer removes those that nobody has locked) and becomes a blob by
-//! [`Ingest::commit`] only: hashed while written, compared, fsynced, renamed. Two writers of one blob do no harm: the
+//! [`Ingest::commit`] only: hashed while written, compared, fsynced, renamed. A download's is named after the digest that it
+//! shall have (`<hex>.part`): its lock keeps two processes from fetching the same blob, and what a broken one left is kept
+//! for a day, hashed again and gone on with. Two writers of one blob do no harm: the
 //! second rename replaces equal bytes. Blobs are deleted by [`crate::image`]'s collection alone, under the store's
 //! exclusive lock; whoever makes blobs that no image names yet holds a [`crate::Lease`].
 
@@ -11,14 +13,20 @@ use model::{Digest, Error, Kind, Result};
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Store;
 use crate::layout::Layout;
 
-/// A blob that is being written. Dropping it removes what was written.
+/// How the names of downloads end.
+const PART: &str = ".part";
+/// How long what a broken download left is kept.
+const PART_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A blob that is being written. Dropping it removes what was written, unless it is a download.
 #[derive(Debug)]
 pub struct Ingest {
     layout: Layout,
@@ -27,6 +35,8 @@ pub struct Ingest {
     hasher: Sha256,
     written: u64,
     limit: u64,
+    /// What is here when it is dropped is kept.
+    kept: bool,
     /// A collection takes those that nobody writes any more.
     _lease: crate::Lease,
 }
@@ -41,6 +51,27 @@ impl Ingest {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+    /// Begins again: what was written is gone.
+    ///
+    /// # Errors
+    /// The file cannot be cut.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .context(|| format!("cut {}", self.path.display()))?;
+        self.hasher = Sha256::new();
+        self.written = 0;
+        Ok(())
+    }
+    /// Whether what was written is this.
+    pub(crate) fn is(&self, digest: &Digest) -> bool {
+        Digest::from_bytes(self.hasher.clone().finalize().into()) == *digest
+    }
+    /// Keeps nothing of what was written, whatever comes.
+    pub(crate) fn discard(mut self) {
+        self.kept = false;
     }
     /// Makes it a blob, if its content is the expected one (`None`: whatever it is). Returns its digest and size.
     ///
@@ -59,6 +90,8 @@ impl Ingest {
     fn finish(mut self, expected: Option<&Digest>, sync: bool) -> Result<(Digest, u64)> {
         let hasher = std::mem::take(&mut self.hasher);
         let digest = Digest::from_bytes(hasher.finalize().into());
+        // From here on it is a blob, or of no use.
+        self.kept = false;
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -77,6 +110,8 @@ impl Ingest {
         if sync {
             sys::fs::sync_dir(self.layout.blobs()).context(|| format!("name blob {digest}"))?;
         }
+        // Its old name may be somebody else's by now.
+        self.kept = true;
         Ok((digest, self.written))
     }
 }
@@ -103,8 +138,9 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // After a commit the name is gone already.
-        let _ = std::fs::remove_file(&self.path);
+        if !self.kept || self.written == 0 {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -122,9 +158,52 @@ fn begin(layout: &Layout) -> Result<(PathBuf, File)> {
     }
 }
 
-/// Removes what processes that were killed left behind: files that nobody has locked.
+/// Whether a file is what a download left that may still be gone on with.
+pub(crate) fn is_resumable(path: &Path) -> bool {
+    let named = path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(PART.as_bytes()));
+    let age = std::fs::symlink_metadata(path).and_then(|found| found.modified()).map(|time| time.elapsed());
+    // A time in the future is that of a clock that was set back: young.
+    named && age.is_ok_and(|age| age.unwrap_or_default() < PART_KEPT)
+}
+
+/// The file of a download, locked; `None` where somebody else has it.
+fn part(path: &Path) -> Result<Option<File>> {
+    use rustix::fs::OFlags;
+    let what = || format!("open {}", path.display());
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    loop {
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(path);
+        let file = opened.context(what)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(io::Error::from(error)).context(what),
+        }
+        // It may have become a blob, or have been swept away, before it was locked.
+        let (here, there) = (file.metadata().context(what)?, std::fs::symlink_metadata(path));
+        let same = |there: std::fs::Metadata| {
+            use std::os::unix::fs::MetadataExt as _;
+            (there.ino(), there.dev()) == (here.ino(), here.dev())
+        };
+        if there.is_ok_and(same) {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Removes what processes that were killed left behind: files that nobody has locked, downloads after a day.
 fn sweep(layout: &Layout) {
     for entry in std::fs::read_dir(layout.ingest()).into_iter().flatten().flatten() {
+        if is_resumable(&entry.path()) {
+            continue;
+        }
         if let Ok(file) = File::open(entry.path())
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
@@ -150,8 +229,42 @@ impl Store {
             hasher: Sha256::new(),
             written: 0,
             limit: u64::MAX,
+            kept: false,
             _lease: lease,
         })
+    }
+    /// Begins the download of a blob of `size` bytes, or goes on where one was broken off. `None`: somebody else is at it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub(crate) fn download(&self, digest: &Digest, size: u64) -> Result<Option<Ingest>> {
+        let lease = self.lease()?;
+        self.swept.call_once(|| sweep(&self.layout));
+        let path = self.part(digest);
+        let Some(file) = part(&path)? else { return Ok(None) };
+        let (layout, hasher) = (self.layout.clone(), Sha256::new());
+        let mut ingest =
+            Ingest { layout, path, file, hasher, written: 0, limit: size, kept: true, _lease: lease };
+        let what = || format!("read what was downloaded of blob {digest}");
+        let mut buffer = vec![0u8; 128 << 10];
+        loop {
+            match ingest.file.read(&mut buffer).context(what)? {
+                0 => break,
+                count => {
+                    ingest.hasher.update(&buffer[..count]);
+                    ingest.written += count as u64;
+                }
+            }
+            if ingest.written > size {
+                ingest.restart()?;
+                break;
+            }
+        }
+        Ok(Some(ingest))
+    }
+    /// The file of a download.
+    pub(crate) fn part(&self, digest: &Digest) -> PathBuf {
+        self.layout.ingest().join(format!("{}{PART}", digest.hex()))
     }
     /// Opens a blob for reading.
     ///

@@ -58,7 +58,11 @@ impl Store {
         let died = "whoever wrote it is gone and never finished it";
         for name in names(&self.layout.ingest())? {
             let path = self.layout.ingest().join(name);
-            look.found(("file", path.display()), died, "delete it", || remove(&path));
+            let problem = match crate::blob::is_resumable(&path) {
+                true => "a download broke off, and the next pull of the image goes on with it",
+                false => died,
+            };
+            look.found(("file", path.display()), problem, "delete it", || remove(&path));
         }
         for name in names(&self.layout.layers())? {
             let path = self.layout.layers().join(&name);

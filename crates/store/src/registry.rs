@@ -1,26 +1,29 @@
 //! Registries: the OCI distribution protocol (and Docker's token authentication), blocking, over `ureq`.
 //!
 //! Owns nothing on disk. What it pulls goes through [`Ingest`](crate::blob::Ingest), so every blob is verified while it
-//! arrives; manifests and configurations are bounded and verified in memory. Credentials go to the registry that they
+//! arrives, and goes on where it broke off; manifests and configurations are bounded and verified in memory. Credentials go to the registry that they
 //! are for and to the token server that it names, over TLS or to loopback, and never follow a redirect to another host.
 
 mod address;
 mod auth;
 mod http;
+mod layers;
+mod platform;
 mod pull;
 mod push;
 mod refusal;
 mod retry;
+mod search;
 mod tls;
 mod token;
 
-use model::image::Platform;
 use model::{Digest, Error, Reference, Result};
 
+pub use platform::{host_platform, parse_platform};
 pub(crate) use pull::select;
 pub use pull::{Inspected, Pulled};
 pub use push::Pushed;
-
+pub use search::Found;
 /// How a user proves who they are.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -49,7 +52,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// How registries are reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Access {
     /// For the registry of the reference at hand only.
     pub credentials: Option<Credentials>,
@@ -58,6 +61,17 @@ pub struct Access {
     pub insecure: Vec<String>,
     /// Mirrors (URLs) of docker.io, asked first and without credentials.
     pub mirrors: Vec<String>,
+    /// Layers that are downloaded at the same time.
+    pub downloads: usize,
+    /// Layers that are uploaded at the same time.
+    pub uploads: usize,
+}
+
+impl Default for Access {
+    /// No credentials, no mirrors; three layers down and five up at a time, as in Docker.
+    fn default() -> Self {
+        Self { credentials: None, insecure: Vec::new(), mirrors: Vec::new(), downloads: 3, uploads: 5 }
+    }
 }
 
 /// One step of a transfer.
@@ -80,63 +94,6 @@ impl Progress {
 
 /// Told of every step, from several threads. An error stops the transfer: the listener is gone.
 pub type Report<'a> = &'a (dyn Fn(Progress) -> Result<()> + Sync);
-
-/// The platform of this machine, in Go's words.
-pub fn host_platform() -> Platform {
-    Platform {
-        architecture: go_architecture(std::env::consts::ARCH).to_owned(),
-        os: "linux".to_owned(),
-        variant: None,
-    }
-}
-
-/// Parses `[os/]architecture[/variant]`.
-///
-/// # Errors
-/// Anything else, and what is not linux.
-pub fn parse_platform(text: &str) -> Result<Platform> {
-    let bad = || Error::invalid(format!("invalid platform {text:?}: want linux/ARCHITECTURE[/VARIANT]"));
-    let parts: Vec<&str> = text.split('/').collect();
-    let valid = |part: &&str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-    };
-    if !parts.iter().all(valid) {
-        return Err(bad());
-    }
-    let (os, architecture, variant) = match parts[..] {
-        ["linux"] => return Ok(host_platform()),
-        [architecture] => ("linux", architecture, None),
-        [os, architecture] => (os, architecture, None),
-        [os, architecture, variant] => (os, architecture, Some(variant)),
-        _ => return Err(bad()),
-    };
-    Ok(Platform {
-        architecture: go_architecture(&architecture.to_ascii_lowercase()).to_owned(),
-        os: os.to_ascii_lowercase(),
-        variant: variant.map(str::to_ascii_lowercase),
-    })
-}
-
-fn go_architecture(name: &str) -> &str {
-    match name {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" | "i386" | "i686" => "386",
-        "powerpc64" => "ppc64le",
-        "armhf" => "arm",
-        other => other,
-    }
-}
-
-/// `linux/amd64`.
-pub(crate) fn platform_text(platform: &Platform) -> String {
-    let mut text = format!("{}/{}", platform.os, platform.architecture);
-    if let Some(variant) = &platform.variant {
-        text.push('/');
-        text.push_str(variant);
-    }
-    text
-}
 
 /// The registry (a reference's domain) that a server address of a login means: `https://index.docker.io/v1/` is
 /// `docker.io`.
@@ -175,6 +132,22 @@ pub fn inspect(reference: &Reference, access: &Access) -> Result<Inspected> {
     pull::inspect(reference, access)
 }
 
+/// A manifest or index as it is: its bytes, media type and digest.
+///
+/// # Errors
+/// As for a pull.
+pub fn manifest(reference: &Reference, access: &Access) -> Result<(Vec<u8>, String, Digest)> {
+    pull::raw(reference, access)
+}
+
+/// Repositories that a registry finds for a term (`[HOST/]TERM`), `limit` at most.
+///
+/// # Errors
+/// It has no search, says no, or cannot be reached.
+pub fn search(term: &str, limit: usize, access: &Access) -> Result<Vec<Found>> {
+    search::search(term, limit, access)
+}
+
 /// What a document's bytes must be.
 fn verified(what: &str, bytes: &[u8], expected: &Digest) -> Result<()> {
     let digest = Digest::of(bytes);
@@ -189,18 +162,6 @@ fn verified(what: &str, bytes: &[u8], expected: &Digest) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn platforms() {
-        let text = |text: &str| parse_platform(text).map(|platform| platform_text(&platform));
-        assert_eq!(text("linux/amd64").unwrap(), "linux/amd64");
-        assert_eq!(text("x86_64").unwrap(), "linux/amd64");
-        assert_eq!(text("Linux/arm64/v8").unwrap(), "linux/arm64/v8");
-        assert_eq!(text("aarch64").unwrap(), "linux/arm64");
-        for bad in ["", "a/b/c/d", "linux/", "/amd64", "li nux/amd64"] {
-            assert!(text(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn login_addresses() {

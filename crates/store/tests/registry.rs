@@ -2,10 +2,10 @@
 
 mod common;
 
+use common::liar::{Liar, image_with_layer, liar, whole};
 use common::{Dir, files, image, quiet, reference, registry};
 use model::{Digest, Kind, Result};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use store::registry::{Access, Credentials, Progress, inspect, login, tags};
 
@@ -103,83 +103,6 @@ fn users_are_asked_for() {
     assert_eq!(pulled.image.id, made.id);
 }
 
-/// A server that answers as a table says, and notes what it was asked.
-struct Liar {
-    host: String,
-    asked: Arc<Mutex<Asked>>,
-}
-
-/// Path and head of each request.
-type Asked = Vec<(String, Vec<String>)>;
-type Answer = (&'static str, Vec<(&'static str, String)>, Vec<u8>, usize);
-
-fn liar(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Liar {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-            std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
-        }
-    });
-    Liar { host, asked }
-}
-
-fn serve(mut stream: TcpStream, log: &Mutex<Asked>, answer: &(dyn Fn(&str) -> Answer + Send + Sync)) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap());
-    let mut head = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        // A TLS greeting is no line.
-        if lines.read_until(b'\n', &mut line).unwrap_or(0) == 0 || line[0] == 0x16 {
-            return;
-        }
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if line.is_empty() {
-            break;
-        }
-        head.push(line);
-    }
-    let path = head[0].split(' ').nth(1).unwrap().to_owned();
-    let (status, headers, body, length) = answer(&path);
-    log.lock().unwrap().push((path, head));
-    let mut text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(&body));
-}
-
-fn whole(status: &'static str, body: Vec<u8>) -> Answer {
-    let length = body.len();
-    (status, Vec::new(), body, length)
-}
-
-/// A registry whose one image has this layer, served as `sent` with `length` bytes announced.
-fn image_with_layer(layer: &[u8], sent: Vec<u8>, length: usize) -> Liar {
-    let diff_id = Digest::of(layer);
-    let config = serde_json::to_vec(&serde_json::json!({
-        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [diff_id] }
-    }))
-    .unwrap();
-    let manifest = serde_json::to_vec(&serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(&config), "size": config.len() },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": layer.len() }]
-    }))
-    .unwrap();
-    let config_path = format!("/v2/x/blobs/{}", Digest::of(&config));
-    liar(move |path| match path {
-        "/v2/" => whole("200 OK", b"{}".to_vec()),
-        "/v2/x/manifests/1" => whole("200 OK", manifest.clone()),
-        path if path == config_path => whole("200 OK", config.clone()),
-        _ => ("200 OK", Vec::new(), sent.clone(), length),
-    })
-}
-
 #[test]
 fn an_index_leads_to_this_machines_image() {
     let layer = common::rootfs("index");
@@ -261,31 +184,13 @@ fn other_content_is_refused() {
 }
 
 #[test]
-fn a_blob_that_breaks_off_is_refused() {
-    let dir = Dir::new("breaks-off");
-    let layer = common::rootfs("true");
-    let length = layer.len();
-    let server = image_with_layer(&layer, layer[..length / 2].to_vec(), length);
-    let error = refused(&server, &dir);
-    assert!(error.contains("the transfer broke off after") || error.contains("the registry sent"), "{error}");
-    let tries = server
-        .asked
-        .lock()
-        .unwrap()
-        .iter()
-        .filter(|(path, _)| path.contains(Digest::of(&layer).as_str()))
-        .count();
-    assert_eq!(tries, 3);
-}
-
-#[test]
 fn more_than_was_announced_is_refused() {
     let dir = Dir::new("more");
     let layer = common::rootfs("true");
     let longer = [layer.clone(), vec![0u8; 4096]].concat();
     let length = longer.len();
     let error = refused(&image_with_layer(&layer, longer, length), &dir);
-    assert!(error.contains("it is longer than"), "{error}");
+    assert!(error.contains(&format!("announces {length} bytes, the manifest {}", layer.len())), "{error}");
 }
 
 #[test]
@@ -348,4 +253,115 @@ fn a_token_is_fetched_and_used() {
     assert!(
         of("/v2/x/manifests/1").1.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer t0ken"))
     );
+}
+
+#[test]
+fn a_token_server_without_tls_is_not_asked() {
+    let server = liar(|_| {
+        let challenge = "Bearer realm=\"http://tokens.invalid/token\",service=\"s\"".to_owned();
+        ("401 Unauthorized", vec![("www-authenticate", challenge)], Vec::new(), 0)
+    });
+    let dir = Dir::new("plain-token");
+    let name = reference(&format!("{}/x:1", server.host));
+    let error = dir.store("s").pull(&name, None, &as_me("open sesame"), &quiet).unwrap_err();
+    assert!(error.to_string().contains("names a token server without TLS"), "{error}");
+    let told = |line: &String| line.to_ascii_lowercase().starts_with("authorization");
+    assert!(!server.asked.lock().unwrap().iter().any(|(_, head)| head.iter().any(told)));
+}
+
+#[test]
+fn redirects_have_an_end_and_stay_on_the_web() {
+    let dir = Dir::new("redirects");
+    for (location, text) in [
+        ("/v2/x/manifests/1", "stopped after 5 redirects"),
+        ("file:///etc/passwd", "the registry sends us to"),
+        ("ftp://127.0.0.1/x", "the registry sends us to"),
+    ] {
+        let server = liar(move |path| match path {
+            "/v2/" => whole("200 OK", b"{}".to_vec()),
+            _ => ("307 Temporary Redirect", vec![("location", location.to_owned())], Vec::new(), 0),
+        });
+        let error = refused(&server, &dir);
+        assert!(error.contains(text), "{location}: {error}");
+        assert!(server.asked.lock().unwrap().len() < 10);
+    }
+}
+
+/// A server whose one manifest this is.
+fn with_manifest(kind: &'static str, manifest: serde_json::Value) -> Liar {
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    liar(move |path| match path {
+        "/v2/" => whole("200 OK", b"{}".to_vec()),
+        _ => ("200 OK", vec![("content-type", kind.to_owned())], bytes.clone(), bytes.len()),
+    })
+}
+
+#[test]
+fn manifests_of_other_things_are_refused_by_name() {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let dir = Dir::new("manifests");
+    let digest = Digest::of(b"x");
+    let config =
+        |kind: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
+    let image = "application/vnd.oci.image.config.v1+json";
+    let layer =
+        |kind: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
+    let plain = "application/vnd.oci.image.layer.v1.tar";
+    let manifest = |config: serde_json::Value, layers: Vec<serde_json::Value>| serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+    // Whatever it is asked for, it answers with an index: the first is by tag, what the index names is not its content.
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        {"mediaType": INDEX, "digest": digest, "size": 5, "platform": {"os": "linux", "architecture": "amd64"}}
+    ]});
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let many = vec![layer(plain, 1); 128];
+    for (manifest, text) in [
+        (serde_json::json!({"schemaVersion": 1, "name": "x", "fsLayers": [], "history": []}), "schema 1"),
+        (
+            serde_json::json!({"schemaVersion": 3, "config": config(image, 1), "layers": []}),
+            "schema version 3, want 2",
+        ),
+        (
+            manifest(config("application/vnd.cncf.helm.config.v1+json", 1), Vec::new()),
+            "this is no container image",
+        ),
+        (manifest(config(image, 1), vec![layer(foreign, 1)]), "foreign layers are not supported"),
+        (manifest(config(image, 1), many), "128 layers, 127 at most"),
+        (manifest(config(image, 1), vec![layer(plain, (256 << 30) + 1)]), "274877906944 at most"),
+        (manifest(config(image, (8 << 20) + 1), Vec::new()), "8388608 at most"),
+        (index, "the registry sent other content"),
+    ] {
+        let error = refused(&with_manifest("", manifest), &dir);
+        assert!(error.contains(text), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_registry_is_searched_by_its_list_of_repositories() {
+    let dir = Dir::new("search");
+    let (_server, host) = registry(&dir.0, None);
+    let (store, open) = (dir.store("s"), Access::default());
+    for name in ["group/app", "apple", "other"] {
+        let name = format!("{host}/{name}:1");
+        image(&store, &name);
+        store.push(&reference(&name), &open, &quiet).unwrap();
+    }
+    let names = |limit| -> Vec<String> {
+        let found = store::registry::search(&format!("{host}/app"), limit, &open).unwrap();
+        found.into_iter().map(|found| found.name).collect()
+    };
+    assert_eq!(names(25), [format!("{host}/apple"), format!("{host}/group/app")]);
+    assert_eq!(names(1).len(), 1);
+    let index = liar(|path| match path {
+        "/v2/" => whole("200 OK", b"{}".to_vec()),
+        path if path.starts_with("/v1/search?q=app&n=5") => whole(
+            "200 OK",
+            br#"{"results":[{"name":"a/app","description":"d","star_count":3,"is_official":true}]}"#.to_vec(),
+        ),
+        _ => whole("404 Not Found", Vec::new()),
+    });
+    let found = store::registry::search(&format!("{}/app", index.host), 5, &open).unwrap();
+    assert_eq!((found.len(), found[0].star_count, found[0].is_official), (1, 3, true));
+    let error = store::registry::search(&format!("{}/other", index.host), 5, &open).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotImplemented);
 }

@@ -218,10 +218,13 @@ fn uppermost_first(doomed: Vec<Doomed>, parents: HashSet<Digest>) -> Vec<Doomed>
     order
 }
 
-/// What interrupted downloads left: whoever writes one holds a lease.
+/// What interrupted writers left (whoever writes one holds a lease), but for downloads that may go on.
 fn sweep_all(dir: &Path) -> Result<()> {
     for name in names(dir)? {
-        remove(&dir.join(name))?;
+        let path = dir.join(name);
+        if !crate::blob::is_resumable(&path) {
+            remove(&path)?;
+        }
     }
     Ok(())
 }

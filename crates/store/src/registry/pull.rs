@@ -1,29 +1,19 @@
 //! From a registry: manifest, platform, configuration, layers.
 
-use model::digest::chain_id;
-use model::error::Context as _;
 use model::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
 use model::{Digest, Error, Kind, Reference, Result, limits};
-use std::io::{Read as _, Write as _};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
 use ureq::http::{Method, StatusCode, header};
 
 use super::http::{Client, bounded};
+use super::layers::Layers;
+use super::platform::{self, platform_text};
 use super::refusal::{self, Refusal};
-use super::{Access, Progress, Report, platform_text, verified};
+use super::{Access, Progress, Report, verified};
 use crate::Store;
 use crate::image::Image;
 
-/// Layers downloaded at the same time, as in Docker.
-const DOWNLOADS: usize = 3;
-/// Attempts at one blob.
-const ATTEMPTS: usize = 3;
 /// Indexes within indexes.
 const INDEX_DEPTH: usize = 3;
-/// Time between two reports of one transfer.
-pub(super) const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of a tag list.
 const TAGS_BYTES: u64 = 16 << 20;
 
@@ -74,7 +64,7 @@ impl Store {
             if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
         for mirror in mirrors {
             let pulled = Client::mirror(mirror, vec![scope.clone()], access)
-                .and_then(|client| self.pull_from(&client, &reference, platform, report));
+                .and_then(|client| self.pull_from(&client, &reference, platform, access, report));
             match pulled {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) if error.kind() == Kind::Cancelled => return Err(error),
@@ -82,7 +72,7 @@ impl Store {
             }
         }
         let pulled = Client::connect(reference.domain(), vec![scope], access)
-            .and_then(|client| self.pull_from(&client, &reference, platform, report));
+            .and_then(|client| self.pull_from(&client, &reference, platform, access, report));
         pulled.map_err(|error| named(error, &reference)).map_err(|error| match failures.is_empty() {
             true => error,
             false => error.hint(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
@@ -94,6 +84,7 @@ impl Store {
         client: &Client,
         reference: &Reference,
         platform: Option<&Platform>,
+        access: &Access,
         report: Report<'_>,
     ) -> Result<Pulled> {
         let top = manifest(client, reference, &wanted(reference))?;
@@ -107,7 +98,10 @@ impl Store {
         }
         let label = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
         report(Progress::new(label, format!("Pulling from {}", reference.familiar_name())))?;
-        Layers { store: self, client, reference, manifest: &manifest, config: &config, report }.fetch()?;
+        let at_once = access.downloads;
+        Layers { store: self, client, reference, manifest: &manifest, config: &config, at_once, report }
+            .fetch()?;
+        sys::failpoint!("pull: layers are here");
         let image = self.put_image_with_manifest(&document.bytes, &config_bytes)?;
         let mut changed = true;
         if reference.tag().is_some() && reference.digest().is_none() {
@@ -119,6 +113,18 @@ impl Store {
         report(Progress::new("", format!("Digest: {digest}")))?;
         Ok(Pulled { image: self.image(image.id.as_str())?, digest, changed })
     }
+}
+
+/// A manifest or index as it is: its bytes, media type and digest.
+///
+/// # Errors
+/// As for a pull.
+pub(crate) fn raw(reference: &Reference, access: &Access) -> Result<(Vec<u8>, String, Digest)> {
+    let reference = &reference.clone().with_default_tag();
+    let client =
+        Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)?;
+    let document = manifest(&client, reference, &wanted(reference))?;
+    Ok((document.bytes, document.kind, document.digest))
 }
 
 /// All tags of a repository.
@@ -242,7 +248,14 @@ fn parse_index(document: &Document) -> Result<Index> {
 }
 
 fn parse_manifest(document: &Document) -> Result<Manifest> {
-    if document.kind.starts_with("application/vnd.docker.distribution.manifest.v1") {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: Option<u64>,
+    }
+    let version =
+        serde_json::from_slice::<Version>(&document.bytes).ok().and_then(|found| found.schema_version);
+    if document.kind.starts_with("application/vnd.docker.distribution.manifest.v1") || version == Some(1) {
         return Err(Error::new(
             Kind::NotImplemented,
             format!("manifest {}: Docker's schema 1 is not supported any more", document.digest),
@@ -305,7 +318,7 @@ fn choose(
             return Ok(document);
         }
         let index = parse_index(&document)?;
-        let wanted = platform.cloned().unwrap_or_else(super::host_platform);
+        let wanted = platform.cloned().unwrap_or_else(platform::host_platform);
         let entry = select(&index.manifests, &wanted).ok_or_else(|| {
             Error::not_found(format!(
                 "no matching manifest for {} in the manifest list entries",
@@ -318,34 +331,18 @@ fn choose(
     Err(Error::invalid(format!("{}: an index within an index within an index", reference.familiar())))
 }
 
-/// The entry for a platform: the variant asked for; without one, the entry without one before any other. An entry of
-/// no platform counts only where it is the only one.
+/// The entry for a platform, as containerd chooses: the variant asked for, else the next older one that such a machine
+/// runs. An entry of no platform counts only where it is the only one.
 pub(crate) fn select<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
-    let matching = |entry: &&Descriptor| {
-        entry
-            .platform
-            .as_ref()
-            .is_some_and(|have| have.os == wanted.os && have.architecture == wanted.architecture)
-    };
-    let variant = |entry: &Descriptor| entry.platform.as_ref().and_then(|have| have.variant.clone());
-    let mut candidates: Vec<&Descriptor> = entries.iter().filter(matching).collect();
-    candidates.sort_by_key(|entry| match (variant(entry), &wanted.variant) {
-        (have, wanted) if have == *wanted => 0,
-        // arm64 without a variant is v8.
-        (None, Some(wanted)) if wanted == "v8" => 1,
-        (_, None) => 2,
-        _ => 3,
-    });
-    let first = candidates.first().copied().filter(|entry| {
-        wanted.variant.is_none() || {
-            let have = variant(entry);
-            have == wanted.variant || have.is_none()
-        }
-    });
-    match entries {
-        [only] if only.platform.is_none() => Some(only),
-        _ => first,
+    if let [only] = entries
+        && only.platform.is_none()
+    {
+        return Some(only);
     }
+    let rank = |entry: &Descriptor| platform::rank(entry.platform.as_ref()?, wanted);
+    let ranked = entries.iter().filter_map(|entry| Some((rank(entry)?, entry)));
+    // The first of equals.
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry)
 }
 
 /// Gets the configuration, bounded and verified.
@@ -383,177 +380,20 @@ fn check_config(manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig> {
 }
 
 fn check_platform(reference: &Reference, config: &ImageConfig, wanted: &Platform) -> Result<()> {
-    if config.os == wanted.os && config.architecture == wanted.architecture {
-        return Ok(());
-    }
     let have = Platform {
         architecture: config.architecture.clone(),
         os: config.os.clone(),
         variant: config.variant.clone(),
     };
+    if platform::rank(&have, wanted).is_some() {
+        return Ok(());
+    }
     Err(Error::not_found(format!(
         "image with reference {} was found but does not match the specified platform: wanted {}, actual: {}",
         reference.familiar(),
         platform_text(wanted),
         platform_text(&have)
     )))
-}
-
-/// The layers of one pull.
-struct Layers<'a> {
-    store: &'a Store,
-    client: &'a Client,
-    reference: &'a Reference,
-    manifest: &'a Manifest,
-    config: &'a ImageConfig,
-    report: Report<'a>,
-}
-
-impl Layers<'_> {
-    /// Downloads on several threads, unpacks on this one, lowest first.
-    fn fetch(&self) -> Result<()> {
-        let mut blobs: Vec<&Descriptor> = Vec::new();
-        for layer in &self.manifest.layers {
-            if !blobs.iter().any(|blob| blob.digest == layer.digest) {
-                blobs.push(layer);
-            }
-        }
-        for blob in &blobs {
-            (self.report)(Progress::new(blob.digest.short(), "Pulling fs layer"))?;
-        }
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let channels: Vec<_> = blobs.iter().map(|_| mpsc::channel::<Result<()>>()).collect();
-        let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
-        let senders = Mutex::new(senders);
-        std::thread::scope(|scope| {
-            for _ in 0..DOWNLOADS.min(blobs.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(blob) = blobs.get(at) else { return };
-                        let result = self.blob(blob, &stop);
-                        let failed = result.is_err();
-                        // Nobody listens any more where another layer has failed.
-                        let _ = senders.lock().unwrap_or_else(PoisonError::into_inner)[at].send(result);
-                        if failed {
-                            stop.store(true, Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-            let unpacked = self.unpack(&blobs, &receivers);
-            if unpacked.is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            unpacked
-        })
-    }
-
-    fn unpack(&self, blobs: &[&Descriptor], receivers: &[mpsc::Receiver<Result<()>>]) -> Result<()> {
-        let mut here = vec![false; blobs.len()];
-        let mut parent: Option<Digest> = None;
-        for (layer, diff_id) in self.manifest.layers.iter().zip(&self.config.rootfs.diff_ids) {
-            let at = blobs.iter().position(|blob| blob.digest == layer.digest).unwrap_or_default();
-            if !here[at] {
-                let gone = || Error::internal(format!("layer {}: its download has no result", layer.digest));
-                match receivers[at].recv() {
-                    Ok(Ok(())) => {}
-                    // The one that stopped the others says why.
-                    Ok(Err(error)) if error.kind() == Kind::Cancelled => {
-                        let cause =
-                            receivers[at + 1..].iter().filter_map(|other| other.try_recv().ok()?.err());
-                        return Err(cause
-                            .into_iter()
-                            .find(|cause| cause.kind() != Kind::Cancelled)
-                            .unwrap_or(error));
-                    }
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) => return Err(gone()),
-                }
-                here[at] = true;
-            }
-            let id = layer.digest.short();
-            let chain = chain_id(parent.as_ref(), diff_id);
-            if self.store.layer(&chain)?.is_some() {
-                (self.report)(Progress::new(id, "Already exists"))?;
-            } else {
-                let bytes = Some((layer.size, layer.size));
-                (self.report)(Progress { id: id.to_owned(), status: "Extracting".to_owned(), bytes })?;
-                self.store.unpack_layer(parent.as_ref(), layer, Some(diff_id))?;
-                (self.report)(Progress::new(id, "Pull complete"))?;
-            }
-            parent = Some(chain);
-        }
-        Ok(())
-    }
-
-    /// Downloads one blob, if it is not here.
-    fn blob(&self, blob: &Descriptor, stop: &AtomicBool) -> Result<()> {
-        if self.store.blob_size(&blob.digest)? == Some(blob.size) {
-            return Ok(());
-        }
-        let mut attempt = 1;
-        loop {
-            match self.download(blob, stop) {
-                Err(error) if error.kind() == Kind::Unavailable && attempt < ATTEMPTS => {
-                    attempt += 1;
-                    (self.report)(Progress::new(blob.digest.short(), "Retrying"))?;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn download(&self, blob: &Descriptor, stop: &AtomicBool) -> Result<()> {
-        let id = blob.digest.short();
-        let what = || format!("layer {} of {}", blob.digest, self.reference.familiar());
-        let response = self.client.following(
-            &Method::GET,
-            &format!("{}/blobs/{}", self.reference.path(), blob.digest),
-            &[],
-        )?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal::of_pull(self.reference, &Refusal::read(response)).within(what()));
-        }
-        let mut reader = response.into_body().into_reader();
-        let mut ingest = self.store.ingest()?.limit(blob.size);
-        let mut buffer = vec![0u8; 128 << 10];
-        let (mut told, mut done) = (Instant::now(), 0u64);
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::new(Kind::Cancelled, format!("{}: another layer has failed", what())));
-            }
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    let message =
-                        format!("{}: the transfer broke off after {done} of {} bytes", what(), blob.size);
-                    return Err(Error::new(Kind::Unavailable, message).caused_by(error));
-                }
-            };
-            ingest.write_all(&buffer[..count]).context(what)?;
-            done += count as u64;
-            if told.elapsed() >= REPORT_EVERY {
-                told = Instant::now();
-                (self.report)(Progress {
-                    id: id.to_owned(),
-                    status: "Downloading".to_owned(),
-                    bytes: Some((done, blob.size)),
-                })?;
-            }
-        }
-        if done < blob.size {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("{}: the registry sent {done} of {} bytes", what(), blob.size),
-            ));
-        }
-        (self.report)(Progress::new(id, "Verifying Checksum"))?;
-        ingest.commit(Some(&blob.digest)).context(what)?;
-        (self.report)(Progress::new(id, "Download complete"))
-    }
 }
 
 #[cfg(test)]
@@ -584,16 +424,19 @@ mod tests {
             entry("arm64", "linux/arm64/v8"),
         ];
         let pick = |text: &str| {
-            select(&entries, &super::super::parse_platform(text).unwrap()).map(|found| found.digest.clone())
+            select(&entries, &platform::parse_platform(text).unwrap()).map(|found| found.digest.clone())
         };
         let of = |text: &str| Some(Digest::of(text.as_bytes()));
         assert_eq!(pick("linux/amd64"), of("amd64"));
         assert_eq!(pick("linux/arm64"), of("arm64"));
         assert_eq!(pick("linux/arm64/v8"), of("arm64"));
         assert_eq!(pick("linux/arm/v6"), of("v6"));
+        assert_eq!(pick("linux/arm"), of("v7"));
+        assert_eq!(pick("linux/arm/v8"), of("v7"));
+        assert_eq!(pick("linux/amd64/v3"), of("amd64"));
         assert_eq!(pick("linux/arm/v5"), None);
         assert_eq!(pick("linux/s390x"), None);
         let only = [entry("x", "")];
-        assert!(select(&only, &super::super::host_platform()).is_some());
+        assert!(select(&only, &platform::host_platform()).is_some());
     }
 }

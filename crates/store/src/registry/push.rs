@@ -9,20 +9,20 @@ use model::error::Context as _;
 use model::image::{Descriptor, Manifest, media_type};
 use model::{Digest, Error, Kind, Reference, Result, limits};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use ureq::http::{Method, StatusCode};
 
 use super::http::{Client, Payload};
-use super::pull::REPORT_EVERY;
+use super::layers::REPORT_EVERY;
 use super::refusal::{self, Refusal};
-use super::{Access, Progress, Report};
+use super::{Access, Progress, Report, retry};
 use crate::Store;
 
-/// Layers sent at the same time.
-const UPLOADS: usize = 3;
+/// Repositories of the registry that layers are looked for in.
+const SOURCES: usize = 4;
 
 /// What a push left in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ struct Push<'a> {
     store: &'a Store,
     client: &'a Client,
     reference: &'a Reference,
+    /// Repositories of the same registry that hold layers of ours, and which: their digests here.
+    sources: Vec<(String, Vec<Digest>)>,
+    /// Uploads at the same time.
+    at_once: usize,
     report: Report<'a>,
 }
 
@@ -57,9 +61,11 @@ impl Store {
             )),
             _ => error,
         })?;
-        let scope = format!("repository:{}:pull,push", reference.path());
-        let client = Client::connect(reference.domain(), vec![scope], access)?;
-        let push = Push { store: self, client: &client, reference, report };
+        let sources = self.sources(reference, &image.manifest)?;
+        let mut scopes = vec![format!("repository:{}:pull,push", reference.path())];
+        scopes.extend(sources.iter().map(|(name, _)| format!("repository:{name}:pull")));
+        let client = Client::connect(reference.domain(), scopes, access)?;
+        let push = Push { store: self, client: &client, reference, sources, at_once: access.uploads, report };
         let sent = push.layers(&image.manifest.layers)?;
         let config = self.read_blob(&image.id, limits::CONFIG_BYTES)?;
         push.document(&image.manifest.config.digest, &config)?;
@@ -70,9 +76,36 @@ impl Store {
             serde_json::to_vec(&manifest)
                 .map_err(|error| Error::internal("write a manifest").caused_by(error))?
         };
+        sys::failpoint!("push: layers are there");
         let pushed = push.manifest(tag, &bytes)?;
+        sys::failpoint!("push: manifest is there");
         self.add_repo_digest(&image.id, &reference.at_digest(pushed.digest.clone()))?;
         Ok(pushed)
+    }
+}
+
+impl Store {
+    /// Other repositories of a registry that hold layers of a manifest, as far as is known here: images with those layers
+    /// came from there or went there.
+    fn sources(&self, reference: &Reference, manifest: &Manifest) -> Result<Vec<(String, Vec<Digest>)>> {
+        let mut sources: Vec<(String, Vec<Digest>)> = Vec::new();
+        for image in self.images()? {
+            let shared = || image.manifest.layers.iter().map(|layer| layer.digest.clone());
+            let shared: Vec<Digest> = shared()
+                .filter(|digest| manifest.layers.iter().any(|layer| layer.digest == *digest))
+                .collect();
+            let there = image.repo_digests.iter().filter(|other| other.domain() == reference.domain());
+            for other in there.filter(|other| other.path() != reference.path() && !shared.is_empty()) {
+                match sources.iter().position(|(name, _)| name == other.path()) {
+                    Some(at) => sources[at].1.extend(shared.iter().cloned()),
+                    None if sources.len() < SOURCES => {
+                        sources.push((other.path().to_owned(), shared.clone()))
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(sources)
     }
 }
 
@@ -104,7 +137,7 @@ impl Push<'_> {
         let results: Mutex<Vec<Option<Result<Descriptor>>>> =
             Mutex::new(unique.iter().map(|_| None).collect());
         std::thread::scope(|scope| {
-            for _ in 0..UPLOADS.min(unique.len()) {
+            for _ in 0..self.at_once.max(1).min(unique.len()) {
                 scope.spawn(|| {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
@@ -147,8 +180,8 @@ impl Push<'_> {
         }
         if !is_plain(&layer.media_type) {
             let file = self.store.open_blob(&layer.digest)?;
-            self.upload(&layer.digest, layer.size, file, id)?;
-            return done(layer.clone(), "Pushed");
+            let status = self.send(layer, &layer.digest, layer.size, file)?;
+            return done(layer.clone(), &status);
         }
         let (file, digest, size) = self.compress(layer)?;
         let media_type = match layer.media_type.as_str() {
@@ -159,8 +192,8 @@ impl Push<'_> {
         if self.has(&sent.digest)? {
             return done(sent, "Layer already exists");
         }
-        self.upload(&sent.digest, size, file, id)?;
-        done(sent, "Pushed")
+        let status = self.send(layer, &sent.digest, size, file)?;
+        done(sent, &status)
     }
 
     fn has(&self, digest: &Digest) -> Result<bool> {
@@ -187,32 +220,96 @@ impl Push<'_> {
         Ok((self.store.open_blob(&digest)?, digest, size))
     }
 
-    /// One blob in one piece: `POST`, then `PUT` where the registry says.
-    fn upload(&self, digest: &Digest, size: u64, mut source: impl Read, id: &str) -> Result<()> {
-        let what = format!("blob {digest}");
-        let path = format!("{}/blobs/uploads/", self.reference.path());
+    /// Has a layer taken over from another repository, or sends it. `digest`: as it is sent. Says what was done.
+    fn send(&self, layer: &Descriptor, digest: &Digest, size: u64, file: File) -> Result<String> {
+        let sources = self.sources.iter().filter(|(_, digests)| digests.contains(&layer.digest));
+        let mut begun = None;
+        for (from, _) in sources {
+            let from_query = super::auth::encode(from);
+            let query = format!("?mount={}&from={from_query}", super::auth::encode(digest.as_str()));
+            match self.begin(&query, digest)? {
+                None => return Ok(format!("Mounted from {from}")),
+                // The registry does not have it there; it is ready to be sent.
+                Some(location) => begun = Some(location),
+            }
+        }
+        self.upload(digest, size, file, layer.digest.short(), begun)?;
+        sys::failpoint!("push: blob is there");
+        Ok("Pushed".to_owned())
+    }
+
+    /// Begins an upload and gives the place to send it to. `None`: nothing need be sent.
+    fn begin(&self, query: &str, digest: &Digest) -> Result<Option<String>> {
+        let path = format!("{}/blobs/uploads/{query}", self.reference.path());
         let response = self.client.request(&Method::POST, &path, &[], Payload::None)?;
-        if response.status() != StatusCode::ACCEPTED {
-            return Err(refusal::of_push(self.reference, &what, &Refusal::read(response)));
+        match response.status() {
+            StatusCode::CREATED if !query.is_empty() => Ok(None),
+            StatusCode::ACCEPTED => self.client.location(&self.client.url(&path), &response).map(Some),
+            _ => {
+                let what = format!("blob {digest}");
+                Err(refusal::of_push(self.reference, &what, &Refusal::read(response)))
+            }
         }
-        let location = self.client.location(&self.client.url(&path), &response)?;
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let url = format!("{location}{separator}digest={}", super::auth::encode(digest.as_str()));
-        let mut reader =
-            Reported { source: &mut source, done: 0, size, id, told: Instant::now(), report: self.report };
-        let response =
-            self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size))?;
-        if response.status() != StatusCode::CREATED {
-            return Err(refusal::of_push(self.reference, &what, &Refusal::read(response)));
+    }
+
+    /// One blob in one piece: `POST` (unless that was done), then `PUT` where the registry says; all of it again where the
+    /// connection broke.
+    fn upload(
+        &self,
+        digest: &Digest,
+        size: u64,
+        mut source: impl Read + Seek,
+        id: &str,
+        mut begun: Option<String>,
+    ) -> Result<()> {
+        let mut failed = 0;
+        loop {
+            let location = match begun.take() {
+                Some(location) => location,
+                None => self.begin("", digest)?.unwrap_or_default(),
+            };
+            let separator = if location.contains('?') { '&' } else { '?' };
+            let url = format!("{location}{separator}digest={}", super::auth::encode(digest.as_str()));
+            source.rewind().context(|| format!("read blob {digest}"))?;
+            let mut reader = Reported {
+                source: &mut source,
+                done: 0,
+                size,
+                id,
+                told: Instant::now(),
+                report: self.report,
+            };
+            let sent = self.client.request_url(&Method::PUT, &url, &[], Payload::Stream(&mut reader, size));
+            failed += 1;
+            let error = match sent {
+                Ok(response) if response.status() == StatusCode::CREATED => return Ok(()),
+                Ok(response) => {
+                    let refusal = Refusal::read(response);
+                    let again = retry::passes(refusal.status) || refusal.status == 401;
+                    let error = refusal::of_push(self.reference, &format!("blob {digest}"), &refusal);
+                    if !again {
+                        return Err(error);
+                    }
+                    error
+                }
+                Err(error) if error.kind() == Kind::Unavailable => error,
+                Err(error) => return Err(error),
+            };
+            if failed >= retry::ATTEMPTS {
+                return Err(error);
+            }
+            if !id.is_empty() {
+                (self.report)(Progress::new(id, "Retrying"))?;
+            }
+            std::thread::sleep(retry::random_pause(failed, None));
         }
-        Ok(())
     }
 
     fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         if self.has(digest)? {
             return Ok(());
         }
-        self.upload(digest, bytes.len() as u64, bytes, "")
+        self.upload(digest, bytes.len() as u64, io::Cursor::new(bytes), "", None)
     }
 
     fn manifest(&self, tag: &str, bytes: &[u8]) -> Result<Pushed> {

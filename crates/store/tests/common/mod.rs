@@ -1,6 +1,8 @@
 //! What the tests of images share: a root of their own, a small image, and servers that end with the test.
 #![allow(dead_code)]
 
+pub mod liar;
+
 use model::image::RunConfig;
 use model::time::Timestamp;
 use model::{Reference, Result};
