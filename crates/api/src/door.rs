@@ -72,7 +72,7 @@ fn negotiate(mut request: Request) -> Result<Request, Failure> {
 /// Makes an image's name one segment: `/images/host:5000/a/b/push` → `/images/host:5000%2Fa%2Fb/push`, so that routes can
 /// say `{name}`.
 fn fold_image_name(method: &Method, path: &str) -> Option<String> {
-    let (prefix, rest) = ["/images/", "/distribution/"]
+    let (prefix, rest) = ["/images/", "/distribution/", "/cauldron/v1/distribution/"]
         .iter()
         .find_map(|prefix| Some((*prefix, path.strip_prefix(prefix)?)))?;
     let (name, verb) = match rest.rsplit_once('/') {

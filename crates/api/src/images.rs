@@ -16,7 +16,6 @@ use crate::{ApiVersion, Failure, Shared, call};
 pub fn routes(router: Router<Shared>) -> Router<Shared> {
     router
         .route("/images/json", get(list))
-        .route("/images/search", get(search))
         .route("/images/prune", post(prune))
         .route("/images/{name}/json", get(inspect))
         .route("/images/{name}/history", get(history))
@@ -70,11 +69,6 @@ pub(crate) fn summary(listed: Listed, version: ApiVersion) -> Value {
         value["VirtualSize"] = json!(image.size);
     }
     value
-}
-
-async fn search() -> Json<Value> {
-    // No index is asked: names are pulled by those who know them.
-    Json(json!([]))
 }
 
 async fn inspect(

@@ -39,6 +39,8 @@ pub fn routes(router: Router<Shared>) -> Router<Shared> {
         .route("/images/{name}/push", post(push))
         .route("/auth", post(auth))
         .route("/distribution/{name}/json", get(distribution))
+        .route("/cauldron/v1/distribution/{name}/manifest", get(manifest))
+        .route("/images/search", get(search))
         .route("/cauldron/v1/images/bootstrap", post(bootstrap))
 }
 
@@ -288,6 +290,67 @@ async fn distribution(
     let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await?;
     let descriptor = json!({ "mediaType": found.descriptor.media_type, "digest": found.descriptor.digest, "size": found.descriptor.size });
     Ok(Json(json!({ "Descriptor": descriptor, "Platforms": found.platforms })).into_response())
+}
+
+/// A manifest as it is, which Docker's clients fetch themselves.
+async fn manifest(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let credentials = credentials(&headers)?;
+    let reference = Reference::parse(&name)?;
+    let insecure = params.flag("insecure");
+    let (bytes, kind, digest) =
+        call(&engine, move |engine| engine.registry_manifest(&reference, credentials, insecure)).await?;
+    let descriptor = json!({ "mediaType": kind, "digest": digest, "size": bytes.len() });
+    Ok(Json(json!({ "Descriptor": descriptor, "Manifest": String::from_utf8_lossy(&bytes) })).into_response())
+}
+
+/// What a search gives where nothing else is asked for, and at most.
+const FOUND: usize = 25;
+const MOST_FOUND: usize = 100;
+
+async fn search(
+    State(engine): State<Shared>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let credentials = credentials(&headers)?;
+    let limit = params.number::<i64>("limit")?.unwrap_or(0);
+    let limit = match usize::try_from(limit) {
+        Ok(0) => FOUND,
+        Ok(limit) if limit <= MOST_FOUND => limit,
+        _ => {
+            return Err(
+                Error::invalid(format!("limit {limit} is outside the range of [1, {MOST_FOUND}]")).into()
+            );
+        }
+    };
+    let filters = params.filters()?;
+    let flag = |name: &str| filters.get(name).first().map(|value| value == "true" || value == "1");
+    let (official, automated) = (flag("is-official"), flag("is-automated"));
+    let stars = filters.get("stars").iter().filter_map(|value| value.parse::<u64>().ok()).max().unwrap_or(0);
+    let term = params.text("term").to_owned();
+    if term.is_empty() {
+        return Err(Error::invalid("search: a term is missing").into());
+    }
+    let found = call(&engine, move |engine| engine.search(&term, limit, credentials)).await?;
+    let fits = found.iter().filter(|found| {
+        found.star_count >= stars
+            && official.is_none_or(|official| found.is_official == official)
+            && automated.is_none_or(|automated| found.is_automated == automated)
+    });
+    let found: Vec<_> = fits
+        .map(|found| {
+            json!({
+                "name": found.name, "description": found.description, "star_count": found.star_count,
+                "is_official": found.is_official, "is_automated": found.is_automated
+            })
+        })
+        .collect();
+    Ok(Json(found).into_response())
 }
 
 /// What `/cauldron/v1/images/bootstrap` takes.

@@ -56,6 +56,7 @@ pub const VERB: Verb = Verb {
 const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("manifest", "Look at manifests in registries"),
     ("network", "Manage networks"),
     ("volume", "Manage volumes"),
     ("task", "Containers as binaries: run them for other containers, on schedules, with a history"),

@@ -5,6 +5,7 @@
 
 mod busybox;
 mod home;
+mod registries;
 
 use home::{Home, Run};
 use std::collections::BTreeMap;
@@ -197,6 +198,20 @@ fn images() {
             &["rmi", "other:2", "other:3"],
             &["image", "prune", "-f"],
         ],
+    );
+}
+
+#[test]
+fn registries() {
+    let home = home();
+    let server = registries::Registry::open(&home);
+    let (name, other) = (format!("{}/app:1", server.host), format!("{}/other:1", server.host));
+    home.ok(&["build", "-q", "--network", "none", "-t", &name, &home.path("context")]);
+    home.ok(&["push", "-q", &name]);
+    home.clear();
+    home.sweep(
+        "pull, push",
+        &[&["pull", "-q", &name], &["tag", &name, &other], &["push", "-q", &other], &["rmi", &name, &other]],
     );
 }
 

@@ -132,7 +132,8 @@ impl Engine {
     ) -> Result<Inspected> {
         store::registry::inspect(reference, &self.access(credentials))
     }
-    /// A manifest or index of a registry as it is: its bytes, media type and digest.
+    /// A manifest or index of a registry as it is: its bytes, media type and digest. `insecure`: this registry may speak
+    /// plain HTTP.
     ///
     /// # Errors
     /// As for a pull.
@@ -140,8 +141,13 @@ impl Engine {
         &self,
         reference: &Reference,
         credentials: Option<Credentials>,
+        insecure: bool,
     ) -> Result<(Vec<u8>, String, Digest)> {
-        store::registry::manifest(reference, &self.access(credentials))
+        let mut access = self.access(credentials);
+        if insecure {
+            access.insecure.push(reference.domain().to_owned());
+        }
+        store::registry::manifest(reference, &access)
     }
     /// Repositories that a registry finds for a term (`[HOST/]TERM`), `limit` at most.
     ///

@@ -87,6 +87,7 @@ pub(super) const TABLE: &[Row] = &[
     row("GET", "/images/{name}/history", "images:read"),
     row("GET", "/images/search", "images:search"),
     row("GET", "/distribution/{name}/json", "images:search"),
+    row("GET", "/cauldron/v1/distribution/{name}/manifest", "images:search"),
     row("GET", "/images/get", "images:export"),
     row("GET", "/images/{name}/get", "images:export"),
     row("POST", "/images/create", "images:pull"),

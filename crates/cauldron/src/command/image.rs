@@ -559,13 +559,14 @@ const SEARCH: Listing = Listing {
 
 async fn search(session: Session, given: ArgMatches) -> Outcome {
     let text = |name: &str| given.text(name).unwrap_or_default().to_owned();
-    let found = session
-        .client()?
-        .get(&query(
-            "/images/search",
-            [("term", text("term")), ("limit", text("limit")), ("filters", filters(&given.texts("filter"))?)],
-        ))
-        .await?;
+    let path = query(
+        "/images/search",
+        [("term", text("term")), ("limit", text("limit")), ("filters", filters(&given.texts("filter"))?)],
+    );
+    let auth = super::credentials::header(&session, &text("term"))?;
+    let (_, empty) = client::body_channel(1);
+    let response = session.client()?.upload(Method::GET, &path, &[("X-Registry-Auth", &auth)], empty).await?;
+    let found = Lines::new(response).next().await?.unwrap_or_default();
     let full = given.on("no-trunc");
     let rows: Vec<Value> = found.as_array().into_iter().flatten().map(|item| {
         let description = item["description"].as_str().unwrap_or_default().replace('\n', " ");

@@ -14,6 +14,7 @@ mod image;
 mod inspect;
 mod login;
 mod logs;
+mod manifest;
 mod network;
 mod ps;
 mod pull;
@@ -39,6 +40,7 @@ pub const ALL: &[&[Verb]] = &[
     image::VERBS,
     build::VERBS,
     pull::VERBS,
+    manifest::VERBS,
     inspect::VERBS,
     network::VERBS,
     volume::VERBS,

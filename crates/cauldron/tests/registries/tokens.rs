@@ -69,7 +69,7 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, key: &str, certificat
         name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_lowercase())
     });
     let known = sent.as_deref() == Some(&me) || body.contains(&format!("refresh_token={REFRESH}"));
-    let (status, text) = if sent.is_some() && !known || body.contains("refresh_token=") && !known {
+    let (status, text) = if !known && (sent.is_some() || body.contains("refresh_token=")) {
         ("401 Unauthorized", json!({"details": "incorrect username or password"}))
     } else {
         let query = head.split(' ').nth(1).unwrap().split_once('?').map_or("", |(_, query)| query);

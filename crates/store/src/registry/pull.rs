@@ -1,5 +1,6 @@
 //! From a registry: manifest, platform, configuration, layers.
 
+use model::error::Context as _;
 use model::image::{Descriptor, ImageConfig, Index, Manifest, Platform, media_type};
 use model::{Digest, Error, Kind, Reference, Result, limits};
 use ureq::http::{Method, StatusCode, header};
@@ -97,7 +98,7 @@ impl Store {
             check_platform(reference, &config, platform)?;
         }
         let label = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        report(Progress::new(label, format!("Pulling from {}", reference.familiar_name())))?;
+        report(Progress::new(label, format!("Pulling from {}", reference.path())))?;
         let at_once = access.downloads;
         Layers { store: self, client, reference, manifest: &manifest, config: &config, at_once, report }
             .fetch()?;

@@ -172,6 +172,7 @@ impl Push<'_> {
     fn layer(&self, layer: &Descriptor) -> Result<Descriptor> {
         let id = layer.digest.short();
         let done = |sent: Descriptor, status: &str| {
+            sys::failpoint!("push: layer is there");
             (self.report)(Progress::new(id, status))?;
             Ok(sent)
         };
@@ -234,7 +235,6 @@ impl Push<'_> {
             }
         }
         self.upload(digest, size, file, layer.digest.short(), begun)?;
-        sys::failpoint!("push: blob is there");
         Ok("Pushed".to_owned())
     }
 

@@ -10,8 +10,8 @@ mod files;
 pub use archive::{document, full};
 
 use super::super::cp::piped;
-use super::super::image::download;
 use super::super::credentials;
+use super::super::image::download;
 use super::progress::Screen;
 use crate::fail::Failure;
 use crate::session::Session;
