@@ -203,7 +203,7 @@ impl Engine {
         let lower = self.store.lower_of_container(&container.spec.layers)?;
         let overlay = self.store.mount_detached(&lower, Some(&writable))?;
         let place = self.store.layout.run_root.join("view");
-        std::fs::create_dir_all(&place).context(what)?;
+        sys::fs::private_dir(&place).context(what)?;
         sys::view::attach(overlay, sys::fs::open_root(&place).context(what)?).context(what)?;
         let root = sys::fs::open_root(&place).context(what)?;
         for mount in &container.spec.mounts {

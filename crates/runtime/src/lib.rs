@@ -113,7 +113,7 @@ pub fn attach(run_dir: &Path, streams: Streams) -> Result<Attached> {
     if live(run_dir)?.is_some() {
         return Ok(Attached::Now(wire::call(monitor_socket(run_dir)?, &Request::Attach(streams))?));
     }
-    std::fs::create_dir_all(run_dir).context(|| format!("create directory {}", run_dir.display()))?;
+    sys::fs::private_dir(run_dir).context(|| format!("create directory {}", run_dir.display()))?;
     let letters = format!(
         "{}{}{}",
         if streams.stdin { "i" } else { "" },

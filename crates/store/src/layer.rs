@@ -180,7 +180,7 @@ impl Temporary {
     pub(crate) fn publish(mut self, layer: &Layer) -> Result<Layer> {
         let json = serde_json::to_vec(layer).map_err(|error| Error::internal(RECORD).caused_by(error))?;
         let record = self.path.join(RECORD);
-        std::fs::write(&record, json).context(|| format!("write {}", record.display()))?;
+        sys::fs::private_file(&record, &json).context(|| format!("write {}", record.display()))?;
         sys::failpoint!("layer: recorded");
         let target = self.layout.layer(&layer.chain);
         let flags = rustix::fs::RenameFlags::NOREPLACE;

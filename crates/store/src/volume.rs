@@ -335,7 +335,6 @@ fn agreeing(volume: Volume, options: &BTreeMap<String, String>) -> Result<Volume
 }
 
 fn write_volume(dir: &Path, volume: &Volume) -> Result<()> {
-    use std::io::Write as _;
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let make = |path: &Path, mode: u32| {
         std::fs::DirBuilder::new()
@@ -352,8 +351,7 @@ fn write_volume(dir: &Path, volume: &Volume) -> Result<()> {
     let text = serde_json::to_vec_pretty(volume)
         .map_err(|error| Error::internal("write a volume's record").caused_by(error))?;
     let path = dir.join("volume.json");
-    let mut file = std::fs::File::create(&path).context(|| format!("create {}", path.display()))?;
-    file.write_all(&text).context(|| format!("write {}", path.display()))?;
+    let file = sys::fs::private_file(&path, &text).context(|| format!("write {}", path.display()))?;
     if !volume.anonymous {
         file.sync_all().context(|| format!("sync {}", path.display()))?;
     }

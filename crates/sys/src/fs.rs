@@ -346,6 +346,18 @@ pub fn private_dir(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes or replaces a file of ours in place, 0600 whatever the umask. Not atomic: for what is given its name later.
+///
+/// # Errors
+/// Those of `open(2)` and `write(2)`.
+pub fn private_file(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
 /// Makes the names in a directory durable.
 ///
 /// # Errors

@@ -129,7 +129,7 @@ impl Engine {
         text: &str,
     ) -> Result<()> {
         let records = self.records();
-        std::fs::create_dir_all(&records).context(|| format!("create {}", records.display()))?;
+        sys::fs::private_dir(&records).context(|| format!("create {}", records.display()))?;
         let record = Record {
             diff_id: diff_id.clone(),
             parent: parent.cloned(),

@@ -124,7 +124,7 @@ impl Known {
             bytes.extend(digest);
         }
         let dir = self.path.parent().unwrap_or(&self.path);
-        std::fs::create_dir_all(dir).context(|| format!("create {}", dir.display()))?;
+        sys::fs::private_dir(dir).context(|| format!("create {}", dir.display()))?;
         sys::fs::replace_file(&self.path, &bytes, 0o600, false)
             .context(|| format!("write {}", self.path.display()))
     }

@@ -219,7 +219,7 @@ impl Builder<'_> {
             _ => mounts.locks.push(Lock::shared(&lock).context(shown)?),
         }
         let new = !dir.exists();
-        std::fs::create_dir_all(&dir).context(|| format!("create {}", dir.display()))?;
+        sys::fs::private_dir(&dir).context(|| format!("create {}", dir.display()))?;
         let root = sys::fs::open_root(&dir).context(|| format!("open {}", dir.display()))?;
         if new {
             let fd = sys::fs::open_in_root(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0)

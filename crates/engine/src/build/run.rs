@@ -171,7 +171,7 @@ impl Builder<'_> {
         }
         let monitor = runtime::spawn(&container.run_dir)?;
         let etc = engine.write_etc(container, &endpoints)?;
-        std::fs::create_dir_all(&container.run_dir)
+        sys::fs::private_dir(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
         let mut facts = engine.facts(container, &etc, mounts.ops.clone())?;
         facts.upper = HostPath(writable.upper.clone());

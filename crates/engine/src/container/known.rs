@@ -100,7 +100,7 @@ impl Known {
             pidfds: HashMap::new(),
             list: None,
         };
-        std::fs::create_dir_all(runs).context(|| format!("create {}", runs.display()))?;
+        sys::fs::private_dir(runs).context(|| format!("create {}", runs.display()))?;
         known
             .watch(runs, Dir::Runs)
             .map_err(std::io::Error::from)

@@ -205,7 +205,7 @@ impl Engine {
             }
         }
         let what = || format!("write {}", path.display());
-        std::fs::create_dir_all(&container.run_dir)
+        sys::fs::private_dir(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
         let bytes = serde_json::to_vec(&config).map_err(|error| Error::internal(what()).caused_by(error))?;
         sys::fs::replace_file(&path, &bytes, 0o600, false).context(what)?;

@@ -183,7 +183,8 @@ impl Engine {
         let path = self.store.layout.names().join(name);
         let file = self.store.layout.container(id).join("id");
         if !file.exists() {
-            std::fs::write(&file, id.as_str()).context(|| format!("write {}", file.display()))?;
+            sys::fs::private_file(&file, id.as_str().as_bytes())
+                .context(|| format!("write {}", file.display()))?;
         }
         for _ in 0..3 {
             match std::fs::hard_link(&file, &path) {

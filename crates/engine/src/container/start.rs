@@ -86,7 +86,7 @@ impl Engine {
             if container.spec.mounts.is_empty() { None } else { Some(self.store.share_volumes()?) };
         let mut mounts = self.resolve_mounts(container)?;
         mounts.extend(container.deliveries()?);
-        std::fs::create_dir_all(&container.run_dir)
+        sys::fs::private_dir(&container.run_dir)
             .context(|| format!("create {}", container.run_dir.display()))?;
         let bundle: Bundle = launch::bundle(&container.spec, self.facts(container, &etc, mounts)?);
         let (netns, mine) = match &container.spec.network {
