@@ -14,7 +14,7 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use engine::Engine;
-use engine::build::{self, Cancel, Event, Message, Options};
+use engine::build::{self, Cancel, Event, Message, Options, Prune};
 use engine::model::{Error, Result};
 use engine::transfer::parse_platform;
 use serde::Deserialize;
@@ -373,7 +373,13 @@ async fn prune(State(engine): State<Shared>, params: Params) -> std::result::Res
         .next()
         .map(|text| until(text).ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}'"))))
         .transpose()?;
-    let pruned = call(&engine, move |engine| engine.prune_build_cache(&filters, until)).await?;
+    // The newer names of the API 1.48, and the one before.
+    let mut keep = None;
+    for name in ["max-used-space", "reserved-space", "keep-storage"] {
+        keep = keep.or(params.number::<u64>(name)?.filter(|bytes| *bytes > 0));
+    }
+    let wish = Prune { filters, unused_since: until, keep };
+    let pruned = call(&engine, move |engine| engine.prune_build_cache(&wish)).await?;
     let deleted = Some(pruned.deleted).filter(|deleted| !deleted.is_empty());
     Ok(Json(json!({ "CachesDeleted": deleted, "SpaceReclaimed": pruned.bytes })))
 }

@@ -60,8 +60,8 @@ fn collect(engine: &Engine, wanted: &[String], version: ApiVersion) -> Result<Va
     if wants("build-cache") {
         let cache = engine.build_cache()?.into_iter().map(|step| {
             json!({
-                "ID": step.key, "Type": "regular", "Description": step.text, "InUse": false, "Shared": step.shared,
-                "Size": step.bytes, "CreatedAt": step.created, "LastUsedAt": null, "UsageCount": 0,
+                "ID": step.key, "Type": step.kind, "Description": step.text, "InUse": step.in_use, "Shared": step.shared,
+                "Size": step.bytes, "CreatedAt": step.created, "LastUsedAt": step.used, "UsageCount": 1,
             })
         });
         body.insert("BuildCache".to_owned(), cache.collect());

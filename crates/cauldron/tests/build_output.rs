@@ -321,3 +321,54 @@ fn an_interrupted_build_leaves_nothing_and_a_whole_cache() {
     let context = home.context("c", text);
     assert_eq!(cached(&home.run(&["build", "--progress=plain", &context])), 1);
 }
+
+#[test]
+fn the_cache_keeps_to_its_budget() {
+    let home = Home::new("budget", |_| {});
+    let config = home.path("config.toml");
+    let step = |name: &str| {
+        let text = format!(
+            "FROM busybox\nRUN --network=none head -c 400000 /dev/urandom > /{name}\nRUN --network=none echo {name} > /top\n"
+        );
+        home.context(name, &text)
+    };
+    let build = |context: &str| {
+        home.run(&["--config-file", &config, "build", "--progress=plain", "-o", &home.path("out"), context])
+    };
+    std::fs::write(&config, "[build-cache]\nmax-size = \"700k\"\n").unwrap();
+    let (one, two, three) = (step("one"), step("two"), step("three"));
+    assert_eq!(cached(&build(&one)) + cached(&build(&two)), 0);
+    // Used again: the other one goes first. What the newest build's image has costs nothing yet.
+    assert_eq!(cached(&build(&one)), 2);
+    assert_eq!(cached(&build(&three)), 0);
+    assert_eq!(cached(&build(&one)), 2, "what was used last is gone");
+    let listed = home.ok(&["builder", "du"]);
+    assert!(listed.starts_with("ID") && listed.contains("RECLAIMABLE"), "{listed}");
+    assert_eq!(home.ok(&["builder", "du", "--format", "{{.Type}}"]).lines().count(), 4, "{listed}");
+    assert_eq!(cached(&build(&two)), 0);
+    let bytes: u64 = home
+        .ok(&["builder", "du", "--format", "{{.Size}}"])
+        .lines()
+        .map(|bytes| bytes.parse::<u64>().unwrap())
+        .sum();
+    assert!((1..=1 << 20).contains(&bytes), "{bytes}");
+    let total = home.ok(&["system", "df", "--format", "{{.Type}} {{.Size}}"]);
+    let human = home.ok(&["builder", "du"]);
+    let human = human.lines().last().unwrap().split_whitespace().last().unwrap();
+    assert!(total.contains(&format!("Build Cache {human}")), "{total} {human}");
+    assert!(home.ok(&["--config-file", &config, "info"]).contains("700k"));
+    // By hand: by age, down to a size, and all of it.
+    let prune = |args: &[&str]| home.ok(&[&["builder", "prune", "-f"], args].concat());
+    assert!(prune(&["--filter", "until=1h"]).ends_with("0B"));
+    assert!(prune(&["--max-used-space", "10m"]).ends_with("0B"));
+    assert!(prune(&["--keep-storage", "500kb"]).lines().count() > 1);
+    assert_eq!(home.ok(&["builder", "du", "--format", "{{.ID}}"]).lines().count(), 2);
+    prune(&["-a"]);
+    assert_eq!(home.ok(&["builder", "du", "--format", "{{.ID}}"]), "");
+    std::fs::write(&config, "[build-cache]\nmax-size = \"much\"\n").unwrap();
+    assert!(build(&one).err.contains("build-cache.max-size"));
+    for flag in ["--sbom=true", "--provenance=mode=max", "--squash"] {
+        let run = home.run(&["build", flag, &one]);
+        assert!(run.code == 1 && run.err.contains("not supported"), "{}", run.err);
+    }
+}

@@ -29,6 +29,8 @@ pub struct Config {
     pub default_ulimits: std::collections::BTreeMap<String, String>,
     /// Host address that ports are published on unless `-p` says otherwise.
     pub ip: Option<std::net::IpAddr>,
+    /// What the build cache may take.
+    pub build_cache: crate::build::Budget,
     /// Whether published ports may be open to other machines: `anywhere`, `announce` (and the command says so) or
     /// `loopback`.
     pub publish: net::PublishPolicy,
@@ -69,6 +71,7 @@ impl Default for Config {
             max_concurrent_uploads: NonZeroUsize::MIN.saturating_add(4),
             default_ulimits: std::collections::BTreeMap::new(),
             ip: None,
+            build_cache: crate::build::Budget::default(),
             publish: net::PublishPolicy::default(),
         }
     }

@@ -1,8 +1,13 @@
-//! `system df -v`: the four kinds of what takes space, one by one.
+//! `system df -v`: the four kinds of what takes space, one by one; `builder du`: the build cache alone.
 
 use super::{image, ps};
+use crate::args::Given;
+use crate::fail::{Failure, Outcome};
 use crate::render::list::{Listing, Style};
+use crate::render::template::Template;
 use crate::render::{size, table, time};
+use crate::session::Session;
+use clap::ArgMatches;
 use serde_json::{Value, json};
 
 const IMAGES: Listing = Listing {
@@ -69,12 +74,14 @@ pub fn detailed(found: &Value) -> Result<String, String> {
     let cache: Vec<Value> = list("BuildCache")
         .iter()
         .map(|item| {
-            let created =
-                item["CreatedAt"].as_str().and_then(time::parse).map_or(now, |(seconds, _)| seconds);
+            let since = |key: &str| {
+                let at = item[key].as_str().and_then(time::parse).map_or(now, |(seconds, _)| seconds);
+                format!("{} ago", time::human_duration(now - at))
+            };
             json!({
                 "ID": table::short_id(item["ID"].as_str().unwrap_or_default()), "CacheType": item["Type"],
                 "Size": size::human(number(&item["Size"])),
-                "CreatedSince": format!("{} ago", time::human_duration(now - created)), "LastUsedSince": "",
+                "CreatedSince": since("CreatedAt"), "LastUsedSince": since("LastUsedAt"),
                 "UsageCount": number(&item["UsageCount"]).to_string(), "Shared": item["Shared"],
             })
         })
@@ -89,4 +96,82 @@ pub fn detailed(found: &Value) -> Result<String, String> {
         size::human(cached),
         CACHE.render(&cache, &style)?,
     ))
+}
+/// `builder du`: every step and mount of the build cache, what was not used for longest first.
+pub async fn build_cache(session: Session, given: ArgMatches) -> Outcome {
+    let answer = session.client()?.get("/system/df?type=build-cache").await?;
+    let wanted = given.texts("filter");
+    let mut kept: Vec<&Value> = Vec::new();
+    for item in answer["BuildCache"].as_array().into_iter().flatten() {
+        let mut matches = true;
+        for filter in &wanted {
+            let (key, value) = filter.split_once('=').unwrap_or((filter, "true"));
+            let text = |name: &str| item[name].as_str().unwrap_or_default();
+            matches &= match key {
+                "id" => text("ID").starts_with(value),
+                "type" => text("Type") == value,
+                "description" => text("Description").contains(value),
+                "shared" => item["Shared"].to_string() == value,
+                "inuse" => item["InUse"].to_string() == value,
+                _ => return Err(Failure::new(format!("invalid filter '{key}'")).code(1)),
+            };
+        }
+        if matches {
+            kept.push(item);
+        }
+    }
+    match given.text("format").filter(|format| !format.is_empty()) {
+        Some("json") => {
+            for item in kept {
+                session.line(&item.to_string())?;
+            }
+            return Ok(0);
+        }
+        Some(template) => {
+            let template = Template::parse(template)?;
+            for item in kept {
+                session.line(&template.render(item)?)?;
+            }
+            return Ok(0);
+        }
+        None => {}
+    }
+    let now = session.now().0;
+    let bytes = |item: &Value| item["Size"].as_i64().unwrap_or(0);
+    let mut out = String::new();
+    if !given.on("verbose") {
+        out.push_str("ID\tRECLAIMABLE\tSIZE\tLAST ACCESSED\n");
+    }
+    for item in &kept {
+        let text = |name: &str| item[name].as_str().unwrap_or_default();
+        let reclaimable = item["InUse"] != true;
+        let used = time::parse(text("LastUsedAt")).map_or(now, |(seconds, _)| seconds);
+        let used = format!("{} ago", time::human_duration(now - used));
+        let size = size::human(bytes(item));
+        if given.on("verbose") {
+            out.push_str(&format!(
+                "ID:\t{}\nCreated at:\t{}\nMutable:\t{}\nReclaimable:\t{reclaimable}\nShared:\t{}\nSize:\t{size}\nDescription:\t{}\nLast used:\t{used}\nType:\t{}\n\n",
+                text("ID"),
+                text("CreatedAt"),
+                text("Type") != "regular",
+                item["Shared"],
+                text("Description"),
+                text("Type"),
+            ));
+        } else {
+            let id = table::short_id(text("ID"));
+            out.push_str(&format!("{id}\t{reclaimable}\t{size}\t{used}\n"));
+        }
+    }
+    let sum = |shared: bool| -> i64 {
+        let all = kept.iter().filter(|item| shared || item["Shared"] != true);
+        all.map(|item| bytes(item)).sum()
+    };
+    let (shared, own) = (sum(true) - sum(false), sum(false));
+    if shared > 0 {
+        out.push_str(&format!("Shared:\t{}\nPrivate:\t{}\n", size::human(shared), size::human(own)));
+    }
+    out.push_str(&format!("Reclaimable:\t{}\nTotal:\t{}\n", size::human(own), size::human(own + shared)));
+    session.out(&table::align(&out))?;
+    Ok(0)
 }

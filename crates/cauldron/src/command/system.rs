@@ -111,9 +111,19 @@ pub const VERBS: &[Verb] = &[
                 prune_filter(),
                 force(),
                 opt("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
+                opt("max-used-space", "", "bytes", "Maximum amount of disk space allowed to keep for cache"),
+                opt("reserved-space", "", "bytes", "Amount of disk space always allowed to keep for cache"),
             ]
         },
         run: |session, given| Box::pin(builder_prune(session, given)),
+        ..VERB
+    },
+    Verb {
+        group: "builder",
+        names: &["du"],
+        about: "Disk usage of the build cache",
+        args: || vec![filter(), format(), flag("verbose", "", "Provide a more verbose output")],
+        run: |session, given| Box::pin(super::df::build_cache(session, given)),
         ..VERB
     },
 ];
@@ -174,7 +184,7 @@ async fn info(session: Session, given: ArgMatches) -> Outcome {
             &Value::from(format!("{} size {}", pool["Base"].as_str().unwrap_or_default(), pool["Size"])),
         );
     }
-    for (name, value) in found["CauldronConfig"].as_object().into_iter().flatten() {
+    for (name, value) in found["Cauldron"]["Config"].as_object().into_iter().flatten() {
         line(1, &format!("Config {name}"), &Value::from(value.to_string()));
     }
     for warning in found["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -439,13 +449,18 @@ async fn builder_prune(session: Session, given: ArgMatches) -> Outcome {
     {
         return Ok(0);
     }
-    let keep = given.text("keep-storage").map(size::parse).transpose()?.map(|bytes| bytes.to_string());
+    let keep = |name: &str| {
+        let bytes = given.text(name).map(size::parse).transpose()?;
+        Ok::<_, Failure>(bytes.map(|bytes| bytes.to_string()).unwrap_or_default())
+    };
     let path = query(
         "/build/prune",
         [
             ("all", super::filters::bit(given.on("all"))),
             ("filters", filters(&given.texts("filter"))?),
-            ("keep-storage", keep.unwrap_or_default()),
+            ("keep-storage", keep("keep-storage")?),
+            ("max-used-space", keep("max-used-space")?),
+            ("reserved-space", keep("reserved-space")?),
         ],
     );
     let answer = session.client()?.json(Method::POST, &path, None).await?;

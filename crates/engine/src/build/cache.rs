@@ -2,7 +2,6 @@
 
 use model::digest::chain_id;
 use model::error::Context as _;
-use model::filter::Filters;
 use model::time::Timestamp;
 use model::{ContainerId, Digest, Result};
 use serde::{Deserialize, Serialize};
@@ -15,21 +14,21 @@ use crate::container::reap::remove_tree;
 
 /// `records/<key>.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     diff_id: Digest,
-    parent: Option<Digest>,
+    pub parent: Option<Digest>,
     created: Timestamp,
     /// When the step was carried out, where that is not the time that it is given in the image.
     #[serde(default)]
     made: Option<Timestamp>,
-    text: String,
+    pub text: String,
 }
 
 impl Record {
-    fn made(&self) -> Timestamp {
+    pub fn made(&self) -> Timestamp {
         self.made.unwrap_or(self.created)
     }
-    fn chain(&self) -> Digest {
+    pub fn chain(&self) -> Digest {
         chain_id(self.parent.as_ref(), &self.diff_id)
     }
 }
@@ -41,60 +40,7 @@ pub(super) struct Running {
     _lock: Lock,
 }
 
-/// What a prune of the build cache took away.
-#[derive(Clone, Debug, Default)]
-pub struct Pruned {
-    /// Keys of the cached steps and names of cache mounts.
-    pub deleted: Vec<String>,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-/// A cached step, for people.
-#[derive(Clone, Debug)]
-pub struct Cached {
-    /// Its key.
-    pub key: String,
-    /// What the step does.
-    pub text: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Bytes of its layer.
-    pub bytes: u64,
-    /// An image has the layer too.
-    pub shared: bool,
-}
-
 impl Engine {
-    /// The cached steps, oldest first.
-    ///
-    /// # Errors
-    /// A record cannot be read.
-    pub fn build_cache(&self) -> Result<Vec<Cached>> {
-        let mut of_images = std::collections::HashSet::new();
-        for image in self.store.images()? {
-            let mut chain = None;
-            for diff_id in &image.config.rootfs.diff_ids {
-                let this = chain_id(chain.as_ref(), diff_id);
-                of_images.insert(this.clone());
-                chain = Some(this);
-            }
-        }
-        let mut cached = Vec::new();
-        for (path, record) in self.all_records()? {
-            let chain = record.chain();
-            let bytes = self.store.layer(&chain)?.map_or(0, |layer| layer.size);
-            cached.push(Cached {
-                key: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                text: record.text,
-                created: record.created,
-                bytes,
-                shared: of_images.contains(&chain),
-            });
-        }
-        cached.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
-        Ok(cached)
-    }
     fn records(&self) -> PathBuf {
         self.store.layout.build_cache().join("records")
     }
@@ -118,6 +64,7 @@ impl Engine {
         if too_old || record.parent.as_ref() != parent || self.store.layer(&record.chain())?.is_none() {
             return Ok(None);
         }
+        super::gc::touch(&path);
         Ok(Some((record.diff_id, record.created)))
     }
     pub(super) fn record_layer(
@@ -143,7 +90,7 @@ impl Engine {
     pub(crate) fn cached_chains(&self) -> Result<Vec<Digest>> {
         Ok(self.all_records()?.into_iter().map(|(_, record)| record.chain()).collect())
     }
-    fn all_records(&self) -> Result<Vec<(PathBuf, Record)>> {
+    pub(super) fn all_records(&self) -> Result<Vec<(PathBuf, Record)>> {
         let records = self.records();
         let entries = match std::fs::read_dir(&records) {
             Ok(entries) => entries,
@@ -158,47 +105,6 @@ impl Engine {
             }
         }
         Ok(found)
-    }
-    /// Forgets cached steps and cache mounts, and collects what only they held: all that the filters `id` (a prefix) and
-    /// `type` allow and, with `until`, that were made before. Cache mounts have no such time and stay then.
-    ///
-    /// # Errors
-    /// A filter that does not exist here.
-    /// A record or a directory cannot be removed.
-    pub fn prune_build_cache(&self, filters: &Filters, until: Option<Timestamp>) -> Result<Pruned> {
-        filters.check(&["until", "unused-for", "id", "label", "type"])?;
-        let mut pruned = Pruned::default();
-        // Nothing here has a label.
-        if !filters.get("label").is_empty() {
-            return Ok(pruned);
-        }
-        self.sweep_steps()?;
-        for (path, record) in self.all_records()? {
-            let key = path.file_stem().unwrap_or_default().to_string_lossy();
-            let wanted = filters.exact("type", "regular") && filters.prefix("id", &key);
-            if !wanted || until.is_some_and(|until| record.created > until) {
-                continue;
-            }
-            std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))?;
-            pruned.deleted.push(key.into_owned());
-        }
-        let mounts = self.cache_mounts();
-        let all = until.is_none() && filters.exact("type", "exec.cachemount");
-        for entry in std::fs::read_dir(&mounts).into_iter().flatten().flatten() {
-            if !all || !filters.prefix("id", &entry.file_name().to_string_lossy()) {
-                continue;
-            }
-            // In use: it stays.
-            let Ok(Some(_lock)) = Lock::try_exclusive(
-                self.store.layout.lock(&format!("mount-{}", entry.file_name().to_string_lossy())),
-            ) else {
-                continue;
-            };
-            remove_tree(&entry.path())?;
-            pruned.deleted.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        pruned.bytes = self.store.collect(&|| self.layers_in_use())?.bytes;
-        Ok(pruned)
     }
     pub(super) fn begin_step(&self, random: [u8; 32]) -> Result<Running> {
         let id = ContainerId::from_bytes(random);

@@ -1,6 +1,6 @@
 //! The builder: a Dockerfile and a context become an image. It runs a `RUN` through the same runtime as any container.
 //!
-//! Under `build/` of the root: `records/<key hex>.json` (one cached step each: key → layer), `mounts/<hash>/` (the
+//! Under `build/` of the root: `records/<key hex>.json` (one cached step each: key → layer), `kept.json` (see [`gc`]), `mounts/<hash>/` (the
 //! directories of `RUN --mount=type=cache`), `known/` (digests of contexts' files, see [`known`]), `steps/<container id>/` (the step that runs now: its writable snapshot,
 //! `state.json`, `etc` files; whoever builds holds a lock on it, and what a killed build left is cleared by the next).
 //!
@@ -14,6 +14,7 @@ mod cache;
 mod context;
 mod copy;
 mod fetch;
+mod gc;
 pub mod git;
 mod known;
 mod message;
@@ -33,9 +34,10 @@ use model::{Digest, Error, Reference, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use cache::{Cached, Pruned};
+pub use gc::{Budget, Cached, Prune, Pruned};
 pub use message::{Begin, Built, Event, Failed, FailedStep, Message, Report};
 pub use named::Remote;
 pub use solve::Cancel;
@@ -118,6 +120,8 @@ struct Build<'a> {
     states: Vec<OnceLock<State>>,
     /// `SOURCE_DATE_EPOCH`: nothing in the image is newer.
     epoch: Option<Timestamp>,
+    /// Bytes of the layers that were made.
+    made: &'a AtomicU64,
     /// Steps that run now, to be killed where another stage fails.
     cancel: &'a Cancel,
 }
@@ -144,6 +148,22 @@ impl Engine {
     /// Names the Dockerfile's line, the file, or the command with its exit code. Steps that succeeded stay cached.
     /// [`model::Kind::Cancelled`] where it was told to stop: what ran is killed and removed then.
     pub fn build(&self, options: &Options, report: Report<'_>, cancel: &Cancel) -> Built<Digest> {
+        let made = AtomicU64::new(0);
+        let built = self.build_leased(options, report, cancel, &made);
+        // What was built is there, whether or not the cache could be tidied: the next build tries again.
+        let tidied = self.keep_within_budget(made.into_inner());
+        if let (Ok(_), Err(error)) = (&built, tidied) {
+            report(Message::Stream(format!("the build cache was not tidied: {error}\n")))?;
+        }
+        built
+    }
+    fn build_leased(
+        &self,
+        options: &Options,
+        report: Report<'_>,
+        cancel: &Cancel,
+        made: &AtomicU64,
+    ) -> Built<Digest> {
         let tags = options.tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<_>>>()?;
         let _lease = self.store.lease()?;
         self.sweep_steps()?;
@@ -181,6 +201,7 @@ impl Engine {
             named: named::Contexts::default(),
             states,
             epoch: epoch(&options.build_args)?,
+            made,
             cancel,
         };
         let solved = build.solve(report);

@@ -220,6 +220,7 @@ impl Builder<'_> {
         }
         let new = !dir.exists();
         sys::fs::private_dir(&dir).context(|| format!("create {}", dir.display()))?;
+        super::gc::touch(&dir);
         let root = sys::fs::open_root(&dir).context(|| format!("open {}", dir.display()))?;
         if new {
             let fd = sys::fs::open_in_root(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY, 0)

@@ -11,6 +11,7 @@ use model::{Digest, Error, Kind, Reference, Result};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use store::snapshot::Writable;
 
 use super::named::Named;
@@ -359,8 +360,7 @@ impl Builder<'_> {
         let limits = &self.options.cache_ttl;
         let limit = limits.iter().find(|(name, _)| is_this(name)).map(|(_, limit)| limit).or(limits.get(""));
         let Some(limit) = limit else { return Some(Timestamp::NEVER) };
-        let now = crate::now();
-        Some(Timestamp { seconds: now.seconds.saturating_sub_unsigned(limit.as_secs()), ..now })
+        Some(super::gc::ago(*limit))
     }
     /// A step that makes a layer: found in the cache, or made and recorded.
     pub(super) fn layer(
@@ -405,9 +405,10 @@ impl Builder<'_> {
             })
             .and_then(|()| Ok(self.engine.store.commit_layer(parent.as_ref(), &writable, true)?));
         let ended = self.engine.end_step(step);
-        let (diff_id, _) =
+        let (diff_id, bytes) =
             made.map_err(|failed| Failed { error: failed.error.with_undo_failures(ended.err()), ..failed })?;
         let created = self.epoch.unwrap_or_else(crate::now);
+        self.made.fetch_add(bytes, Ordering::Relaxed);
         self.engine.record_layer(key, parent.as_ref(), &diff_id, created, &text)?;
         state.config.rootfs.diff_ids.push(diff_id);
         state.remember(text, false, Some(created));

@@ -154,7 +154,7 @@ impl Container {
 }
 
 /// Bytes of regular files below a directory of ours; links are not followed.
-fn tree_bytes(dir: &Path, depth: usize) -> Result<u64> {
+pub(crate) fn tree_bytes(dir: &Path, depth: usize) -> Result<u64> {
     if depth > model::limits::PATH_DEPTH {
         return Ok(0);
     }

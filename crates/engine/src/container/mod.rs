@@ -32,6 +32,7 @@ mod wait;
 
 pub use create::{Created, Request, VolumeOptions};
 pub use deliver::Delivery;
+pub(crate) use inspect::tree_bytes;
 pub use inspect::{MountPoint, NetworkView};
 pub use known::Listed;
 pub use list::ListOptions;

@@ -70,8 +70,8 @@ fn args() -> Vec<Arg> {
         opt("platform", "", "string", "Set platform"),
         opt("progress", "", "string", "Type of progress output (auto, plain, tty, quiet, rawjson)"),
         flag("debug", "D", "Keep the state before a step that fails as an image, for a shell in it"),
-        opt("provenance", "", "string", "Accepted for compatibility").hide(true),
-        opt("sbom", "", "string", "Accepted for compatibility").hide(true),
+        opt("provenance", "", "string", "Attestations are not supported: only false").hide(true),
+        opt("sbom", "", "string", "Attestations are not supported: only false").hide(true),
         opt("builder", "", "string", "Accepted for compatibility").hide(true),
         flag("push", "", "Shorthand for --output=type=registry"),
         flag("pull", "", "Always attempt to pull a newer version of the image"),
@@ -85,7 +85,7 @@ fn args() -> Vec<Arg> {
             "Secret to expose to the build: id=mysecret[,src=/local/secret|env=NAME]",
         ),
         opt("shm-size", "", "bytes", "Size of /dev/shm"),
-        flag("squash", "", "Accepted for compatibility").hide(true),
+        flag("squash", "", "Not supported").hide(true),
         list("ssh", "", "string", "SSH agent to expose to the build: default|ID[=SOCKET]"),
         list("tag", "t", "list", "Name and optionally a tag in the name:tag format"),
         opt("target", "", "string", "Set the target build stage to build"),
@@ -230,6 +230,7 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     let style = Style::of(&given)?;
     let outputs =
         Outputs::parse(&given.texts("output"), given.on("push"), given.on("load"), given.texts("tag"))?;
+    refuse(&given)?;
     let context = context(&given)?;
     let id = build_id(&session);
     let ask = Ask { tags: outputs.tags(&id), more: more(&given, style, &outputs)?, id: id.clone() };
@@ -297,6 +298,21 @@ async fn metadata(
         found["image.name"] = json!(names.join(","));
     }
     serde_json::to_string_pretty(&found).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// What other builders do and this one does not: said, rather than left out in silence.
+fn refuse(given: &ArgMatches) -> Result<(), Failure> {
+    for flag in ["provenance", "sbom"] {
+        if given.text(flag).is_some_and(|value| !matches!(value, "" | "false" | "0")) {
+            return Err(Failure::new(format!(
+                "--{flag}: attestations are not supported; build without it, or with --{flag}=false"
+            )));
+        }
+    }
+    if given.on("squash") {
+        return Err("--squash is not supported: copy what is wanted into a stage of its own (FROM scratch, COPY --from)".into());
+    }
+    Ok(())
 }
 
 /// What a build can be asked beyond Docker's API.
