@@ -291,6 +291,9 @@ fn a_failure_shows_where_and_how_to_look() {
         "{}",
         quiet.err
     );
+    let base = home.context("base", "FROM busybox\nFROM 127.0.0.1:1/no:1\n");
+    let run = home.run(&["build", &base]);
+    assert!(run.code == 1 && run.err.contains(" ERROR: ") && run.err.contains("Dockerfile:2"), "{}", run.err);
     // For programs.
     let raw = home.run(&["build", "--progress=rawjson", &context]);
     let lines: Vec<serde_json::Value> =
@@ -367,7 +370,7 @@ fn the_cache_keeps_to_its_budget() {
     assert_eq!(home.ok(&["builder", "du", "--format", "{{.ID}}"]), "");
     std::fs::write(&config, "[build-cache]\nmax-size = \"much\"\n").unwrap();
     assert!(build(&one).err.contains("build-cache.max-size"));
-    for flag in ["--sbom=true", "--provenance=mode=max", "--squash"] {
+    for flag in ["--sbom=true", "--provenance=mode=max", "--squash", "--cache-to=type=inline"] {
         let run = home.run(&["build", flag, &one]);
         assert!(run.code == 1 && run.err.contains("not supported"), "{}", run.err);
     }

@@ -111,8 +111,8 @@ pub async fn build_cache(session: Session, given: ArgMatches) -> Outcome {
                 "id" => text("ID").starts_with(value),
                 "type" => text("Type") == value,
                 "description" => text("Description").contains(value),
-                "shared" => item["Shared"].to_string() == value,
-                "inuse" => item["InUse"].to_string() == value,
+                "shared" => item["Shared"] == (value == "true"),
+                "inuse" => item["InUse"] == (value == "true"),
                 _ => return Err(Failure::new(format!("invalid filter '{key}'")).code(1)),
             };
         }

@@ -136,7 +136,7 @@ impl Builder<'_> {
             Origin::Stage(base) => State { args: Vec::new(), ..self.finished(base)?.clone() },
             Origin::Named(name) => {
                 let based = self.based_on(index, &name);
-                based.map_err(|failed| Failed { error: self.located(stage.lines, failed.error), ..failed })?
+                based.map_err(|failed| self.failed_in(stage.lines, None, failed))?
             }
         };
         state.cmd_set = false;
@@ -158,19 +158,19 @@ impl Builder<'_> {
             self.tell(begin)?;
             let before = self.options.keep_failed.then(|| state.clone());
             self.step(index, &mut state, step)
-                .map_err(|failed| self.failed_in(step, before.as_ref(), failed))?;
+                .map_err(|failed| self.failed_in(step.lines, before.as_ref(), failed))?;
             self.tell(Event::Done(state.short(&self.options.labels)))?;
         }
         Ok(state)
     }
     /// Says where it failed, and keeps the state before the step where that is wanted.
-    fn failed_in(&self, step: &Step, before: Option<&State>, mut failed: Failed) -> Failed {
+    fn failed_in(&self, lines: (usize, usize), before: Option<&State>, mut failed: Failed) -> Failed {
         if failed.error.kind() == Kind::Cancelled {
             return failed;
         }
         let mut known = failed.step.take().unwrap_or_default();
         known.stage = self.index;
-        known.excerpt = super::message::excerpt(&self.file, &self.text, step.lines);
+        known.excerpt = super::message::excerpt(&self.file, &self.text, lines);
         if let Some(before) = before {
             match self.keep(before) {
                 Ok(name) => known.before = Some(name),
@@ -178,7 +178,7 @@ impl Builder<'_> {
             }
         }
         if failed.code.is_none() {
-            failed.error = self.located(step.lines, failed.error);
+            failed.error = self.located(lines, failed.error);
         }
         failed.step = Some(known);
         failed

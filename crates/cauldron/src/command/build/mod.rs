@@ -46,8 +46,9 @@ fn args() -> Vec<Arg> {
         list("annotation", "", "stringArray", "Add annotation to the image"),
         list("build-arg", "", "list", "Set build-time variables"),
         list("build-context", "", "name=path", "Additional build contexts"),
-        list("cache-from", "", "list", "Images to consider as cache sources"),
-        list("cache-to", "", "list", "Accepted for compatibility").hide(true),
+        list("cache-from", "", "list", "Accepted for compatibility: the cache is the engine's own")
+            .hide(true),
+        list("cache-to", "", "list", "Not supported").hide(true),
         list(
             "cache-ttl",
             "",
@@ -308,6 +309,9 @@ fn refuse(given: &ArgMatches) -> Result<(), Failure> {
                 "--{flag}: attestations are not supported; build without it, or with --{flag}=false"
             )));
         }
+    }
+    if !given.texts("cache-to").is_empty() {
+        return Err("--cache-to is not supported: the cache stays with the engine".into());
     }
     if given.on("squash") {
         return Err("--squash is not supported: copy what is wanted into a stage of its own (FROM scratch, COPY --from)".into());

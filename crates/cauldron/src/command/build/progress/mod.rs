@@ -234,7 +234,9 @@ impl Screen {
         if let (Some(index), true) = (failing, self.style != Style::Raw) {
             let tail = lines::tail(&self.track, index);
             let excerpt = step["excerpt"].as_str().map(|excerpt| format!("{excerpt}\n")).unwrap_or_default();
-            let excerpt = if code.is_some() { excerpt } else { String::new() };
+            // The engine's own words may hold the lines already.
+            let known = excerpt.lines().next().is_some_and(|place| text.contains(place));
+            let excerpt = if known { String::new() } else { excerpt };
             self.write(|_| format!("{tail}{excerpt}"));
         }
         let mut message = format!("failed to solve: {why}");
