@@ -263,7 +263,7 @@ impl Store {
         self.write_record(image, &record)?;
         let tag = Tag { reference: reference.clone(), image: image.clone() };
         let json = serde_json::to_vec(&tag).map_err(|error| Error::internal("tag").caused_by(error))?;
-        sys::fs::replace_file(self.layout.tag(&reference), &json, 0o600, false)
+        sys::fs::replace_file(self.layout.tag(&reference), &json, 0o600, true)
             .context(|| format!("write tag {}", reference.familiar()))?;
         let before = before.filter(|before| before != image);
         if let Some(before) = &before {
@@ -325,7 +325,7 @@ impl Store {
             .context(|| format!("write image {id}"))
     }
     fn tag_target(&self, reference: &Reference) -> Result<Option<Digest>> {
-        Ok(read_json::<Tag>(&self.layout.tag(reference))?
+        Ok(read_tag(&self.layout.tag(reference))?
             .filter(|tag| tag.reference == *reference)
             .map(|tag| tag.image))
     }
@@ -336,7 +336,7 @@ impl Store {
         for entry in std::fs::read_dir(&dir).context(|| format!("read {}", dir.display()))? {
             let path = entry.context(|| format!("read {}", dir.display()))?.path();
             if path.file_name().is_some_and(|name| name.to_str().is_some_and(|name| !name.starts_with('.')))
-                && read_json::<Tag>(&path)?.is_some_and(|tag| !self.layout.image(&tag.image).exists())
+                && read_tag(&path)?.is_none_or(|tag| !self.layout.image(&tag.image).exists())
             {
                 stray.push(path);
             }
@@ -427,6 +427,14 @@ fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &[u8], limit: u64) ->
     }
     serde_json::from_slice(json)
         .map_err(|error| Error::invalid(format!("{what}: it is malformed")).caused_by(error))
+}
+
+/// A tag's file. One that is empty is none: a machine that lost its power wrote it without its content, before tags were synced.
+fn read_tag(path: &std::path::Path) -> Result<Option<Tag>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() == 0 => Ok(None),
+        _ => read_json(path),
+    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {

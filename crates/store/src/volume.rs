@@ -69,6 +69,10 @@ pub fn random_name() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+fn is_random_name(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Docker's rule for volume names.
 ///
 /// # Errors
@@ -190,6 +194,20 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.context(|| format!("read {}", path.display()))?,
         };
+        if bytes.is_empty() && is_random_name(name) {
+            // An anonymous volume's record is not waited for, and a machine that lost its power may have its name alone.
+            return Ok(Some(Volume {
+                name: name.to_owned(),
+                id: name.to_owned(),
+                created: Timestamp::NEVER,
+                labels: BTreeMap::new(),
+                options: BTreeMap::new(),
+                anonymous: true,
+                marks: Vec::new(),
+                draft_of: None,
+                data: dir.join("_data"),
+            }));
+        }
         let mut volume: Volume = serde_json::from_slice(&bytes).map_err(|error| {
             Error::internal(format!("volume {name}: read {}", path.display())).caused_by(error)
         })?;

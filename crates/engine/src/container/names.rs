@@ -182,7 +182,8 @@ impl Engine {
         check(name)?;
         let path = self.store.layout.names().join(name);
         let file = self.store.layout.container(id).join("id");
-        if !file.exists() {
+        // Neither is waited for: after a loss of power the file may be empty.
+        if std::fs::metadata(&file).map_or(0, |metadata| metadata.len()) == 0 {
             sys::fs::private_file(&file, id.as_str().as_bytes())
                 .context(|| format!("write {}", file.display()))?;
         }
@@ -207,8 +208,14 @@ impl Engine {
     fn clear_stale_name(&self, name: &str, path: &Path) -> Result<Option<ContainerId>> {
         let lock = self.store.layout.lock("names");
         let _lock = sys::fs::Lock::exclusive(&lock).context(|| format!("lock {}", lock.display()))?;
+        let remove = || match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("free name {name}"))
+            }
+            _ => Ok(None),
+        };
         let Some(owner) = self.name_owner(name)? else {
-            return Ok(None);
+            return remove();
         };
         let dir = self.store.layout.container(&owner);
         if dir.join("spec.json").exists() {
@@ -218,12 +225,7 @@ impl Engine {
         if dir.exists() && self.try_lock_container(&owner)?.is_none() {
             return Ok(Some(owner));
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context(|| format!("free name {name}"))
-            }
-            _ => Ok(None),
-        }
+        remove()
     }
     /// Gives a name back, if it is this container's. Idempotent.
     pub(crate) fn free_name(&self, name: &str, id: &ContainerId) -> Result<()> {
