@@ -326,4 +326,47 @@ mod tests {
         assert_eq!(passes(&mut clock, "24T08:00"), (vec![], vec![]));
         assert_eq!(passes(&mut clock, "24T08:01").0, [at("24T08:01")]);
     }
+
+    /// The clock on the wall is looked at every ten minutes over both changes of a year, then jumps.
+    #[test]
+    fn daylight_saving_and_a_clock_that_jumps() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (from, till, want) in [
+            // 02:30 is not there: the end of the gap.
+            (
+                "2026-03-28T12:00:00Z",
+                "2026-03-30T12:00:00Z",
+                &["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
+            ),
+            // 02:30 is there twice: the first.
+            (
+                "2026-10-24T12:00:00Z",
+                "2026-10-26T12:00:00Z",
+                &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"],
+            ),
+        ] {
+            let dir = Dir::new(&from[..10]);
+            let mut clock = dir.clock();
+            let mut tasks = planned("30 2 * * *", ONCE);
+            tasks[0].schedule = Schedule::parse("30 2 * * *", "Europe/Berlin").unwrap();
+            let (mut now, mut ran) = (time(from), Vec::new());
+            clock.load(tasks, now).unwrap();
+            let mut look = |clock: &mut Clock, now: Timestamp| {
+                while let Some((key, due)) = clock.step(now).unwrap() {
+                    for slot in [due.run, due.skipped].into_iter().flatten() {
+                        clock.history.set_handled(&key, slot).unwrap();
+                    }
+                    ran.extend(due.run);
+                }
+            };
+            while now <= time(till) {
+                look(&mut clock, now);
+                now += jiff::SignedDuration::from_mins(10);
+            }
+            // Three days at once: what was missed is caught up once.
+            look(&mut clock, now + jiff::SignedDuration::from_hours(72));
+            assert_eq!(ran[..2], want.map(time), "{from}");
+            assert_eq!(ran.len(), 3, "{from}: {ran:?}");
+        }
+    }
 }
