@@ -283,17 +283,6 @@ impl Engine {
         }
         Ok(endpoints)
     }
-    /// Gives back what a container that does not run has.
-    pub(crate) fn release_endpoints(&self, container: &Container) -> Result<()> {
-        let endpoints = self.networks.endpoints(container.id())?;
-        self.release_network(container.id())?;
-        for endpoint in &endpoints {
-            if let Ok(network) = self.networks.get(&endpoint.network) {
-                self.emit_network("disconnect", &network, Some(container.id()));
-            }
-        }
-        Ok(())
-    }
     /// Puts back what somebody else took of the firewall.
     ///
     /// # Errors
@@ -303,7 +292,13 @@ impl Engine {
     }
     /// Gives back all that a container has of the network, the watch over the firewall too.
     pub(crate) fn release_network(&self, id: &ContainerId) -> Result<()> {
+        let endpoints = self.networks.endpoints(id)?;
         self.networks.release(id)?;
+        for endpoint in &endpoints {
+            if let Ok(network) = self.networks.get(&endpoint.network) {
+                self.emit_network("disconnect", &network, Some(id));
+            }
+        }
         self.pass_watch()
     }
     /// Has another monitor watch over the firewall where the one that did is gone.

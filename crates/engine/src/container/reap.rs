@@ -79,7 +79,7 @@ impl Engine {
     pub(crate) fn settle(&self, container: &Container) -> Result<()> {
         let mut failures = Vec::new();
         if matches!(container.spec.network, NetworkMode::Attached(_)) {
-            failures.extend(self.release_endpoints(container).err());
+            failures.extend(self.release_network(container.id()).err());
             sys::failpoint!("reap: endpoints released");
         }
         if container.spec.namespaces.ipc == IpcMode::Shareable {

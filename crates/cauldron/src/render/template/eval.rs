@@ -68,7 +68,59 @@ const OPTIONAL: &[&str] = &[
     "UsageData",
 ];
 /// Sets that the API leaves out where they are empty.
-const MAPS: &[&str] = &["Annotations", "ExposedPorts", "StorageOpt", "Sysctls", "Tmpfs"];
+const MAPS: &[&str] = &[
+    "Annotations",
+    "Containers",
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+];
+/// Lists that the API leaves out, or has as null, where they are empty.
+const LISTS: &[&str] = &[
+    "Aliases",
+    "Binds",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Layers",
+    "Links",
+    "MaskedPaths",
+    "Mounts",
+    "OnBuild",
+    "ReadonlyPaths",
+    "RepoDigests",
+    "RepoTags",
+    "SecurityOpt",
+    "Shell",
+    "Test",
+    "Ulimits",
+    "VolumesFrom",
+];
 /// Texts that the API leaves out where they are empty.
 const EMPTY: &[&str] = &[
     "Author",
@@ -271,7 +323,15 @@ impl<'a> Scope<'a> {
                 None => return self.walk(Datum::Value(at.clone()), &chain[index..]),
             }
         }
-        Ok(Datum::Value(at.clone()))
+        Ok(match chain.last() {
+            // Docker's structures know of which kind it would be.
+            Some(name)
+                if at.is_null() && (LISTS.contains(&name.as_str()) || MAPS.contains(&name.as_str())) =>
+            {
+                Datum::Missing(name.clone())
+            }
+            _ => Datum::Value(at.clone()),
+        })
     }
 
     fn walk(&self, mut datum: Datum, chain: &[String]) -> Result<Datum, String> {
@@ -320,6 +380,9 @@ fn missing(name: &str) -> Result<String, String> {
     }
     if MAPS.contains(&name) {
         return Ok("map[]".to_owned());
+    }
+    if LISTS.contains(&name) {
+        return Ok("[]".to_owned());
     }
     if name.starts_with(|c: char| c.is_ascii_uppercase()) {
         return Err(format!("executing \"\" at <.{name}>: map has no entry for key \"{name}\""));

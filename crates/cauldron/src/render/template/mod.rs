@@ -59,7 +59,7 @@ mod tests {
 
     fn value() -> Value {
         json!({
-            "Name": "web", "Count": 3, "Ratio": 0.5, "On": true, "Off": false, "Null": null,
+            "Name": "web", "Count": 3, "Ratio": 0.5, "On": true, "Off": false, "Null": null, "Config": {"Cmd": null, "Volumes": null},
             "State": {"Status": "running", "ExitCode": 0},
             "Labels": {"b": "2", "a": "1"}, "List": ["x", "y"], "Empty": [],
             "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]},
@@ -106,6 +106,8 @@ mod tests {
             ("{{$x := .Name}}{{$x}}", "web"),
             ("{{.Labels.nope}}", "<no value>"),
             ("{{.Null}}", "<no value>"),
+            ("{{.Config.Cmd}} {{.Config.Volumes}} {{json .Config.Cmd}}", "[] map[] null"),
+            ("{{if .Config.Cmd}}a{{else}}b{{end}}{{range .Config.Cmd}}c{{end}}", "b"),
             ("{{if .State.Health}}x{{else}}none{{end}}", "none"),
             ("{{\"q\\\"uote\"}} {{`raw`}}", "q\"uote raw"),
             ("{{range $p, $b := .Ports}}{{$p}} -> {{(index $b 0).HostPort}}{{end}}", "80/tcp -> 8080"),
