@@ -590,7 +590,9 @@ fn backups_are_whole_verified_and_never_too_few() {
         let run = home.run(&[&["task", "restore", "backup"], args].concat());
         assert!(run.code != 0 && run.err.contains(wrong), "{args:?}: {}", run.err);
     }
-    fs::write(dir.join(names().last().unwrap()).join("data/dump"), "something else").unwrap();
+    for name in names() {
+        fs::write(dir.join(name).join("data/dump"), "something else").unwrap();
+    }
     let changed = home.run(&["task", "restore", "backup"]);
     assert!(changed.code != 0 && changed.err.contains("is not as it was written"), "{}", changed.err);
 }

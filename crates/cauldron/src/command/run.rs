@@ -372,11 +372,7 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
     let ends = Ends { stdin, stdout: true, stderr: true, tty };
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
     let removed = found["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
-    if found["State"]["Running"].as_bool().unwrap_or(false) {
-        // Nothing to start: what is left is to attach.
-        let proxy = given.switch("sig-proxy").unwrap_or(true);
-        return to_running(client, id, ends, keys, proxy).await.map(Option::unwrap_or_default);
-    }
+    // One that runs is attached to all the same: to start it again changes nothing, unless it has ended meanwhile.
     foreground(&session, id, ends, keys, given.switch("sig-proxy").unwrap_or(true), removed).await
 }
 

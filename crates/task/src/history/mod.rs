@@ -131,7 +131,7 @@ impl History {
             )));
         }
         if version < VERSION {
-            db.pragma_update(None, "journal_mode", "wal").context(|| "set the journal's mode")?;
+            write_ahead(&db).context(|| "set the journal's mode")?;
             create(&db)?;
         }
         db.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -256;")
@@ -314,6 +314,22 @@ impl History {
 }
 
 /// Makes the tables, once, however many processes try.
+/// Has the database write ahead. While others open it SQLite refuses that at once, whatever the busy timeout says.
+fn write_ahead(db: &Connection) -> rusqlite::Result<()> {
+    let end = std::time::Instant::now() + BUSY;
+    loop {
+        match db.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && std::time::Instant::now() < end =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 fn create(db: &Connection) -> Result<()> {
     db.execute_batch("BEGIN IMMEDIATE").context(|| "make the tables")?;
     let version: i64 =
@@ -409,6 +425,16 @@ mod tests {
         assert_eq!(ids(&history), ["9", "8", "7", "live"]);
         history.prune(&key(), &Keep { runs: 100, age: Some(Duration::from_secs(12)) }, at(20)).unwrap();
         assert_eq!(ids(&history), ["9", "8", "live"]);
+    }
+
+    #[test]
+    fn many_may_open_a_new_one_at_once() {
+        let dir = Dir::new("many");
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| dir.open().runs(None, 1).unwrap());
+            }
+        });
     }
 
     #[test]

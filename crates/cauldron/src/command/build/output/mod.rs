@@ -136,6 +136,7 @@ impl Output {
         match (self.kind, &self.place) {
             (Kind::Local | Kind::File, None) => Err("dest is required".to_owned()),
             (Kind::Local | Kind::File, Some(Place::Stdout)) => Err("dest must be a path".to_owned()),
+            (Kind::Oci, None) if !self.tar => Err("tar=false needs a dest".to_owned()),
             (Kind::Tar | Kind::Oci, None) => {
                 self.place = Some(Place::Stdout);
                 Ok(())

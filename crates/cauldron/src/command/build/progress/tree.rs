@@ -214,7 +214,7 @@ mod tests {
         let first = tree.draw(&track, now, Some((24, 30)));
         let lines: Vec<&str> = first.split('\n').map(|line| line.trim_end_matches("\x1b[K")).collect();
         assert_eq!(lines[0], "\x1b[?25l[+] Building 2.0s (1/3)");
-        assert_eq!(lines[1], " => CACHED [1/1] RUN a lo 0.0s");
+        assert_eq!(lines[1], " => CACHED [1/1] RUN a l 0.0s");
         assert_eq!(lines[3], " => => # said");
         assert!(lines[1..5].iter().all(|line| width(line) <= 30), "{lines:?}");
         assert!(tree.draw(&track, now, Some((24, 30))).starts_with("\x1b[?25l\x1b[5A\r[+]"));
