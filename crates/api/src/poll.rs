@@ -19,9 +19,6 @@ fn register(descriptor: BorrowedFd<'_>, interest: Interest) -> Result<AsyncFd<Ow
     let failure = |error| Error::internal("wait for changes").caused_by(error);
     let own = descriptor.try_clone_to_owned().map_err(failure)?;
     // Deprecated because a foreign `AsRawFd` may lie; an `OwnedFd` stays open and the same for as long as it is registered.
-    #[expect(
-        deprecated,
-        reason = "the new name is an unsafe function, and sound for an OwnedFd in the same way"
-    )]
+    #[expect(deprecated, reason = "the new name asks for a promise that an OwnedFd keeps by itself")]
     AsyncFd::with_interest(own, interest).map_err(failure)
 }

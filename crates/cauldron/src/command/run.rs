@@ -379,6 +379,36 @@ async fn start(session: Session, given: ArgMatches) -> Outcome {
 async fn attach(session: Session, given: ArgMatches) -> Outcome {
     let client = session.client()?;
     let name = given.text("container").unwrap_or_default();
+    let found = attachable(client, name).await?;
+    let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
+    let stdin = !given.on("no-stdin") && found["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    if tty && stdin && !stream::is_terminal(std::io::stdin()) {
+        return Err(Failure::new("the input device is not a TTY"));
+    }
+    let id = found["Id"].as_str().unwrap_or(name);
+    let ends = Ends { stdin, stdout: true, stderr: true, tty };
+    let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
+    let wait = client.call(Method::POST, &format!("/containers/{id}/wait"), None).await?;
+    let attached = client.hijack(&attach_path(id, ends), None).await?;
+    // One that ended before we were attached would be waited for until somebody starts it.
+    attachable(client, id).await?;
+    let proxy = given.switch("sig-proxy").unwrap_or(true) && !ends.tty;
+    let proxy = proxy.then(|| stream::forward(client.clone(), id.to_owned()));
+    let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
+    // The engine may end the stream before the container is over (our stdin is at its end): signals still belong to it.
+    let outcome = match end {
+        // Docker's words and exit code: only `attach` calls it a failure.
+        End::Detached => Err(Failure::new("read escape sequence")),
+        End::Closed => exit_code(wait).await,
+    };
+    if let Some(proxy) = proxy {
+        proxy.abort();
+    }
+    outcome
+}
+
+/// What is known of a container that can be attached to.
+async fn attachable(client: &Client, name: &str) -> Result<Value, Failure> {
     let found = client.get(&format!("/containers/{}/json", encode(name))).await?;
     let state = &found["State"];
     if !state["Running"].as_bool().unwrap_or(false) {
@@ -387,38 +417,5 @@ async fn attach(session: Session, given: ArgMatches) -> Outcome {
     if state["Paused"].as_bool().unwrap_or(false) {
         return Err(Failure::new("You cannot attach to a paused container, unpause it first"));
     }
-    let tty = found["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = !given.on("no-stdin") && found["Config"]["OpenStdin"].as_bool().unwrap_or(false);
-    if tty && stdin && !stream::is_terminal(std::io::stdin()) {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let id = found["Id"].as_str().unwrap_or(name).to_owned();
-    let ends = Ends { stdin, stdout: true, stderr: true, tty };
-    let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
-    let over = to_running(client, &id, ends, keys, given.switch("sig-proxy").unwrap_or(true)).await?;
-    // Docker's words and exit code: only `attach` calls it a failure.
-    over.ok_or_else(|| Failure::new("read escape sequence"))
-}
-
-/// Attaches to a container that runs, until it is over, or the user detaches: `None`.
-async fn to_running(
-    client: &Client,
-    id: &str,
-    ends: Ends,
-    keys: DetachKeys,
-    proxy: bool,
-) -> Result<Option<u8>, Failure> {
-    let wait = client.call(Method::POST, &format!("/containers/{id}/wait"), None).await?;
-    let attached = client.hijack(&attach_path(id, ends), None).await?;
-    let proxy = (proxy && !ends.tty).then(|| stream::forward(client.clone(), id.to_owned()));
-    let end = stream_until_over(client, &format!("/containers/{id}"), attached, ends, Some(keys)).await?;
-    // The engine may end the stream before the container is over (our stdin is at its end): signals still belong to it.
-    let outcome = match end {
-        End::Detached => Ok(None),
-        End::Closed => exit_code(wait).await.map(Some),
-    };
-    if let Some(proxy) = proxy {
-        proxy.abort();
-    }
-    outcome
+    Ok(found)
 }
