@@ -270,12 +270,14 @@ fn healthcheck(asked: &Healthcheck) -> Option<Healthcheck> {
         Some(_) => {}
     }
     let or = |value: i64, default: i64| if value == 0 { default } else { value };
+    let interval = or(asked.interval, 30 * SECOND);
     Some(Healthcheck {
         test: Some(test.clone()),
-        interval: or(asked.interval, 30 * SECOND),
+        interval,
         timeout: or(asked.timeout, 30 * SECOND),
         start_period: asked.start_period,
-        start_interval: or(asked.start_interval, 5 * SECOND),
+        // Not longer than the interval, which held for the start period too before there was a start interval (API 1.44).
+        start_interval: or(asked.start_interval, interval.min(5 * SECOND)),
         retries: or(asked.retries, 3),
     })
 }
@@ -693,6 +695,9 @@ mod tests {
             Healthcheck { test: Some(vec!["CMD".to_owned(), "true".to_owned()]), ..Healthcheck::default() };
         let check = healthcheck(&asked).unwrap();
         assert_eq!((check.interval, check.timeout, check.retries), (30_000_000_000, 30_000_000_000, 3));
+        assert_eq!(check.start_interval, 5_000_000_000);
+        let often = healthcheck(&Healthcheck { interval: 300_000_000, ..asked }).unwrap();
+        assert_eq!(often.start_interval, 300_000_000);
         assert_eq!(
             healthcheck(&Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
             None
