@@ -100,6 +100,8 @@ pub struct LocalBuild {
 pub struct More {
     /// Answer with `{"step": …}` messages, as things happen, instead of the classic builder's text.
     pub steps: bool,
+    /// Build nothing: show the build checks' warnings, and `{"aux": {"Warnings": n}}`.
+    pub check: bool,
     /// Keep the state before a step that fails as an image.
     pub keep_failed: bool,
     /// Annotations of the image's manifest.
@@ -132,6 +134,8 @@ struct How {
     quiet: bool,
     /// Events instead of text.
     steps: bool,
+    /// Nothing is built, the checks' report is told.
+    check: bool,
     /// Standard error in red, in text.
     mark_errors: bool,
 }
@@ -167,7 +171,13 @@ async fn local(
         credentials: by_registry(body.credentials)?,
         ..Options::default()
     };
-    let how = How { id: body.id, quiet: body.quiet, steps: body.more.steps, mark_errors: false };
+    let how = How {
+        id: body.id,
+        quiet: body.quiet,
+        steps: body.more.steps,
+        check: body.more.check,
+        mark_errors: false,
+    };
     let options = body.more.onto(options);
     let remote = body.remote;
     stream(&engine, JSON, move |engine, sink| {
@@ -224,6 +234,7 @@ async fn classic(
         id: params.text("buildid").to_owned(),
         quiet: params.flag("q"),
         steps: more.steps,
+        check: more.check,
         mark_errors: true,
     };
     let options = more.onto(options);
@@ -262,9 +273,18 @@ fn fetch(
     Ok(fetched)
 }
 
+fn looked_at(engine: &Engine, options: &Options, sink: &Sink) -> Result<()> {
+    let (report, count) = engine.lint_build(options)?;
+    sink.message(&json!({ "stream": report }))?;
+    sink.message(&json!({ "aux": { "Warnings": count } }))
+}
+
 /// What fails before anything was told is an error of the request.
 fn run(engine: &Engine, options: &Options, how: &How, sink: &Sink) -> Result<()> {
-    let How { quiet, steps, mark_errors, .. } = *how;
+    let How { quiet, steps, check, mark_errors, .. } = *how;
+    if check {
+        return looked_at(engine, options, sink);
+    }
     let told = AtomicBool::new(false);
     let report = |message: Message| {
         told.store(true, Ordering::Relaxed);
@@ -272,7 +292,9 @@ fn run(engine: &Engine, options: &Options, how: &How, sink: &Sink) -> Result<()>
             Message::Stream(_) | Message::Step(..) | Message::Pull(_) if quiet => Ok(()),
             Message::Step(stage, event) if steps => sink.message(&step(stage, event)),
             Message::Step(_, event) => sink.message(&json!({ "stream": event.classic(mark_errors) })),
-            Message::Stream(text) => sink.message(&json!({ "stream": text })),
+            // The classic builder's clients know nothing of them.
+            Message::Warnings(_) if quiet || (mark_errors && !steps) => Ok(()),
+            Message::Stream(text) | Message::Warnings(text) => sink.message(&json!({ "stream": text })),
             Message::Pull(progress) => crate::images_transfer::step(sink, &progress),
             Message::Image(id) => {
                 sink.message(&json!({ "aux": { "ID": id } }))?;

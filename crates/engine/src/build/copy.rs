@@ -264,7 +264,9 @@ impl Prepared<'_> {
             let dir = self.target.join(parent);
             self.make_parents(writer, source)?;
             if top.kind() == FileType::Directory {
-                return writer.tree(&dir.join(&source.name), &source.items);
+                let place = dir.join(&source.name);
+                writer.tree(&place, &source.items)?;
+                return writer.dress_directory(&place, top);
             }
             return writer.file(&dir.join(&source.name), top);
         }
@@ -304,15 +306,13 @@ impl Prepared<'_> {
             if sys::fs::open_in_root(writer.root, &place, OFlags::PATH | OFlags::DIRECTORY, 0).is_ok() {
                 continue;
             }
-            let made = make_dirs(writer.root, &place, writer.owner)?;
+            make_dirs(writer.root, &place, writer.owner)?;
             let path = from.join(parent);
             let shown = || format!("read {}", path.display());
             let fd = writer.tree.open(&path, OFlags::PATH | OFlags::DIRECTORY).context(shown)?;
             let stat = rustix::fs::fstat(&fd).map_err(std::io::Error::from).context(shown)?;
             let item = Item { path: path.clone(), below: PathBuf::new(), stat, link: None, digest: None };
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let made = sys::fs::open_in_root(&made, ".", flags, 0).context(shown)?;
-            writer.dress(made.as_fd(), &item, &place)?;
+            writer.dress_directory(&place, &item)?;
         }
         Ok(())
     }
@@ -389,12 +389,14 @@ impl Writer<'_> {
             }
         }
         for (place, item) in directories.into_iter().rev() {
-            let place = if place.as_os_str().is_empty() { PathBuf::from(".") } else { place };
-            let fd = sys::fs::open_in_root(self.root, &place, OFlags::RDONLY | OFlags::DIRECTORY, 0)
-                .context(|| format!("open /{}", place.display()))?;
-            self.dress(fd.as_fd(), item, &place)?;
+            self.dress_directory(&place, item)?;
         }
         Ok(())
+    }
+    fn dress_directory(&self, place: &Path, item: &Item) -> Result<()> {
+        let fd = sys::fs::open_in_root(self.root, place, OFlags::RDONLY | OFlags::DIRECTORY, 0)
+            .context(|| format!("open /{}", place.display()))?;
+        self.dress(fd.as_fd(), item, place)
     }
     fn directory(&self, place: &Path) -> Result<()> {
         let (parent, name) = parent(self.root, place)?;

@@ -9,6 +9,8 @@ use crate::transfer::Progress;
 pub enum Message {
     /// Text for people, about the build as a whole.
     Stream(String),
+    /// What the build checks found, for people.
+    Warnings(String),
     /// Something happened in the step that a stage (by its index) is at.
     Step(usize, Event),
     /// A base image is being pulled.

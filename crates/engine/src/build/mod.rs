@@ -25,8 +25,10 @@ mod solve;
 mod source;
 mod stage;
 
+use model::dockerfile::lint::{self, Choice, Inputs};
 use model::dockerfile::plan::{Plan, context_name};
 use model::dockerfile::scope::{Global, Platforms};
+use model::dockerfile::syntax::Warning;
 use model::dockerfile::{self, Dockerfile};
 use model::image::Platform;
 use model::time::Timestamp;
@@ -45,6 +47,7 @@ pub use solve::Cancel;
 use crate::Engine;
 use crate::transfer::Credentials;
 use context::Context;
+use named::Named;
 use stage::State;
 
 /// What a build is asked to do.
@@ -167,6 +170,45 @@ impl Engine {
         let tags = options.tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<_>>>()?;
         let _lease = self.store.lease()?;
         self.sweep_steps()?;
+        let build = self.prepared(options, cancel, made)?;
+        build.refuse_warnings()?;
+        let solved = build.solve(report);
+        // Worth it after a failure too: the next attempt reads less.
+        let saved = build.known.as_ref().map_or(Ok(()), known::Known::save);
+        solved?;
+        saved?;
+        let image = build.image_of_target()?;
+        let say = |text: String| report(Message::Stream(text));
+        match lint::summary(&build.warnings()?.0) {
+            summary if summary.is_empty() => {}
+            summary => report(Message::Warnings(summary))?,
+        }
+        report(Message::Image(image.clone()))?;
+        say(format!("Successfully built {}\n", image.short()))?;
+        for tag in tags {
+            self.store.tag(&tag, &image)?;
+            self.emit_image("tag", &image, &tag.familiar());
+            say(format!("Successfully tagged {}\n", tag.familiar()))?;
+        }
+        Ok(image)
+    }
+    /// Looks at the Dockerfile and builds nothing: what `--check` shows, and how many warnings there are.
+    ///
+    /// # Errors
+    /// The Dockerfile cannot be read or understood.
+    pub fn lint_build(&self, options: &Options) -> Result<(String, usize)> {
+        let (cancel, made) = (Cancel::default(), AtomicU64::new(0));
+        let build = self.prepared(options, &cancel, &made)?;
+        let (warnings, _) = build.warnings()?;
+        Ok((lint::report(&build.file, &build.text, &warnings), warnings.len()))
+    }
+    /// Everything that is known before the first stage.
+    fn prepared<'a>(
+        &'a self,
+        options: &'a Options,
+        cancel: &'a Cancel,
+        made: &'a AtomicU64,
+    ) -> Result<Build<'a>> {
         let context = Context::open(&options.context, &options.dockerfile)?;
         let text = match &options.dockerfile_text {
             Some(text) => text.clone(),
@@ -187,7 +229,7 @@ impl Engine {
         let replaced = options.contexts.keys().map(|name| context_name(name)).collect();
         let plan = Plan::new(&dockerfile, &global, &options.target, &replaced, (&file, &text))?;
         let states = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
-        let build = Build {
+        Ok(Build {
             engine: self,
             options,
             dockerfile,
@@ -203,22 +245,7 @@ impl Engine {
             epoch: epoch(&options.build_args)?,
             made,
             cancel,
-        };
-        let solved = build.solve(report);
-        // Worth it after a failure too: the next attempt reads less.
-        let saved = build.known.as_ref().map_or(Ok(()), known::Known::save);
-        solved?;
-        saved?;
-        let image = build.image_of_target()?;
-        let say = |text: String| report(Message::Stream(text));
-        report(Message::Image(image.clone()))?;
-        say(format!("Successfully built {}\n", image.short()))?;
-        for tag in tags {
-            self.store.tag(&tag, &image)?;
-            self.emit_image("tag", &image, &tag.familiar());
-            say(format!("Successfully tagged {}\n", tag.familiar()))?;
-        }
-        Ok(image)
+        })
     }
 }
 
@@ -246,6 +273,37 @@ fn clamp(config: &mut model::image::ImageConfig, epoch: Timestamp) {
 }
 
 impl Build<'_> {
+    /// The build checks' warnings, and whether they are errors.
+    fn warnings(&self) -> Result<(Vec<Warning>, bool)> {
+        let syntax = dockerfile::syntax::parse(&self.file, &self.text)?;
+        let directive = syntax.directives.get("check");
+        let choice = self.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").or(directive);
+        let choice = Choice::parse(choice.map_or("", String::as_str))?;
+        let image = |name: &str| match self.named(name).ok()?.as_deref() {
+            Some(Named::Files { .. }) => None,
+            Some(Named::Image(other)) => self.engine.store.image(other).ok().map(|image| image.config),
+            None => self.engine.store.image(name).ok().map(|image| image.config),
+        };
+        let inputs = Inputs {
+            global: &self.global,
+            plan: &self.plan,
+            ignore: &self.context.ignore,
+            platform: &self.platform,
+            image: &image,
+        };
+        Ok((lint::check(&syntax, &self.dockerfile, &choice, &inputs), choice.error))
+    }
+    /// `# check=error=true`.
+    fn refuse_warnings(&self) -> Result<()> {
+        let (warnings, error) = self.warnings()?;
+        if !error || warnings.is_empty() {
+            return Ok(());
+        }
+        let names: std::collections::BTreeSet<&str> = warnings.iter().map(|warning| warning.check).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        Err(Error::invalid(format!("lint violation found for rules: {names}"))
+            .hint(lint::summary(&warnings).trim_end().to_owned()))
+    }
     /// Records the image of the target stage.
     fn image_of_target(&self) -> Result<Digest> {
         let mut config = self.finished(self.plan.target)?.sealed(&self.options.labels);

@@ -235,7 +235,7 @@ impl Turn {
 
 fn length(message: &Message) -> usize {
     match message {
-        Message::Stream(text) => text.len(),
+        Message::Stream(text) | Message::Warnings(text) => text.len(),
         Message::Step(_, event) => event.length(),
         Message::Pull(_) | Message::Image(_) => 64,
     }

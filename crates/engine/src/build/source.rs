@@ -116,7 +116,11 @@ impl Tree<'_> {
             }
             found = next;
         }
-        found.retain(|path| self.open(path, OFlags::PATH).is_ok() && !self.left_out(path));
+        let excluded = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            self.exclude.excludes(&path.to_string_lossy()) || self.exclude.excludes(&name.to_string_lossy())
+        };
+        found.retain(|path| self.open(path, OFlags::PATH).is_ok() && !self.left_out(path) && !excluded(path));
         Ok(found)
     }
     /// Opens below the root; a link, in the last component too, is followed inside it.

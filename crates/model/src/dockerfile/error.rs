@@ -15,13 +15,47 @@ pub(super) struct Source<'a> {
 const SHOWN: usize = 6;
 
 impl Source<'_> {
-    /// `dockerfile parse error on line N: …` with the source lines as the hint. Line 0 is the file as a whole.
+    /// `dockerfile parse error on line N: …` with the source lines as the hint, and marked in them the word that the message
+    /// names. Line 0 is the file as a whole.
     pub(super) fn error(&self, lines: (usize, usize), message: impl std::fmt::Display) -> Error {
         if lines.0 == 0 {
             return Error::invalid(format!("{}: {message}", self.file));
         }
-        Error::invalid(format!("dockerfile parse error on line {}: {message}", lines.0))
-            .hint(self.excerpt(lines))
+        let message = message.to_string();
+        let shown = match self.place(lines, &message) {
+            Some(place) => marked(self.file, self.text, lines, place),
+            None => self.excerpt(lines),
+        };
+        Error::invalid(format!("dockerfile parse error on line {}: {message}", lines.0)).hint(shown)
+    }
+    /// The same, with a word on what to do.
+    pub(super) fn advice(
+        &self,
+        lines: (usize, usize),
+        message: impl std::fmt::Display,
+        advice: &str,
+    ) -> Error {
+        let error = self.error(lines, message);
+        let shown = error.hint_text().map(|shown| format!("{shown}\n{advice}"));
+        error.hint(shown.unwrap_or_else(|| advice.to_owned()))
+    }
+    /// Where the first word stands that the message quotes, or the instruction's own.
+    fn place(&self, (first, last): (usize, usize), message: &str) -> Option<Place> {
+        let lines = || self.text.lines().enumerate().skip(first - 1).take(last.max(first) + 1 - first);
+        let found = |word: &str| {
+            lines().find_map(|(line, text)| {
+                let at = text.find(word)?;
+                let column = text[..at].chars().count() + 1;
+                Some(Place { line: line + 1, column, width: word.chars().count() })
+            })
+        };
+        let keyword = || {
+            let (line, text) = lines().next()?;
+            let word = text.split_whitespace().next()?;
+            let column = text.chars().take_while(|c| c.is_whitespace()).count() + 1;
+            Some(Place { line: line + 1, column, width: word.chars().count() })
+        };
+        quoted(message).into_iter().find_map(found).or_else(keyword)
     }
     /// The lines with their numbers, the first of them marked.
     pub(super) fn excerpt(&self, lines: (usize, usize)) -> String {
@@ -41,12 +75,54 @@ pub fn excerpt(file: &str, text: &str, (first, last): (usize, usize)) -> String 
     shown
 }
 
+/// A word of the source: line and column from 1, and how many characters.
+#[derive(Clone, Copy)]
+struct Place {
+    line: usize,
+    column: usize,
+    width: usize,
+}
+
+/// The excerpt with a caret below one word.
+fn marked(file: &str, text: &str, lines: (usize, usize), place: Place) -> String {
+    let plain = excerpt(file, text, lines);
+    let mut shown = String::new();
+    for (index, line) in plain.lines().enumerate() {
+        match index {
+            0 => shown.push_str(&format!("{file}:{}:{}", place.line, place.column)),
+            _ => {
+                shown.push('\n');
+                shown.push_str(line);
+            }
+        }
+        if index == place.line + 1 - lines.0 {
+            let source = text.lines().nth(place.line - 1).unwrap_or_default();
+            // Tabs stay tabs, so that the caret stands where the word does.
+            let gap: String =
+                source.chars().take(place.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            shown.push_str(&format!("\n       | {gap}{}", "^".repeat(place.width.max(1))));
+        }
+    }
+    shown
+}
+
+/// What a message quotes of the source: in quotes, or behind a colon.
+fn quoted(message: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = Vec::new();
+    for quote in ['\'', '"'] {
+        words.extend(message.split(quote).skip(1).step_by(2));
+    }
+    words.extend(message.split(": ").skip(1).filter_map(|rest| rest.split_whitespace().next()));
+    words.retain(|word| !word.is_empty() && word.len() < 200);
+    words
+}
+
 /// The candidate closest to a misspelt word, if one is close.
 pub(super) fn suggestion<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let limit = if word.len() < 4 { 1 } else { 2 };
     candidates
-        .map(|candidate| (distance(&word, candidate), candidate))
+        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(far, _)| *far <= limit)
         .min()
         .map(|(_, word)| word)

@@ -154,6 +154,4 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// `\` or a backtick.
     pub escape: char,
-    /// What is legal and probably not meant.
-    pub warnings: Vec<super::syntax::Warning>,
 }

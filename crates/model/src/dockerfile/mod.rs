@@ -8,6 +8,7 @@ pub mod effect;
 mod error;
 pub mod expand;
 pub mod instruction;
+pub mod lint;
 pub mod plan;
 pub mod remote;
 pub mod scope;

@@ -8,6 +8,9 @@ use super::instruction::{Dockerfile, Instruction, Run};
 use super::scope::Global;
 use crate::{Digest, Error, Reference, Result};
 
+/// Where an argument of `FROM` must be.
+const ABOVE: &str = "an ARG that FROM uses must stand before the first FROM";
+
 /// What a stage starts from, or `--from` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -54,23 +57,15 @@ impl Plan {
             let base =
                 global.expand(&stage.base).map_err(|error| source.error(stage.lines, error.message()))?;
             if base.is_empty() {
-                let error =
-                    source.error(stage.lines, format!("base name ({}) should not be blank", stage.base));
-                return Err(error.hint(format!(
-                    "{}\nan ARG that FROM uses must stand before the first FROM",
-                    source.excerpt(stage.lines)
-                )));
+                let message = format!("base name ({}) should not be blank", stage.base);
+                return Err(source.advice(stage.lines, message, ABOVE));
             }
             let platform = stage.platform.as_deref().map(|text| global.expand(text)).transpose();
             let platform = platform.map_err(|error| source.error(stage.lines, error.message()))?;
             if platform.as_deref() == Some("") {
                 let written = stage.platform.as_deref().unwrap_or_default();
-                let error =
-                    source.error(stage.lines, format!("empty platform value from expression {written}"));
-                return Err(error.hint(format!(
-                    "{}\nan ARG that FROM uses must stand before the first FROM",
-                    source.excerpt(stage.lines)
-                )));
+                let message = format!("empty platform value from expression {written}");
+                return Err(source.advice(stage.lines, message, ABOVE));
             }
             platforms.push(platform);
             bases.push(if base == "scratch" {

@@ -69,6 +69,17 @@ impl Global {
     fn get(&self, name: &str) -> Option<String> {
         last(&self.args, name).flatten()
     }
+    /// A word of `FROM` as it is without any `--build-arg`; `None` where it cannot be expanded.
+    pub fn default_of(&self, text: &str, declared: &[Argument]) -> Option<String> {
+        let of_platform = self.args.len().saturating_sub(declared.len());
+        let mut plain =
+            Self { args: self.args[..of_platform].to_vec(), given: BTreeMap::new(), escape: self.escape };
+        for (name, default) in declared {
+            let value = default.as_ref().and_then(|default| plain.expand(default).ok());
+            plain.args.push((name.clone(), value));
+        }
+        plain.expand(text).ok()
+    }
     /// Expands a word of `FROM`.
     ///
     /// # Errors

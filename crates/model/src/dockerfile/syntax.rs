@@ -23,8 +23,8 @@ pub struct Syntax {
 /// Something legal that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The first line, from 1.
-    pub line: usize,
+    /// First and last line, from 1.
+    pub lines: (usize, usize),
     /// BuildKit's name of the check.
     pub check: &'static str,
     /// What is wrong.
@@ -246,9 +246,9 @@ impl<'a> Parser<'a> {
         }
         if empty {
             self.syntax.warnings.push(Warning {
-                line: start,
+                lines: (start, self.at),
                 check: "NoEmptyContinuation",
-                message: "Empty continuation line found in: ".to_owned() + joined.trim(),
+                message: "Empty continuation line".to_owned(),
             });
         }
         joined
@@ -295,11 +295,11 @@ impl<'a> Parser<'a> {
     }
     fn unknown(&self, keyword: &str, line: &str, lines: (usize, usize)) -> crate::Error {
         if line.trim_start().starts_with('[') {
-            let error = self.source.error(lines, "unknown instruction: a JSON array with no instruction before it (did you mean CMD or ENTRYPOINT?)");
-            return error.hint(format!(
-                "{}\nwrite CMD or ENTRYPOINT in front of the array",
-                self.source.excerpt(lines)
-            ));
+            return self.source.advice(
+                lines,
+                "unknown instruction: a JSON array with no instruction before it (did you mean CMD or ENTRYPOINT?)",
+                "write CMD or ENTRYPOINT in front of the array",
+            );
         }
         let meant = suggestion(keyword, KEYWORDS.iter().copied())
             .map(|word| format!(" (did you mean {}?)", word.to_ascii_uppercase()));

@@ -82,11 +82,17 @@ fn errors_name_the_line_and_what_was_meant() {
             error.message()
         );
         assert!(
-            error.hint_text().unwrap().contains(&format!("Dockerfile:{line}\n")),
+            error.hint_text().unwrap().contains(&format!("Dockerfile:{line}:")),
             "{text:?}: {:?}",
             error.hint_text()
         );
     }
+    let shown = |text: &str| parse("D", text).unwrap_err().hint_text().unwrap_or_default().to_owned();
+    assert_eq!(shown("FROM a\nRUNN x"), "D:2:1\n>    2 | RUNN x\n       | ^^^^");
+    assert_eq!(
+        shown("FROM a\n\tCOPY --form=x a b"),
+        "D:2:7\n>    2 | \tCOPY --form=x a b\n       | \t     ^^^^^^"
+    );
     assert_eq!(parse("D", "# only\n").unwrap_err().message(), "D: file with no instructions");
 }
 

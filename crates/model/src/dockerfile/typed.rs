@@ -13,17 +13,11 @@ use crate::{Error, Result};
 pub fn parse(file: &str, text: &str) -> Result<Dockerfile> {
     let syntax = syntax::parse(file, text)?;
     let source = Source { file, text };
-    let mut dockerfile = Dockerfile {
-        global_args: Vec::new(),
-        stages: Vec::new(),
-        escape: syntax.escape,
-        warnings: syntax.warnings,
-    };
+    let mut dockerfile = Dockerfile { global_args: Vec::new(), stages: Vec::new(), escape: syntax.escape };
     for node in &syntax.nodes {
-        let located = |error: Error| {
-            let hint = error.hint_text().map(|hint| format!("\n{hint}"));
-            let shown = source.error(node.lines, error.message());
-            shown.hint(source.excerpt(node.lines) + hint.as_deref().unwrap_or(""))
+        let located = |error: Error| match error.hint_text() {
+            Some(hint) => source.advice(node.lines, error.message(), hint),
+            None => source.error(node.lines, error.message()),
         };
         if node.keyword == "from" {
             dockerfile.stages.push(stage(node).map_err(located)?);

@@ -46,6 +46,8 @@ fn args() -> Vec<Arg> {
         list("annotation", "", "stringArray", "Add annotation to the image"),
         list("build-arg", "", "list", "Set build-time variables"),
         list("build-context", "", "name=path", "Additional build contexts"),
+        opt("call", "", "string", "Set method for evaluating build (check, build)"),
+        flag("check", "", "Show the build checks' warnings and build nothing"),
         list("cache-from", "", "list", "Accepted for compatibility: the cache is the engine's own")
             .hide(true),
         list("cache-to", "", "list", "Not supported").hide(true),
@@ -244,6 +246,11 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
         Some(lines) => lines,
         None => sent(&session, &given, &ask, context).await?,
     };
+    if checks(&given)? {
+        let aux = Progress::new(Output::Stdout, false).follow(lines).await?;
+        let warnings = aux.iter().filter_map(|aux| aux["Warnings"].as_u64()).sum::<u64>();
+        return Ok(u8::from(warnings > 0));
+    }
     let mut screen = Screen::new(style, id.clone());
     let aux = if style == Style::Classic {
         Progress::new(if outputs.takes_stdout() { Output::Stderr } else { Output::Stdout }, false)
@@ -351,9 +358,18 @@ fn more(given: &ArgMatches, style: Style, outputs: &Outputs) -> Result<Value, Fa
     let stages: Vec<&str> =
         stages.iter().flat_map(|list| list.split(',')).filter(|stage| !stage.is_empty()).collect();
     Ok(json!({
-        "steps": style != Style::Classic, "keep_failed": given.on("debug"), "annotations": annotations,
+        "steps": style != Style::Classic, "check": checks(given)?, "keep_failed": given.on("debug"), "annotations": annotations,
         "no_cache_stages": stages, "cache_ttl": ttl,
     }))
+}
+
+/// `--check`, or `--call check`.
+fn checks(given: &ArgMatches) -> Result<bool, Failure> {
+    match given.text("call") {
+        None | Some("build") => Ok(given.on("check")),
+        Some("check" | "lint") => Ok(true),
+        Some(other) => Err(Failure::new(format!("--call {other}: check or build"))),
+    }
 }
 
 /// `--ssh ID[=SOCKET]`: the sockets of agents, by id.
