@@ -75,8 +75,11 @@ async fn inspect(
     State(engine): State<Shared>,
     version: ApiVersion,
     Path(name): Path<String>,
+    params: Params,
 ) -> Result<Json<Value>, Failure> {
+    let platform = params.platform()?;
     let (image, directories) = call(&engine, move |engine| {
+        engine.require_platform(&name, platform.as_ref())?;
         let image = engine.image(&name)?;
         let directories = engine.image_directories(&image)?;
         Ok((image, directories))
@@ -152,8 +155,14 @@ fn run_config(config: &RunConfig) -> Value {
 async fn history(
     State(engine): State<Shared>,
     Path(name): Path<String>,
+    params: Params,
 ) -> Result<Json<Vec<Value>>, Failure> {
-    let (image, steps) = call(&engine, move |engine| engine.image_history(&name)).await?;
+    let platform = params.platform()?;
+    let (image, steps) = call(&engine, move |engine| {
+        engine.require_platform(&name, platform.as_ref())?;
+        engine.image_history(&name)
+    })
+    .await?;
     let tags: Vec<String> = image.tags.iter().map(Reference::familiar).collect();
     let line = |(at, step): (usize, Step)| {
         json!({

@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::bootstrap::Base;
-use engine::model::image::RunConfig;
+use engine::model::image::{Platform, RunConfig};
 use engine::model::{Error, Reference, Result};
-use engine::transfer::{Credentials, Progress, domain_of, parse_platform};
+use engine::transfer::{Credentials, Progress, domain_of};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -145,20 +145,13 @@ fn bar(current: u64, total: u64) -> String {
     )
 }
 
-fn platform(params: &Params) -> Result<Option<engine::model::image::Platform>> {
-    match params.text("platform") {
-        "" => Ok(None),
-        text => parse_platform(text).map(Some),
-    }
-}
-
 async fn create(
     State(engine): State<Shared>,
     params: Params,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let platform = platform(&params)?;
+    let platform = params.platform()?;
     if !params.text("fromImage").is_empty() {
         let credentials = credentials(&headers)?;
         let mut reference = Reference::parse(params.text("fromImage"))?;
@@ -233,16 +226,27 @@ async fn save(State(engine): State<Shared>, params: Params) -> Result<Response, 
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect();
-    save_names(&engine, names).await
+    save_names(&engine, names, params.platform()?).await
 }
 
-async fn save_one(State(engine): State<Shared>, Path(name): Path<String>) -> Result<Response, Failure> {
-    save_names(&engine, vec![name]).await
+async fn save_one(
+    State(engine): State<Shared>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
+    save_names(&engine, vec![name], params.platform()?).await
 }
 
-async fn save_names(engine: &Shared, names: Vec<String>) -> Result<Response, Failure> {
+async fn save_names(
+    engine: &Shared,
+    names: Vec<String>,
+    platform: Option<Platform>,
+) -> Result<Response, Failure> {
     stream(engine, TAR, move |engine, sink| {
         engine.check_saved(&names)?;
+        for name in &names {
+            engine.require_platform(name, platform.as_ref())?;
+        }
         engine.save_images(&names, std::io::BufWriter::with_capacity(128 << 10, sink))
     })
     .await

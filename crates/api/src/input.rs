@@ -5,9 +5,11 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use engine::model::filter::Filters;
+use engine::model::image::Platform;
 use engine::model::limits::JSON_BODY_BYTES;
 use engine::model::time::Timestamp;
 use engine::model::{Error, Kind, Result};
+use engine::transfer::parse_platform;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -59,6 +61,20 @@ impl Params {
                 .map(Some)
                 .ok_or_else(|| Error::invalid(format!("parameter {name}: {text:?} is not a time"))),
         }
+    }
+    /// The `platform` parameter: `os/architecture/variant`, or, as it is since API 1.48, a platform in OCI's JSON.
+    pub(crate) fn platform(&self) -> Result<Option<Platform>> {
+        let text = self.text("platform");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if !text.starts_with('{') {
+            return parse_platform(text).map(Some);
+        }
+        let Platform { architecture, os, variant } = serde_json::from_str(text)
+            .map_err(|error| Error::invalid("invalid platform").caused_by(error))?;
+        let parts = [Some(os), Some(architecture), variant].into_iter().flatten();
+        parse_platform(&parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")).map(Some)
     }
     /// The `filters` parameter.
     pub(crate) fn filters(&self) -> Result<Filters> {

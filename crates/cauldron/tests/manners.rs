@@ -309,6 +309,25 @@ fn the_kernel_s_killer_is_told_of_at_once() {
 }
 
 #[test]
+fn an_image_of_another_platform_is_not_the_one() {
+    let engine = Engine::new("platform");
+    let archive = engine.dir.join("saved.tar");
+    let archive = archive.to_str().unwrap();
+    for verb in [&["image", "inspect"][..], &["history"], &["save", "-o", archive], &["rmi"]] {
+        let (code, err) = said(&engine, &[verb, &["--platform", "linux/arm64/v8", "busybox"]].concat());
+        assert_eq!(code, 1, "{verb:?}: {err}");
+        assert!(err.contains("does not match the specified platform (linux/arm64)"), "{verb:?}: {err}");
+        assert!(!std::fs::exists(archive).unwrap(), "{verb:?}");
+    }
+    for platform in ["linux/amd64", "amd64", "linux/x86_64"] {
+        engine.ok(&["history", "--platform", platform, "busybox"]);
+        engine.ok(&["image", "inspect", "--platform", platform, "busybox"]);
+    }
+    engine.ok(&["save", "--platform", "linux/amd64", "-o", archive, "busybox"]);
+    engine.ok(&["rmi", "--platform", "linux/amd64", "busybox"]);
+}
+
+#[test]
 fn contexts_are_kept_where_docker_keeps_them() {
     let engine = Engine::new("context");
     let config = engine.dir.join("docker");

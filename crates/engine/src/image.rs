@@ -8,7 +8,7 @@ mod remove;
 
 use model::digest::chain_id;
 use model::image::History;
-use model::{ContainerId, Digest, Reference, Result};
+use model::{ContainerId, Digest, Error, Reference, Result};
 use std::collections::{BTreeMap, HashMap};
 
 pub use filter::Listed;
@@ -33,6 +33,16 @@ impl Engine {
     /// `No such image: …`.
     pub fn image(&self, name: &str) -> Result<Image> {
         self.store.image(name)
+    }
+    /// Refuses an image that is made for another platform than the one asked for; any is right where none was.
+    ///
+    /// # Errors
+    /// `No such image: …`, or not found, naming both platforms.
+    pub fn require_platform(&self, name: &str, wanted: Option<&model::image::Platform>) -> Result<()> {
+        match wanted {
+            None => Ok(()),
+            Some(wanted) => check_platform(name, &self.store.image(name)?.config, wanted),
+        }
     }
     /// How an image was made, the last step first.
     ///
@@ -121,4 +131,21 @@ impl Engine {
         let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         self.emit("image", action, image.as_str(), attributes);
     }
+}
+
+/// Docker's text (moby `daemon/images`) where an image is there, but for another machine.
+pub(crate) fn check_platform(
+    name: &str,
+    config: &model::image::ImageConfig,
+    wanted: &model::image::Platform,
+) -> Result<()> {
+    let variant = wanted.variant.is_none() || config.variant.is_none() || wanted.variant == config.variant;
+    let known = !config.architecture.is_empty();
+    if !known || (wanted.os == config.os && wanted.architecture == config.architecture && variant) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but its platform ({}/{}) does not match the specified platform ({}/{})",
+        config.os, config.architecture, wanted.os, wanted.architecture
+    )))
 }

@@ -47,6 +47,7 @@ pub const VERBS: &[Verb] = &[
             vec![
                 flag("force", "f", "Force removal of the image"),
                 flag("no-prune", "", "Do not delete untagged parents"),
+                opt("platform", "", "string", "Remove only what is of the given platform"),
                 any("images"),
             ]
         },
@@ -74,6 +75,7 @@ pub const VERBS: &[Verb] = &[
                 format(),
                 flag("human", "H", "Print sizes and dates in human readable format"),
                 no_trunc(),
+                opt("platform", "", "string", "Show history for the given platform"),
                 quiet(),
                 one("image"),
             ]
@@ -126,7 +128,7 @@ pub const VERBS: &[Verb] = &[
         args: || {
             vec![
                 opt("output", "o", "string", "Write to a file, instead of STDOUT"),
-                opt("platform", "", "string", "Save only the given platform").hide(true),
+                opt("platform", "", "string", "Save only the given platform"),
                 some("images"),
             ]
         },
@@ -134,7 +136,8 @@ pub const VERBS: &[Verb] = &[
             Box::pin(async move {
                 let names: Vec<String> =
                     given.texts("images").iter().map(|name| format!("names={}", encode(name))).collect();
-                download(&session, &format!("/images/get?{}", names.join("&")), given.text("output")).await
+                let path = for_platform(format!("/images/get?{}", names.join("&")), given.text("platform"));
+                download(&session, &path, given.text("output")).await
             })
         },
         ..VERB
@@ -291,6 +294,18 @@ pub fn image_rows(image: &Value, now: i64, full: bool, digests: bool) -> Vec<Val
     }).collect()
 }
 
+/// A path with the parameter `platform` in the JSON that engines take since API 1.48.
+pub(super) fn for_platform(path: String, platform: Option<&str>) -> String {
+    let Some(platform) = platform.filter(|platform| !platform.is_empty()) else { return path };
+    let mut parts = platform.splitn(3, '/');
+    let keys =
+        if platform.contains('/') { &["os", "architecture", "variant"][..] } else { &["architecture"] };
+    let json: serde_json::Map<String, Value> =
+        keys.iter().zip(&mut parts).map(|(key, part)| ((*key).to_owned(), part.into())).collect();
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}platform={}", encode(&Value::Object(json).to_string()))
+}
+
 async fn rmi(session: Session, given: ArgMatches) -> Outcome {
     let client = session.client()?;
     let images = given.texts("images");
@@ -299,6 +314,14 @@ async fn rmi(session: Session, given: ArgMatches) -> Outcome {
     }
     let mut code = 0;
     for image in images {
+        if let Some(platform) = given.text("platform") {
+            let path = for_platform(format!("/images/{}/json", name(&image)), Some(platform));
+            if let Err(error) = client.get(&path).await {
+                session.complain(&error.into());
+                code = 1;
+                continue;
+            }
+        }
         let path = query(
             &format!("/images/{}", name(&image)),
             [("force", bit(given.on("force"))), ("noprune", bit(given.on("no-prune")))],
@@ -348,6 +371,7 @@ const HISTORY: Listing = Listing {
 
 async fn history(session: Session, given: ArgMatches) -> Outcome {
     let path = format!("/images/{}/history", name(given.text("image").unwrap_or_default()));
+    let path = for_platform(path, given.text("platform"));
     let found = session.client()?.get(&path).await?;
     let (now, full, human) = (session.now().0, given.on("no-trunc"), given.switch("human").unwrap_or(true));
     let rows: Vec<Value> = found.as_array().into_iter().flatten().map(|step| {

@@ -1,6 +1,7 @@
 //! `inspect`, of anything: the engine's JSON as it is, or through a template.
 
 use super::filters::bit;
+use super::image::for_platform;
 use crate::args::{Given, flag, opt, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome};
@@ -15,7 +16,7 @@ fn args() -> Vec<Arg> {
         opt("format", "f", "string", "Format output using a Go template, or 'json'"),
         flag("size", "s", "Display total file sizes if the type is container"),
         flag("verbose", "v", "Verbose output for networks").hide(true),
-        opt("platform", "", "string", "Platform of an image").hide(true),
+        opt("platform", "", "string", "Inspect the image of this platform (os/architecture[/variant])"),
         some("names"),
     ]
 }
@@ -77,7 +78,13 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
-async fn find(client: &Client, name: &str, kinds: &[&str], sized: bool) -> Result<String, Failure> {
+async fn find(
+    client: &Client,
+    name: &str,
+    kinds: &[&str],
+    sized: bool,
+    platform: Option<&str>,
+) -> Result<String, Failure> {
     for kind in kinds {
         let path = match *kind {
             "container" => format!(
@@ -86,7 +93,7 @@ async fn find(client: &Client, name: &str, kinds: &[&str], sized: bool) -> Resul
                 if sized { format!("?size={}", bit(true)) } else { String::new() }
             ),
             // A name keeps its slashes: the API's path has them.
-            "image" => format!("/images/{}/json", encode(name).replace("%2F", "/")),
+            "image" => for_platform(format!("/images/{}/json", encode(name).replace("%2F", "/")), platform),
             "network" => format!("/networks/{}", encode(name)),
             _ => format!("/volumes/{}", encode(name)),
         };
@@ -110,7 +117,7 @@ async fn inspect(session: Session, given: ArgMatches, kinds: Vec<&'static str>) 
     let mut found = Vec::new();
     let mut code = 0;
     for name in given.texts("names") {
-        match find(client, &name, &kinds, given.on("size")).await {
+        match find(client, &name, &kinds, given.on("size"), given.text("platform")).await {
             Ok(text) => found.push(text),
             Err(failure) => {
                 session.complain(&failure);

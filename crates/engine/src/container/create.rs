@@ -74,7 +74,7 @@ impl Engine {
                 .unwrap_or(error)
         })?;
         if let Some(wanted) = &request.platform {
-            check_platform(&request.spec.image_name, &image.config, wanted)?;
+            crate::image::check_platform(&request.spec.image_name, &image.config, wanted)?;
         }
         let spec = &mut request.spec;
         spec.id = Self::new_container_id()?;
@@ -146,23 +146,6 @@ impl Engine {
         write_json(&dir.join("request.json"), &request.host_config, false)?;
         write_json(&dir.join("spec.json"), &request.spec, durable)
     }
-}
-
-/// Docker's text (moby `daemon/images`) where an image is there, but for another machine.
-fn check_platform(
-    name: &str,
-    config: &model::image::ImageConfig,
-    wanted: &model::image::Platform,
-) -> Result<()> {
-    let variant = wanted.variant.is_none() || config.variant.is_none() || wanted.variant == config.variant;
-    let known = !config.architecture.is_empty();
-    if !known || (wanted.os == config.os && wanted.architecture == config.architecture && variant) {
-        return Ok(());
-    }
-    Err(Error::not_found(format!(
-        "image with reference {name} was found but its platform ({}/{}) does not match the specified platform ({}/{})",
-        config.os, config.architecture, wanted.os, wanted.architecture
-    )))
 }
 
 /// Whether this may be an image's id rather than a name.
