@@ -85,11 +85,11 @@ fn copies_with_all_options() {
     );
     shell(&build, "tar -cf plain.tar top.go; ln -s ../top.go src/link");
     build.build(
-        "FROM busybox\nCOPY --parents src/*/one.go src/b /p/\nCOPY --parents ./src/./b/deep/*.go /pivot/\nCOPY --exclude=**/*_test.go --exclude=**/*.md src /e/\nCOPY --exclude=*.go --exclude=src t* /x/\nCOPY --chmod=u=rwX,go=rX tree /c1\nCOPY --chmod=+x top.go /c2\nCOPY --link --chown=5 top.go /l/\nADD --unpack=false plain.tar /kept/\nADD --unpack=true plain.tar /unpacked/\n",
+        "FROM busybox\nCOPY --parents src/*/one.go src/b /p/\nCOPY --parents ./src/./b/deep/*.go /pivot/\nCOPY --parents ./**/*.go **/no* /deep/\nCOPY --exclude=**/*_test.go --exclude=**/*.md src /e/\nCOPY --exclude=*.go --exclude=src t* /x/\nCOPY --chmod=u=rwX,go=rX tree /c1\nCOPY --chmod=+x top.go /c2\nCOPY --link --chown=5 top.go /l/\nADD --unpack=false plain.tar /kept/\nADD --unpack=true plain.tar /unpacked/\n",
     );
     assert_eq!(
-        build.sh("cd /p; find . -type f | sort; stat -c %a src src/b; cd /pivot; find . -type f; cd /e; find . | sort; stat -c %a /c1 /c1/run.sh /c2; stat -c %u /l/top.go; ls /x /kept /unpacked"),
-        "./src/a/one.go\n./src/b/deep/notes.md\n./src/b/deep/two.go\n755\n700\n./b/deep/two.go\n.\n./a\n./a/one.go\n./b\n./b/deep\n./b/deep/two.go\n./link\n755\n644\n751\n5\n/kept:\nplain.tar\n\n/unpacked:\ntop.go\n\n/x:\nrun.sh\n"
+        build.sh("cd /p; find . -type f | sort; stat -c %a src src/b; cd /pivot; find . -type f; cd /deep; find . -type f | sort; cd /e; find . | sort; stat -c %a /c1 /c1/run.sh /c2; stat -c %u /l/top.go; ls /x /kept /unpacked"),
+        "./src/a/one.go\n./src/b/deep/notes.md\n./src/b/deep/two.go\n755\n700\n./b/deep/two.go\n./src/a/one.go\n./src/a/one_test.go\n./src/b/deep/notes.md\n./src/b/deep/two.go\n./top.go\n.\n./a\n./a/one.go\n./b\n./b/deep\n./b/deep/two.go\n./link\n755\n644\n751\n5\n/kept:\nplain.tar\n\n/unpacked:\ntop.go\n\n/x:\nrun.sh\n"
     );
     build.dockerfile("FROM busybox\nCOPY --exclude=[ src /e/\n");
     assert!(build.fails(&["build", "."]).contains("syntax error in pattern"));

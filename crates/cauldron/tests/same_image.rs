@@ -46,6 +46,9 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("args-several-in-a-line", ".history[3]", "the same"),
     ("args-shadowed-by-a-stage", ".history[5]", "the same"),
     ("args-then-env", ".history", "the same, and an argument is named once"),
+    ("arg-in-every-place", ".history", "all of these"),
+    ("onbuild-wrapped", ".history[5]", "the start interval again"),
+    ("tabs-everywhere", ".history[6]", "a list again"),
 ];
 
 struct Case {

@@ -81,7 +81,7 @@ impl Builder<'_> {
                     return Err(Error::invalid(text).into());
                 } else if let Some((above, pattern)) = given.split_once("/./").filter(|_| copy.parents) {
                     // What stands before the pivot is not kept.
-                    let found = tree.find(&format!("{above}/{pattern}"))?;
+                    let found = tree.find(&format!("{above}/{pattern}"), true)?;
                     let above = cleaned(above);
                     sources.extend(found.into_iter().map(|mut source| {
                         source.given =
@@ -89,7 +89,7 @@ impl Builder<'_> {
                         source
                     }));
                 } else {
-                    sources.extend(tree.find(given)?);
+                    sources.extend(tree.find(given, copy.parents)?);
                 }
             }
         }
@@ -147,7 +147,7 @@ impl Builder<'_> {
             sys::fs::open_root(&checkout.dir).context(|| format!("open the checkout of {}", git.url))?;
         let (ignore, exclude) =
             (Ignore::default(), Ignore::from_patterns(copy.exclude.iter().map(String::as_str))?);
-        let sources = Tree { root: &root, ignore: &ignore, exclude, known: None }.find("/")?;
+        let sources = Tree { root: &root, ignore: &ignore, exclude, known: None }.find("/", false)?;
         let commit = checkout.commit.clone();
         let key = [commit, git.subdir.clone().unwrap_or_default(), copy.keep_git_dir.to_string()];
         Ok(Repository { key, root, sources, _checkout: checkout })

@@ -179,7 +179,7 @@ impl Builder<'_> {
         };
         let tree = Tree { root: &root, ignore, exclude: Ignore::default(), known: None };
         let given = source.to_string_lossy().into_owned();
-        for source in tree.find(if given.is_empty() { "/" } else { &given })? {
+        for source in tree.find(if given.is_empty() { "/" } else { &given }, false)? {
             for item in &source.items {
                 mounts.key.push(format!(
                     "{:?} {:o} {:?} {:?}",

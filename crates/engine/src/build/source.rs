@@ -76,40 +76,38 @@ pub(super) fn cleaned(path: &str) -> PathBuf {
 }
 
 impl Tree<'_> {
-    /// Finds what a source names; patterns may match several.
-    pub(super) fn find(&self, given: &str) -> Result<Vec<Source>> {
+    /// Finds what a source names; patterns may match several, or nothing. With `deep`, `**` is any number of directories
+    /// (as `--parents` has it), else it is `*`.
+    pub(super) fn find(&self, given: &str, deep: bool) -> Result<Vec<Source>> {
         let path = cleaned(given);
-        let paths = if is_pattern(given) { self.matching(&path)? } else { vec![path] };
+        let paths = if is_pattern(given) { self.matching(&path, deep)? } else { vec![path] };
         let mut sources = Vec::new();
         for path in paths {
             sources.extend(self.source(path)?);
-        }
-        if sources.is_empty() {
-            let error = Error::not_found(format!(
-                "COPY failed: no source files were specified: {given:?} matches nothing"
-            ));
-            return Err(error.hint(
-                "the pattern is matched below the build context, what .dockerignore leaves out excepted",
-            ));
         }
         Ok(sources)
     }
     fn left_out(&self, path: &Path) -> bool {
         self.ignore.excludes(&path.to_string_lossy())
     }
-    fn matching(&self, pattern: &Path) -> Result<Vec<PathBuf>> {
+    fn matching(&self, pattern: &Path, deep: bool) -> Result<Vec<PathBuf>> {
         let mut found = vec![PathBuf::new()];
-        for part in pattern.components() {
-            let part = part.as_os_str().to_string_lossy();
+        let parts: Vec<_> = pattern.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        for (at, part) in parts.iter().enumerate() {
             let mut next = Vec::new();
             for base in found {
-                if !is_pattern(&part) {
-                    next.push(base.join(&*part));
+                if deep && part == "**" {
+                    // As the last component it wants at least one.
+                    self.below(&base, at + 1 == parts.len(), &mut next)?;
+                    continue;
+                }
+                if !is_pattern(part) {
+                    next.push(base.join(&**part));
                     continue;
                 }
                 let Ok(dir) = self.open(&base, OFlags::RDONLY | OFlags::DIRECTORY) else { continue };
                 for name in names(&dir, &base)? {
-                    if component_matches(&part, &name.to_string_lossy())? {
+                    if component_matches(part, &name.to_string_lossy())? {
                         next.push(base.join(name));
                     }
                 }
@@ -122,6 +120,29 @@ impl Tree<'_> {
         };
         found.retain(|path| self.open(path, OFlags::PATH).is_ok() && !self.left_out(path) && !excluded(path));
         Ok(found)
+    }
+    /// A directory and the directories below it, links not followed; or everything in it.
+    fn below(&self, base: &Path, all: bool, found: &mut Vec<PathBuf>) -> Result<()> {
+        let Ok(dir) = self.open(base, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+        if found.len() >= ENTRIES {
+            return Err(Error::invalid(format!("{}: more than {ENTRIES} entries", base.display())));
+        }
+        if !all {
+            found.push(base.to_owned());
+        }
+        for name in names(&dir, base)? {
+            let path = base.join(&name);
+            let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+            let is_dir = stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+            if all {
+                found.push(path);
+            } else if is_dir
+                && (!self.left_out(&path) || self.ignore.may_include_below(&path.to_string_lossy()))
+            {
+                self.below(&path, false, found)?;
+            }
+        }
+        Ok(())
     }
     /// Opens below the root; a link, in the last component too, is followed inside it.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {

@@ -240,7 +240,9 @@ impl Screen {
             self.write(|_| format!("{tail}{excerpt}"));
         }
         let mut message = format!("failed to solve: {why}");
-        if let (Some(hint), true) = (text.split_once('\n').map(|(_, hint)| hint), code.is_some()) {
+        // The command itself may be of several lines.
+        let hint = code.and_then(|code| text.split_once(&format!("returned a non-zero code: {code}\n")));
+        if let Some((_, hint)) = hint {
             message.push_str(&format!("\n{hint}"));
         }
         if let Some(image) = step["before"].as_str() {
