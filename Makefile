@@ -43,7 +43,7 @@ deps-build:
 	scripts/install-target $(TARGET)
 
 deps-test: deps-build
-	scripts/install-packages busybox-static mmdebstrap docker.io docker-compose docker-registry apache2-utils iproute2 nftables procps jq systemd openssl curl openssh-server openssh-client python3-venv age git bzip2 xz-utils
+	scripts/install-packages busybox-static mmdebstrap docker.io docker-compose docker-registry apache2-utils iproute2 nftables procps jq systemd e2fsprogs openssl curl openssh-server openssh-client python3-venv age git bzip2 xz-utils
 	scripts/install-clients
 
 deps-bench: deps-build

@@ -210,7 +210,7 @@ impl Logs {
         }
         let state: Option<model::state::State> = crate::container::read_json(&self.dir.join("state.json"))?;
         let never_started = state.is_some_and(|state| state.started_at.is_never() && state.error.is_empty());
-        Ok(!(never_started && self.dir.join("spec.json").exists()))
+        Ok(!(never_started && crate::container::lookup::has_spec(&self.dir)))
     }
     /// Waits until there may be more. For callers without an event loop.
     ///

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use store::volume::{Mark, Mounted, Volume};
 
 use crate::Engine;
+use crate::container::read_json;
 
 /// The label that Docker gives to volumes whose name it made up.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -285,20 +286,8 @@ impl Engine {
             let name = entry.context(|| format!("read directory {}", dir.display()))?.file_name();
             let Some(id) = name.to_str().and_then(|name| ContainerId::parse(name).ok()) else { continue };
             let path = self.store.layout.container(&id).join("spec.json");
-            let bytes = match std::fs::read(&path) {
-                // It is being made, or was removed meanwhile.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                    ) =>
-                {
-                    continue;
-                }
-                read => read.context(|| format!("read {}", path.display()))?,
-            };
-            let spec: Mounts = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::internal(format!("read {}", path.display())).caused_by(error))?;
+            // Without one it is being made, or was removed meanwhile.
+            let Some(spec) = read_json::<Mounts>(&path)? else { continue };
             for mount in spec.mounts {
                 if let MountSource::Volume { name, .. } = mount.source {
                     used.entry(name).or_default().insert(id.clone());

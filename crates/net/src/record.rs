@@ -146,21 +146,27 @@ impl Networks {
         std::fs::remove_dir_all(&dir).context(|| format!("remove {}", dir.display()))?;
         // Empty, or it would have members.
         let _ = std::fs::remove_dir_all(self.lease_dir(&network));
+        self.sync_names()?;
         Ok(network)
+    }
+    /// Waits until the networks that there are now are on the disk.
+    fn sync_names(&self) -> Result<()> {
+        let dir = &self.config().dir;
+        sys::fs::sync(dir).context(|| format!("sync {}", dir.display()))
     }
     /// Makes directories and predefined networks, and forgets what another boot left.
     pub(crate) fn prepare(&self) -> Result<()> {
         let run = &self.config().run_dir;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let known = std::fs::read_to_string(run.join("boot")).ok();
-        if known.as_deref() == Some(&boot) && self.path("none").exists() {
+        let boot = sys::process::boot_id().context(|| "read the boot's id")?;
+        let is_known = || std::fs::read_to_string(run.join("boot")).is_ok_and(|known| known.trim() == boot);
+        if is_known() && self.path("none").exists() {
             return Ok(());
         }
         for dir in [self.config().dir.as_path(), run] {
             private_dir(dir)?;
         }
         let _lock = self.files_lock()?;
-        if std::fs::read_to_string(run.join("boot")).ok().as_deref() != Some(&boot) {
+        if !is_known() {
             for dir in ["leases", "endpoints", "ports", "zones"] {
                 // Missing on first use.
                 let _ = std::fs::remove_dir_all(run.join(dir));
@@ -283,7 +289,8 @@ impl Networks {
             } else {
                 Error::internal(format!("create {}", dir.display())).caused_by(error)
             }
-        })
+        })?;
+        self.sync_names()
     }
 }
 

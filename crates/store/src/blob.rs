@@ -108,7 +108,7 @@ impl Ingest {
         std::fs::rename(&self.path, &target).context(|| format!("name blob {digest}"))?;
         sys::failpoint!("blob: named");
         if sync {
-            sys::fs::sync_dir(self.layout.blobs()).context(|| format!("name blob {digest}"))?;
+            sys::fs::sync(self.layout.blobs()).context(|| format!("name blob {digest}"))?;
         }
         // Its old name may be somebody else's by now.
         self.kept = true;

@@ -68,6 +68,11 @@ impl Store {
             let path = self.layout.layers().join(&name);
             if name.starts_with(TEMPORARY) {
                 look.found(("layer", path.display()), died, "delete it", || remove(&path));
+            } else if let Ok(chain) = Digest::parse(&format!("sha256:{name}"))
+                && self.is_torn(&chain)?
+            {
+                let problem = "the machine went down before it was on the disk";
+                look.found(("layer", &chain), problem, "delete it", || self.discard_layer(&chain));
             }
         }
         for dir in [self.layout.tags(), self.layout.images(), self.layout.root.clone()] {

@@ -138,7 +138,7 @@ impl Store {
         };
         let manifest =
             serde_json::to_vec(&manifest).map_err(|error| Error::internal("manifest").caused_by(error))?;
-        sys::fs::sync_dir(self.layout.blobs()).context(|| "write the layers' blobs")?;
+        sys::fs::sync(self.layout.blobs()).context(|| "write the layers' blobs")?;
         self.record_image(&manifest, &json, !annotations.is_empty())
     }
     /// Records an image that came from elsewhere (pull, load), with the manifest and the configuration as they came:
@@ -176,16 +176,16 @@ impl Store {
             )));
         }
         let mut size = 0u64;
-        let mut chain: Option<Digest> = None;
+        let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
         for (diff_id, blob) in diff_ids.iter().zip(&manifest.layers) {
-            let this = chain_id(chain.as_ref(), diff_id);
+            let this = chain_id(chains.last(), diff_id);
             size += self.layer(&this)?.ok_or_else(|| missing_layer(&this))?.size;
             if self.blob_size(&blob.digest)? != Some(blob.size) {
                 return Err(Error::not_found(format!("blob {}: it is not in the store", blob.digest)));
             }
-            chain = Some(this);
+            chains.push(this);
         }
-        self.sync_layers()?;
+        self.sync_layers(&chains)?;
         self.put_blob(config_json)?;
         let manifest_digest = self.put_blob(manifest_json)?;
         let _changing = self.lock_images()?;
@@ -282,6 +282,8 @@ impl Store {
         std::fs::remove_file(self.layout.tag(&reference))
             .context(|| format!("remove tag {}", reference.familiar()))?;
         sys::failpoint!("tag: removed");
+        let tags = self.layout.tags();
+        sys::fs::sync(&tags).context(|| format!("sync {}", tags.display()))?;
         self.forget_tag(&image, &reference)
     }
 

@@ -1,8 +1,10 @@
-//! Layers: `layers/<chain hex>/{diff/,layer.json}`, read-only once they are there.
+//! Layers: `layers/<chain hex>/{diff/,layer.json,unsynced}`, read-only once they are there.
 //!
 //! A layer is unpacked or committed under a temporary name (`layers/.tmp-…`) and renamed when it is complete; a
 //! temporary one that a crash left is removed by the next collection. The lock `layer-<two digits>` keeps two processes
-//! from unpacking the same one. Nothing is fsynced file by file: an image's record waits for all of it at once.
+//! from unpacking the same one. Nothing is fsynced file by file: an image's record waits for all of it at once, and takes
+//! `unsynced` away, a file that holds the boot's id. A layer that has it from another boot may lack anything: it is not
+//! there, and whoever makes it again takes its place.
 
 use model::container::HostPath;
 use model::digest::chain_id;
@@ -17,7 +19,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::Store;
-use crate::layout::Layout;
 use crate::tree::stream;
 use crate::tree::{self, Unpack, Whiteouts};
 
@@ -115,6 +116,9 @@ impl Store {
     /// The record is malformed.
     pub fn layer(&self, chain: &Digest) -> Result<Option<Layer>> {
         let path = self.layout.layer(chain).join(RECORD);
+        if self.is_torn(chain)? {
+            return Ok(None);
+        }
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 Error::internal(format!("{}: it is malformed", path.display())).caused_by(error)
@@ -136,42 +140,73 @@ impl Store {
         }
         Ok(paths)
     }
-    /// Waits until the layers that this process made are on the disk. An image's record promises that they are; file by file
+    /// Whether a layer was not waited for, and the machine has booted since.
+    pub(crate) fn is_torn(&self, chain: &Digest) -> Result<bool> {
+        let path = self.layout.layer(chain).join(UNSYNCED);
+        match std::fs::read(&path) {
+            Ok(boot) => Ok(boot != this_boot()?.as_bytes()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).context(|| format!("read {}", path.display())),
+        }
+    }
+    /// Waits until these layers are on the disk, whoever made them. An image's record promises that they are; file by file
     /// this would cost an fsync each.
-    pub(crate) fn sync_layers(&self) -> Result<()> {
-        if !self.unsynced.swap(false, std::sync::atomic::Ordering::AcqRel) {
+    pub(crate) fn sync_layers(&self, chains: &[Digest]) -> Result<()> {
+        let marks = chains.iter().map(|chain| self.layout.layer(chain).join(UNSYNCED));
+        let marks: Vec<PathBuf> = marks.filter(|mark| mark.exists()).collect();
+        if marks.is_empty() {
             return Ok(());
         }
         let what = || format!("sync {}", self.layout.layers().display());
         let dir = sys::fs::open_root(self.layout.layers()).context(what)?;
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
         let dir = sys::fs::open_in_root(&dir, ".", flags, 0).context(what)?;
-        rustix::fs::syncfs(&dir).map_err(std::io::Error::from).context(what)
+        rustix::fs::syncfs(&dir).map_err(std::io::Error::from).context(what)?;
+        for mark in &marks {
+            sys::fs::remove(mark).context(|| format!("remove {}", mark.display()))?;
+        }
+        // Before the record: with the mark it would be no image after a loss of power.
+        marks.iter().filter_map(|mark| mark.parent()).try_for_each(|dir| sys::fs::sync(dir).context(what))
+    }
+    /// Deletes a layer. Out of sight first: half a layer must not look like one.
+    pub(crate) fn discard_layer(&self, chain: &Digest) -> Result<()> {
+        let trash = self.layout.trash().join(crate::random_name());
+        std::fs::rename(self.layout.layer(chain), &trash).context(|| format!("remove layer {chain}"))?;
+        sys::failpoint!("layer: in the trash");
+        crate::check::remove(&trash)
     }
     /// A place for a layer in the making.
-    pub(crate) fn temporary_layer(&self) -> Result<Temporary> {
+    pub(crate) fn temporary_layer(&self) -> Result<Temporary<'_>> {
         let lease = self.lease()?;
         let path = self.layout.layers().join(format!("{TEMPORARY}{}", crate::random_name()));
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("create {}", path.display()))?;
-        self.unsynced.store(true, std::sync::atomic::Ordering::Release);
-        Ok(Temporary { layout: self.layout.clone(), path, published: false, _lease: lease })
+        let temporary = Temporary { store: self, path, published: false, _lease: lease };
+        let mark = temporary.path.join(UNSYNCED);
+        sys::fs::private_file(&mark, this_boot()?.as_bytes())
+            .context(|| format!("write {}", mark.display()))?;
+        Ok(temporary)
     }
 }
 
+fn this_boot() -> Result<&'static str> {
+    sys::process::boot_id().context(|| "read the boot's id")
+}
+
 const RECORD: &str = "layer.json";
+const UNSYNCED: &str = "unsynced";
 /// How the names of layers in the making begin.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// A layer in the making. Dropping it removes it.
-pub(crate) struct Temporary {
-    layout: Layout,
+pub(crate) struct Temporary<'a> {
+    store: &'a Store,
     path: PathBuf,
     published: bool,
     /// A collection takes those that nobody makes any more.
     _lease: crate::Lease,
 }
 
-impl Temporary {
+impl Temporary<'_> {
     /// Where its tree goes. Not made yet.
     pub(crate) fn diff(&self) -> PathBuf {
         self.path.join("diff")
@@ -182,22 +217,36 @@ impl Temporary {
         let record = self.path.join(RECORD);
         sys::fs::private_file(&record, &json).context(|| format!("write {}", record.display()))?;
         sys::failpoint!("layer: recorded");
-        let target = self.layout.layer(&layer.chain);
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {
-            Ok(()) => self.published = true,
-            // Another process was first: the same bytes.
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => {
-                return Err(std::io::Error::from(error)).context(|| format!("name layer {}", layer.chain));
-            }
+        self.published = self.name(&layer.chain)?;
+        if !self.published && self.store.layer(&layer.chain)?.is_none() {
+            self.replace(&layer.chain)?;
         }
         sys::failpoint!("layer: named");
         Ok(layer.clone())
     }
+    /// False: another process was first, with the same bytes.
+    fn name(&self, chain: &Digest) -> Result<bool> {
+        let target = self.store.layout.layer(chain);
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &target, flags) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(std::io::Error::from(error)).context(|| format!("name layer {chain}")),
+        }
+    }
+    /// Takes the place of a torn layer, unless somebody else has done so meanwhile.
+    fn replace(&mut self, chain: &Digest) -> Result<()> {
+        let lock = self.store.layout.lock("torn-layers");
+        let _lock = sys::fs::Lock::exclusive(&lock).context(|| format!("lock {}", lock.display()))?;
+        if self.store.layer(chain)?.is_none() {
+            self.store.discard_layer(chain)?;
+            self.published = self.name(chain)?;
+        }
+        Ok(())
+    }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.published {
             // What stays is removed by the next collection.

@@ -23,8 +23,6 @@ use model::error::Context as _;
 pub struct Store {
     /// Its paths.
     pub layout: layout::Layout,
-    /// This process made layers that no record has waited for yet.
-    unsynced: std::sync::atomic::AtomicBool,
     /// This process has looked for what killed ones left in `ingest/`.
     swept: std::sync::Once,
 }
@@ -45,7 +43,7 @@ impl Store {
     pub fn open(layout: layout::Layout) -> Result<Self> {
         layout.create()?;
         format::check(&layout)?;
-        Ok(Self { layout, unsynced: false.into(), swept: std::sync::Once::new() })
+        Ok(Self { layout, swept: std::sync::Once::new() })
     }
     /// A lease on everything in the store.
     ///

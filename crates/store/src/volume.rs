@@ -156,6 +156,8 @@ impl Store {
             .map_err(std::io::Error::from)
             .context(|| format!("rename {} to {}", temporary.display(), dir.display()))
         });
+        // An anonymous volume's record is not waited for, nor is its name.
+        let made = if anonymous { made } else { made.and_then(|()| self.sync_volume_names()) };
         match made {
             Ok(()) => {
                 volume.data = dir.join("_data");
@@ -247,8 +249,16 @@ impl Store {
         std::fs::rename(&dir, &trash)
             .context(|| format!("remove volume {name}: rename {}", dir.display()))?;
         sys::failpoint!("volume: in the trash");
+        if !volume.anonymous {
+            self.sync_volume_names()?;
+        }
         std::fs::remove_dir_all(&trash)
             .context(|| format!("remove volume {name}: delete {}", trash.display()))
+    }
+    /// Waits until the volumes that there are now are on the disk.
+    fn sync_volume_names(&self) -> Result<()> {
+        let dir = self.layout.volumes();
+        sys::fs::sync(&dir).context(|| format!("sync {}", dir.display()))
     }
     /// Bytes that a volume's files take up on disk; hard links count once. What is mounted on it is not looked into.
     ///
@@ -292,7 +302,7 @@ impl Store {
         sys::lock::wait(&held, FlockOperation::LockExclusive)
             .context(|| format!("lock {}", dir.display()))?;
         let populated = if volume.options.is_empty() {
-            populate(&dir, from)
+            populate(&dir, from, !volume.anonymous)
         } else {
             self.populate_mounted(&volume, from)
         };
@@ -387,8 +397,9 @@ fn is_empty(path: &Path) -> Result<bool> {
     Ok(std::fs::read_dir(path).context(|| format!("read directory {}", path.display()))?.next().is_none())
 }
 
-/// Fills `_data` of a plain volume, through `_populate` and `_populated`. The volume's directory is locked.
-fn populate(dir: &Path, from: BorrowedFd<'_>) -> Result<()> {
+/// Fills `_data` of a plain volume, through `_populate` and `_populated`. The volume's directory is locked. `wait`: a loss of
+/// power leaves all of the copy or nothing.
+fn populate(dir: &Path, from: BorrowedFd<'_>, wait: bool) -> Result<()> {
     let (staging, staged, data) = (dir.join("_populate"), dir.join("_populated"), dir.join("_data"));
     let exists = |path: &Path| path.try_exists().context(|| format!("look for {}", path.display()));
     if exists(&staged)? {
@@ -401,10 +412,14 @@ fn populate(dir: &Path, from: BorrowedFd<'_>) -> Result<()> {
         return Ok(());
     }
     std::fs::create_dir(&staging).context(|| format!("create {}", staging.display()))?;
-    let copied =
-        open_directory(&staging).and_then(|target| copy::copy_tree(from, target.as_fd())).and_then(|()| {
-            std::fs::rename(&staging, &staged).context(|| format!("rename {}", staging.display()))
-        });
+    let copied = open_directory(&staging).and_then(|target| {
+        copy::copy_tree(from, target.as_fd())?;
+        if wait && !is_empty(&staging)? {
+            let synced = rustix::fs::syncfs(&target).map_err(std::io::Error::from);
+            synced.context(|| format!("sync {}", staging.display()))?;
+        }
+        std::fs::rename(&staging, &staged).context(|| format!("rename {}", staging.display()))
+    });
     if let Err(error) = copied {
         let undone = std::fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()));
         return Err(error.with_undo_failures(undone.err()));

@@ -466,3 +466,40 @@ fn what_a_killed_writer_left_is_swept_away() {
     let (digest, size) = alive.commit(None).unwrap();
     assert_eq!((digest, size), (Digest::of(b"half"), 4));
 }
+
+#[test]
+fn a_layer_that_was_not_on_the_disk_when_the_machine_went_down_is_made_again() {
+    let dir = Dir::new("torn");
+    let store = dir.store("one");
+    let tar = common::rootfs("whole");
+    let descriptor = blob(&store, &tar);
+    let layer = store.unpack_layer(None, &descriptor, None).unwrap();
+    let mark = store.layout.layer(&layer.chain).join("unsynced");
+    let file = store.layout.layer_diff(&layer.chain).join("torn");
+    let again = || store.unpack_layer(None, &descriptor, Some(&layer.diff_id)).unwrap();
+    // In the boot that made it it is there.
+    std::fs::write(&file, "").unwrap();
+    again();
+    assert!(file.exists());
+    for boot in ["another boot", ""] {
+        std::fs::write(&file, "").unwrap();
+        std::fs::write(&mark, boot).unwrap();
+        assert!(store.layer(&layer.chain).unwrap().is_none());
+        again();
+        assert!(store.layer(&layer.chain).unwrap().is_some() && !file.exists());
+    }
+    // Its digest is not known beforehand.
+    std::fs::write(&file, "").unwrap();
+    std::fs::write(&mark, "another boot").unwrap();
+    store.unpack_layer(None, &descriptor, None).unwrap();
+    assert!(!file.exists());
+    // An image waits for it.
+    let config = ImageConfig {
+        architecture: "amd64".into(),
+        os: "linux".into(),
+        rootfs: model::image::RootFs { kind: "layers".into(), diff_ids: vec![layer.diff_id.clone()] },
+        ..ImageConfig::default()
+    };
+    store.put_image(&config, &BTreeMap::new()).unwrap();
+    assert!(!mark.exists());
+}

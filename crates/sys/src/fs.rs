@@ -245,7 +245,7 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8], mode: u32, sync: bool)
     }
     crate::failpoint!("{}: named", point(name));
     match path.parent() {
-        Some(parent) if sync => sync_dir(parent),
+        Some(parent) if sync => self::sync(parent),
         _ => Ok(()),
     }
 }
@@ -358,11 +358,11 @@ pub fn private_file(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<std::fs:
     Ok(file)
 }
 
-/// Makes the names in a directory durable.
+/// Waits until the names in a directory, or a file's content, are on the disk.
 ///
 /// # Errors
 /// Those of `open(2)` and `fsync(2)`.
-pub fn sync_dir(path: impl AsRef<Path>) -> io::Result<()> {
+pub fn sync(path: impl AsRef<Path>) -> io::Result<()> {
     let path = if path.as_ref().as_os_str().is_empty() { Path::new(".") } else { path.as_ref() };
     std::fs::File::open(path)?.sync_all()
 }

@@ -195,6 +195,20 @@ pub fn start_time(pid: i32) -> io::Result<(u64, bool)> {
     Ok((time, !matches!(state, "Z" | "X" | "x")))
 }
 
+/// This boot's id (`/proc/sys/kernel/random/boot_id`), without a line end.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn boot_id() -> io::Result<&'static str> {
+    // No process outlives its boot.
+    static READ: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    if let Some(id) = READ.get() {
+        return Ok(id);
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(READ.get_or_init(|| id))
+}
+
 /// Joins namespaces of a namespace descriptor or, with several flags, of a pidfd.
 ///
 /// # Errors

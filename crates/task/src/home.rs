@@ -153,9 +153,15 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::rename(&aside, path)
+        std::fs::rename(&aside, path)?;
+        path.parent().map_or(Ok(()), sync)
     })();
     written.context(|| format!("write {}", path.display()))
+}
+
+/// Waits until the names in a directory are on the disk.
+pub(crate) fn sync(dir: &Path) -> std::io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

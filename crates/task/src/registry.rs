@@ -120,6 +120,8 @@ pub fn remove(home: &Home, name: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::new(format!("no such task: {name}")))
         }
-        removed => removed.context(|| format!("remove task {name}")),
+        removed => removed
+            .and_then(|()| crate::home::sync(&home.definitions()))
+            .context(|| format!("remove task {name}")),
     }
 }

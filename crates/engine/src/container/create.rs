@@ -142,9 +142,20 @@ impl Engine {
         self.create_volumes(request, undo)?;
         sys::failpoint!("create: volumes made");
         self.store.create_writable(&dir.join("rw"))?;
-        let durable = request.spec.lifecycle != Lifecycle::RemoveOnExit;
         write_json(&dir.join("request.json"), &request.host_config, false)?;
-        write_json(&dir.join("spec.json"), &request.spec, durable)
+        write_json(&dir.join("spec.json"), &request.spec, false)?;
+        if request.spec.lifecycle == Lifecycle::RemoveOnExit {
+            return Ok(());
+        }
+        sys::failpoint!("create: specification written");
+        // An empty specification is that of a container which never came to be, so it may have its name first.
+        let layout = &self.store.layout;
+        let mut paths = vec![dir.join("spec.json"), dir.join("id"), dir.join("request.json"), dir];
+        paths.extend([layout.names(), layout.containers()]);
+        if !request.spec.mounts.is_empty() {
+            paths.push(layout.volumes());
+        }
+        paths.iter().try_for_each(|path| sys::fs::sync(path).context(|| format!("sync {}", path.display())))
     }
 }
 

@@ -189,7 +189,7 @@ impl Engine {
             return Err(Error::invalid("Container name cannot be empty"));
         }
         if let Ok(id) = ContainerId::parse(name)
-            && self.store.layout.container(&id).join("spec.json").exists()
+            && has_spec(&self.store.layout.container(&id))
         {
             return Ok(id);
         }
@@ -363,7 +363,13 @@ impl Specs {
     }
 }
 
-/// Reads a record of ours; `None` where it is missing.
+/// Whether a container's directory has a specification: without one it is no container yet. An empty one is what a loss of
+/// power left of a container that nobody was told of.
+pub(crate) fn has_spec(dir: &Path) -> bool {
+    std::fs::metadata(dir.join("spec.json")).is_ok_and(|spec| spec.len() > 0)
+}
+
+/// Reads a record of ours; `None` where it is missing, or empty: what a loss of power leaves of one that nobody waited for.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let bytes = match sys::fs::read_file(path) {
         Ok(bytes) => bytes,
@@ -374,6 +380,9 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
         }
         Err(error) => return Err(error).context(|| format!("read {}", path.display())),
     };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|error| Error::internal(format!("read {}", path.display())).caused_by(error))

@@ -4,6 +4,7 @@ use model::error::Context as _;
 use model::{ContainerId, Error, Kind, Result, limits};
 use std::path::Path;
 
+use super::lookup::has_spec;
 use crate::Engine;
 
 /// First halves of made-up names: what fire and brewing do.
@@ -182,7 +183,7 @@ impl Engine {
         check(name)?;
         let path = self.store.layout.names().join(name);
         let file = self.store.layout.container(id).join("id");
-        // Neither is waited for: after a loss of power the file may be empty.
+        // After a loss of power it may be empty.
         if std::fs::metadata(&file).map_or(0, |metadata| metadata.len()) == 0 {
             sys::fs::private_file(&file, id.as_str().as_bytes())
                 .context(|| format!("write {}", file.display()))?;
@@ -218,7 +219,7 @@ impl Engine {
             return remove();
         };
         let dir = self.store.layout.container(&owner);
-        if dir.join("spec.json").exists() {
+        if has_spec(&dir) {
             return Ok(Some(owner));
         }
         // A directory without a specification is being made by whoever holds its lock, or was left by a crash.
@@ -238,6 +239,11 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+    /// Waits until the names that are taken now are on the disk.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        let names = self.store.layout.names();
+        sys::fs::sync(&names).context(|| format!("sync {}", names.display()))
     }
     /// Takes a made-up name.
     pub(crate) fn take_generated_name(&self, id: &ContainerId) -> Result<String> {

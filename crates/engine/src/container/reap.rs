@@ -58,8 +58,8 @@ impl Engine {
     /// Writes down how a container ended that nobody saw end, and settles it. Under its lock.
     pub(crate) fn end_unseen(&self, container: &mut Container) -> Result<()> {
         let recorded: Option<Live> = read_json(&container.run_dir.join("live.json"))?;
-        let this_boot =
-            recorded.is_some_and(|live| boot_id().is_some_and(|boot| live.boot_id.trim() == boot.trim()));
+        let this_boot = recorded
+            .is_some_and(|live| sys::process::boot_id().is_ok_and(|boot| live.boot_id.trim() == boot));
         container.state.exit_code = if this_boot { KILLED } else { LOST };
         container.state.finished_at = crate::now();
         if container.state.error.is_empty() && this_boot {
@@ -165,8 +165,4 @@ pub(crate) fn first_with_rest(failures: Vec<Error>) -> Result<()> {
         Some(first) => Err(first.with_undo_failures(failures)),
         None => Ok(()),
     }
-}
-
-fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
 }

@@ -49,6 +49,11 @@ impl Engine {
         volumes: bool,
     ) -> Result<()> {
         self.discard(container, volumes)?;
+        if *container.lifecycle() != Lifecycle::RemoveOnExit {
+            let containers = self.store.layout.containers();
+            sys::fs::sync(&containers).context(|| format!("sync {}", containers.display()))?;
+            self.sync_names()?;
+        }
         drop(lock);
         let failures: Vec<Error> = self.finish_removal(container.id()).err().into_iter().collect();
         first_with_rest(failures)

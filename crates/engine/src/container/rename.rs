@@ -26,6 +26,7 @@ impl Engine {
             return Err(error.with_undo_failures(self.free_name(new, container.id()).err()));
         }
         self.free_name(&old, container.id())?;
+        self.sync_names()?;
         if container.live.is_some() {
             self.networks.rename(container.id(), |endpoint| container.dns_names(&endpoint.spec))?;
             runtime::change(&container.run_dir, Some(new.to_owned()), None)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sys::fs::Lock;
 
 use crate::Engine;
+use crate::container::lookup::has_spec;
 use crate::container::reap::remove_tree;
 
 /// A draft without a container is left alone for so long: the copying itself may take a while.
@@ -22,7 +23,7 @@ impl Engine {
         let Some(_quiet) = self.store.quiet()? else { return Ok(false) };
         for id in self.container_ids()? {
             let dir = self.store.layout.container(&id);
-            if dir.join("spec.json").exists() {
+            if has_spec(&dir) {
                 for path in temporary_files(&dir)? {
                     let problem = "whoever wrote it is gone and never finished it";
                     look.found(("file", path.display()), problem, "delete it", || remove_tree(&path));

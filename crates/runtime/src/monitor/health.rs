@@ -68,7 +68,7 @@ impl Monitor {
         let changed = model::health::record(health, check, probe, since);
         let status = health.status.clone();
         if self.live.pid != 0 {
-            let _ = record::write_state(&self.bundle, &self.state);
+            let _ = record::write_state(&self.bundle, &self.state, record::Wait::No);
             if changed {
                 record::event(&self.bundle, &format!("health_status: {status}"), &[]);
             }

@@ -20,6 +20,7 @@ mod start;
 mod streams;
 
 use model::bundle::{Bundle, Namespace};
+use model::container::Lifecycle;
 use model::error::Context as _;
 use model::state::{Live, State};
 use model::{Error, Kind, Result};
@@ -36,6 +37,7 @@ use log::Log;
 use poll::{Poll, Token};
 pub use ports::PORTS;
 use ports::Ports;
+use record::Wait;
 use resolver::Resolver;
 use session::Session;
 use start::Starting;
@@ -136,7 +138,7 @@ impl Monitor {
             sys::process::start_time(monitor_pid).context(|| "read /proc/self/stat")?;
         let before = record::read_state(&bundle);
         let live = Live {
-            boot_id: record::boot_id()?,
+            boot_id: record::boot_id()?.to_owned(),
             pid: 0,
             start_time: 0,
             monitor_pid,
@@ -220,7 +222,7 @@ impl Monitor {
     fn failed_start(&mut self, error: &Error) {
         self.state.exit_code = record::start_code(error);
         self.state.error = error.to_string();
-        let _ = record::write_state(&self.bundle, &self.state);
+        let _ = record::write_state(&self.bundle, &self.state, Wait::Yes);
         self.ports = Ports::default();
         record::remove_live(&self.bundle);
     }
@@ -278,7 +280,9 @@ impl Monitor {
             .healthcheck
             .as_ref()
             .map(|_| model::state::Health { status: "starting".into(), ..Default::default() });
-        record::write_state(&self.bundle, &self.state)
+        // Whether it is to run again after a loss of power hangs on its having run.
+        let promised = matches!(self.bundle.lifecycle, Lifecycle::Restart(_));
+        record::write_state(&self.bundle, &self.state, if promised { Wait::Yes } else { Wait::No })
     }
     /// Wants to be told of the out-of-memory killer, where there is a limit. Without it the end of the run tells.
     fn watch_memory(&mut self) {
@@ -441,7 +445,8 @@ impl Monitor {
             self.live.restarting = true;
             let _ = record::write_live(&self.bundle, &self.live);
         }
-        let _ = record::write_state(&self.bundle, &self.state);
+        let last = if wait.is_none() { Wait::Yes } else { Wait::No };
+        let _ = record::write_state(&self.bundle, &self.state, last);
         let attributes = [
             ("exitCode", ended.code().to_string()),
             ("execDuration", self.started.elapsed().as_secs().to_string()),
@@ -486,7 +491,8 @@ impl Monitor {
     fn stop(&mut self, signal: Option<i32>) -> Result<()> {
         self.state.stopped_by_user = true;
         // It is written again at the end: what cannot be noted now does not keep the container running.
-        let _ = record::write_state(&self.bundle, &self.state);
+        let last = if self.restart.is_some() { Wait::Yes } else { Wait::No };
+        let _ = record::write_state(&self.bundle, &self.state, last);
         if self.restart.take().is_some() {
             self.ports = Ports::default();
             record::remove_live(&self.bundle);

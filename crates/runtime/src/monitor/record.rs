@@ -1,6 +1,7 @@
 //! What the monitor leaves for others to read: `state.json`, `live.json`, `execs/`, events.
 
 use model::bundle::Bundle;
+use model::container::Lifecycle;
 use model::error::Context as _;
 use model::event::Event;
 use model::state::{Live, State};
@@ -20,15 +21,8 @@ pub fn now() -> Timestamp {
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn boot_id() -> Result<String> {
-    // No process outlives its boot.
-    static READ: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    if let Some(id) = READ.get() {
-        return Ok(id.clone());
-    }
-    let path = "/proc/sys/kernel/random/boot_id";
-    let id = std::fs::read_to_string(path).context(|| format!("read {path}"))?.trim().to_owned();
-    Ok(READ.get_or_init(|| id).clone())
+pub fn boot_id() -> Result<&'static str> {
+    sys::process::boot_id().context(|| "read the boot's id")
 }
 
 /// The state as it was left; the default where there is none.
@@ -45,18 +39,28 @@ pub fn make_state(bundle: &Bundle) -> Result<()> {
     if bundle.container_dir.0.join("state.json").exists() {
         return Ok(());
     }
-    write_state(bundle, &State::default())
+    write_state(bundle, &State::default(), Wait::No)
 }
 
-/// Replaces `state.json`, on a full disk too: whatever fills it must be possible to end. It outlives the boot, but is not
-/// synced: a crash of the machine leaves the last one, and says itself that nothing runs.
+/// Whether a record must be on the disk before anybody is told of what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It must.
+    Yes,
+    /// A machine that loses its power may leave the one before, or an empty file.
+    No,
+}
+
+/// Replaces `state.json`, on a full disk too: whatever fills it must be possible to end. It outlives the boot. That of a
+/// container that goes with its end is never waited for.
 ///
 /// # Errors
 /// It cannot be written.
-pub fn write_state(bundle: &Bundle, state: &State) -> Result<()> {
+pub fn write_state(bundle: &Bundle, state: &State, wait: Wait) -> Result<()> {
     let path = bundle.container_dir.0.join("state.json");
+    let sync = wait == Wait::Yes && bundle.lifecycle != Lifecycle::RemoveOnExit;
     let write = |state: &State| {
-        sys::fs::update_file(&path, &wire::encode(state), 0o600, false)
+        sys::fs::update_file(&path, &wire::encode(state), 0o600, sync)
             .context(|| format!("write {}", path.display()))
     };
     write(state).or_else(|error| match &state.health {

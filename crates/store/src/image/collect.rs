@@ -62,6 +62,9 @@ impl Store {
             }
             std::fs::remove_file(self.layout.image(image)).context(|| format!("remove image {image}"))?;
             sys::failpoint!("image: removed");
+            // Before its layers go: half an image must not come back.
+            let images = self.layout.images();
+            sys::fs::sync(&images).context(|| format!("sync {}", images.display()))?;
         }
         let mut deleted = vec![image.clone()];
         deleted.extend(self.collect(in_use)?.layers);
@@ -166,11 +169,7 @@ impl Store {
         let parents: HashSet<Digest> =
             doomed.iter().filter_map(|(_, layer)| layer.as_ref()?.parent.clone()).collect();
         for (chain, layer) in uppermost_first(doomed, parents) {
-            // Out of sight first: half a layer must not look like one.
-            let trash = self.layout.trash().join(crate::random_name());
-            std::fs::rename(self.layout.layer(&chain), &trash).context(|| format!("remove layer {chain}"))?;
-            sys::failpoint!("layer: in the trash");
-            remove(&trash)?;
+            self.discard_layer(&chain)?;
             collected.bytes += layer.map_or(0, |layer| layer.size);
             collected.layers.push(chain);
         }

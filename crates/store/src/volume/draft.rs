@@ -114,7 +114,7 @@ impl Store {
         // Still a draft, then.
         exchanged.map_err(|error| error.with_undo_failures(write_record(&from, &draft).err()))?;
         let dir = self.layout.volumes();
-        sys::fs::sync_dir(&dir).context(|| format!("sync {}", dir.display()))?;
+        sys::fs::sync(&dir).context(|| format!("sync {}", dir.display()))?;
         sys::failpoint!("volume.commit.exchanged");
         self.discard(&from)?;
         Ok(volume)

@@ -414,7 +414,7 @@ fn sum(path: &Path, sync: bool) -> Result<(u64, String)> {
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).context(|| format!("sync {}", dir.display()))
+    crate::home::sync(dir).context(|| format!("sync {}", dir.display()))
 }
 
 fn private_dir(path: &Path) -> Result<()> {

@@ -134,7 +134,7 @@ impl History {
             write_ahead(&db).context(|| "set the journal's mode")?;
             create(&db)?;
         }
-        db.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -256;")
+        db.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -256;")
             .context(|| "set up")?;
         Ok(Self { db })
     }
