@@ -52,6 +52,7 @@ fn below<'a>(kind: &'a Kind, key: &str) -> (&'a Kind, Join) {
         }
         Kind::Short(_, kind) => below(kind, key),
         Kind::Map(kind) => (kind, Join::Natural),
+        Kind::Hosts => (&Kind::TextOrTexts, Join::Natural),
         _ => (&Kind::Any, Join::Natural),
     }
 }
@@ -74,6 +75,26 @@ fn lists(mut base: Vec<Node>, over: Vec<Node>, join: Join) -> Vec<Node> {
         _ => base.extend(over),
     }
     base
+}
+
+/// Takes out of each list what a later item of it replaces: a list in one file merges as one of two files does.
+pub fn single(node: &mut Node, kind: &Kind) {
+    join(node, kind, Join::Natural);
+}
+
+fn join(node: &mut Node, kind: &Kind, how: Join) {
+    match &mut node.value {
+        Value::Map(map) => {
+            for (key, entry) in map {
+                let (kind, how) = below(kind, key);
+                join(&mut entry.node, kind, how);
+            }
+        }
+        Value::List(items) if matches!(how, Join::Unique | Join::Keyed(_)) => {
+            *items = lists(Vec::new(), std::mem::take(items), how);
+        }
+        _ => {}
+    }
 }
 
 /// Takes out what was reset and forgets the tags.

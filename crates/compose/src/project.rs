@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::node::Node;
+use crate::schema::duration;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,6 +121,7 @@ pub struct Service {
     pub profiles: Vec<String>,
     pub provider: Option<Value>,
     pub pull_policy: Option<String>,
+    pub pull_refresh_after: Option<String>,
     pub read_only: Option<bool>,
     pub restart: Option<String>,
     pub runtime: Option<String>,
@@ -241,7 +243,7 @@ pub struct Resources {
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Limits {
-    pub cpus: Option<String>,
+    pub cpus: Option<f64>,
     pub memory: Option<i64>,
     pub pids: Option<i64>,
     pub devices: Option<Value>,
@@ -319,6 +321,7 @@ pub struct Attachment {
     pub aliases: Vec<String>,
     pub driver_opts: Dict,
     pub gw_priority: Option<f64>,
+    pub interface_name: Option<String>,
     pub ipv4_address: Option<String>,
     pub ipv6_address: Option<String>,
     pub link_local_ips: Vec<String>,
@@ -625,10 +628,25 @@ fn section<T: serde::de::DeserializeOwned>(model: &Node, name: &str) -> Result<B
     entries.map(|(key, entry)| Ok((key.clone(), typed(&entry.node, &format!("{name}.{key}"))?))).collect()
 }
 
+/// What a pull policy that looks at an image's age wants, in nanoseconds.
+pub(crate) fn refresh(policy: &str, after: Option<&str>) -> Option<i64> {
+    match policy {
+        "daily" => duration("1d"),
+        "weekly" => duration("1w"),
+        "refresh" => after.map_or(Some(0), duration),
+        other => duration(other.strip_prefix("every_")?),
+    }
+}
+
 impl Service {
     /// How many containers it wants.
     pub fn replicas(&self) -> i64 {
         self.scale.or_else(|| self.deploy.as_ref().and_then(|deploy| deploy.replicas)).unwrap_or(1)
+    }
+
+    /// Nanoseconds after which `pull_policy` wants the image pulled again; `None`: never for its age.
+    pub fn refreshes_after(&self) -> Option<i64> {
+        refresh(self.pull_policy.as_deref()?, self.pull_refresh_after.as_deref())
     }
 
     /// Whether it is a task: `up` does not start it by itself.

@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::project::{Project, Service};
 use client::encode;
 use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// When images are made.
@@ -26,11 +28,22 @@ pub struct Images {
 /// # Errors
 /// The engine does not say.
 pub async fn image_of(host: &Host, name: &str) -> Result<Option<String>> {
+    Ok(found(host, name).await?.and_then(|found| found["Id"].as_str().map(str::to_owned)))
+}
+
+async fn found(host: &Host, name: &str) -> Result<Option<Value>> {
     match host.client.get(&format!("/images/{}/json", encode(name))).await {
-        Ok(found) => Ok(found["Id"].as_str().map(str::to_owned)),
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.status() == Some(404) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Nanoseconds since an image got its tag; one whose time is unknown is as old as can be.
+fn age(image: &Value) -> i64 {
+    let tagged = image["Metadata"]["LastTagTime"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let since = tagged.map(|tagged| Timestamp::now().as_nanosecond() - tagged.as_nanosecond());
+    since.and_then(|since| i64::try_from(since).ok()).unwrap_or(i64::MAX)
 }
 
 /// Makes sure of the images of services; their ids by service.
@@ -58,11 +71,11 @@ pub async fn ensure(
     for (image, services) in &groups {
         let first = services.iter().find(|service| service.build.is_some()).or(services.first());
         let Some(service) = first else { continue };
-        let found = image_of(host, image).await?;
-        if let Some(id) = &found {
-            ids.insert(image.clone(), id.clone());
+        let found = found(host, image).await?;
+        if let Some(id) = found.as_ref().and_then(|found| found["Id"].as_str()) {
+            ids.insert(image.clone(), id.to_owned());
         }
-        match wanted(service, how, found.is_some(), image)? {
+        match wanted(service, how, found.as_ref().map(age), image)? {
             Want::Nothing => {}
             Want::Build => building.push(*service),
             Want::Pull => pulling.push((*service, image.clone())),
@@ -105,7 +118,9 @@ enum Want {
     Pull,
 }
 
-fn wanted(service: &Service, how: &Images, there: bool, image: &str) -> Result<Want> {
+/// What an image of this age needs; `None`: it is not there.
+fn wanted(service: &Service, how: &Images, age: Option<i64>, image: &str) -> Result<Want> {
+    let there = age.is_some();
     let own = service.pull_policy.as_deref().unwrap_or_default();
     let policy = how.pull.as_deref().filter(|policy| *policy != "policy").unwrap_or(own);
     if service.build.is_some() {
@@ -119,8 +134,11 @@ fn wanted(service: &Service, how: &Images, there: bool, image: &str) -> Result<W
         // What is built here is in no registry, unless a name and a policy say so.
         return Ok(if policy == "always" && service.image.is_some() { Want::Pull } else { Want::Nothing });
     }
+    if policy == own && service.refreshes_after().zip(age).is_some_and(|(after, age)| age > after) {
+        return Ok(Want::Pull);
+    }
     match policy {
-        "always" | "refresh" => Ok(Want::Pull),
+        "always" => Ok(Want::Pull),
         "never" if !there => Err(Error::project(format!("No such image: {image}"))),
         _ if there => Ok(Want::Nothing),
         _ => Ok(Want::Pull),
@@ -216,4 +234,44 @@ pub async fn build(host: &Host, project: &Project, service: &Service, how: &Buil
     (host.build)(job).await?;
     host.tell("Image", &image, "Built");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let table: &[(&str, Option<&str>, Option<i64>, &str)] = &[
+            ("", None, None, "pull"),
+            ("", None, Some(9000 * HOUR), "nothing"),
+            ("always", None, Some(0), "pull"),
+            ("never", None, Some(0), "nothing"),
+            ("never", None, None, "error"),
+            ("daily", None, Some(23 * HOUR), "nothing"),
+            ("daily", None, Some(25 * HOUR), "pull"),
+            ("weekly", None, Some(25 * HOUR), "nothing"),
+            ("weekly", None, Some(169 * HOUR), "pull"),
+            ("every_12h", None, Some(11 * HOUR), "nothing"),
+            ("every_1d12h", None, Some(37 * HOUR), "pull"),
+            ("daily", Some("never"), Some(25 * HOUR), "nothing"),
+            ("daily", None, None, "pull"),
+        ];
+        for (own, told, age, want) in table {
+            let service = Service {
+                image: Some("i".to_owned()),
+                pull_policy: Some((*own).to_owned()),
+                ..Service::default()
+            };
+            let how = Images { pull: told.map(str::to_owned), ..Images::default() };
+            let said = match wanted(&service, &how, *age, "i") {
+                Ok(Want::Pull) => "pull",
+                Ok(Want::Build) => "build",
+                Ok(Want::Nothing) => "nothing",
+                Err(_) => "error",
+            };
+            assert_eq!(said, *want, "{own} {told:?} {age:?}");
+        }
+    }
 }

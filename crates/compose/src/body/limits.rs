@@ -7,7 +7,7 @@ use client::bollard::models::{
 
 pub fn apply(service: &Service, host: &mut HostConfig) {
     let resources = service.deploy.as_ref().map(|deploy| deploy.resources.clone()).unwrap_or_default();
-    let cpus = resources.limits.cpus.as_deref().and_then(|text| text.parse::<f64>().ok()).or(service.cpus);
+    let cpus = resources.limits.cpus.or(service.cpus);
     host.nano_cpus = cpus.map(|cpus| (cpus * 1e9).round() as i64);
     host.memory = resources.limits.memory.or(service.mem_limit);
     host.memory_reservation = resources.reservations.memory.or(service.mem_reservation);

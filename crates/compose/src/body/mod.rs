@@ -257,6 +257,8 @@ fn restart(service: &Service) -> Option<RestartPolicy> {
 }
 
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) use tests::project as project_for_tests;

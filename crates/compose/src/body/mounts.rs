@@ -170,12 +170,13 @@ fn place(
         _ => {
             let options = mount.volume.clone().unwrap_or_default();
             let name = project.volumes.get(&source).map_or(source.clone(), |volume| volume.name.clone());
-            if options.subpath.is_none() && options.labels.is_empty() {
-                if source.is_empty() {
-                    anonymous.push(mount.target.clone());
-                } else {
-                    binds.push(bind(&name, &mount.target, mount));
-                }
+            let plain = options.subpath.is_none() && options.labels.is_empty();
+            if plain && !source.is_empty() {
+                binds.push(bind(&name, &mount.target, mount));
+                return;
+            }
+            if plain && !mount.read_only && options.nocopy != Some(true) {
+                anonymous.push(mount.target.clone());
                 return;
             }
             long.typ = Some(MountType::VOLUME);

@@ -11,6 +11,9 @@ use client::bollard::models::{
 use serde_json::Value;
 use std::collections::HashMap;
 
+/// The driver's option for the name of an endpoint's interface in its container.
+const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+
 /// A service's networks, the most important first.
 pub fn ordered(service: &Service) -> Vec<(&String, Attachment)> {
     let mut out: Vec<(&String, Attachment)> = service
@@ -83,12 +86,14 @@ fn endpoint(service: &Service, which: &Which, attachment: &Attachment, links: &[
     let addressed = attachment.ipv4_address.is_some()
         || attachment.ipv6_address.is_some()
         || !attachment.link_local_ips.is_empty();
+    let mut driver_opts = texts(&attachment.driver_opts);
+    driver_opts.extend(attachment.interface_name.clone().map(|name| (INTERFACE.to_owned(), name)));
     EndpointSettings {
         aliases: super::some(aliases),
         links: super::some(links.to_vec()),
         mac_address: attachment.mac_address.clone(),
         gw_priority: attachment.gw_priority.map(|priority| priority as i64),
-        driver_opts: (!attachment.driver_opts.is_empty()).then(|| texts(&attachment.driver_opts)),
+        driver_opts: (!driver_opts.is_empty()).then_some(driver_opts),
         ipam_config: addressed.then(|| EndpointIpamConfig {
             ipv4_address: attachment.ipv4_address.clone(),
             ipv6_address: attachment.ipv6_address.clone(),

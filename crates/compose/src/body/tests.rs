@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 pub(crate) fn project(text: &str) -> Project {
+    try_project(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn try_project(text: &str) -> Result<Project> {
     let read = |path: &Path| {
         let found = path == Path::new("/p/compose.yaml");
         found.then(|| text.as_bytes().to_vec()).ok_or_else(|| std::io::ErrorKind::NotFound.into())
@@ -21,7 +25,7 @@ pub(crate) fn project(text: &str) -> Project {
         services: Vec::new(),
         read: &read,
     };
-    load(&request).unwrap_or_else(|error| panic!("{error}"))
+    load(&request)
 }
 
 fn made(text: &str) -> Result<Body> {

@@ -3,6 +3,7 @@
 use super::list_of;
 use crate::error::{Error, Result, meant};
 use crate::node::{Node, Place, Value};
+use crate::project::refresh;
 use std::collections::BTreeMap;
 
 /// Checks a project's tree.
@@ -143,10 +144,40 @@ fn values(name: &str, node: &Node) -> Result<()> {
     }
     if let Some(policy) = node.get("pull_policy") {
         let text = policy.scalar().unwrap_or_default();
-        let known =
-            ["always", "never", "build", "if_not_present", "missing", "refresh", "daily", "weekly", ""];
-        if !known.contains(&text.as_str()) && !text.starts_with("every_") {
+        let known = ["always", "never", "build", "if_not_present", "missing", ""];
+        if !known.contains(&text.as_str()) && refresh(&text, None).is_none() {
             return fail(policy, format!("services.{name}.pull_policy: unknown policy \"{text}\""));
+        }
+    }
+    if let Some(container) = node.get("container_name") {
+        let text = container.scalar().unwrap_or_default();
+        let sound = text.len() > 1
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        if !sound {
+            let want = "a name has two or more letters, digits, '.', '_' and '-', a letter or digit first";
+            return fail(
+                container,
+                format!("services.{name}.container_name: invalid name \"{text}\": {want}"),
+            );
+        }
+    }
+    for (limit, entry) in node.get("ulimits").and_then(Node::as_map).into_iter().flatten() {
+        if ["soft", "hard"].iter().any(|key| entry.node.get(key).is_none()) {
+            return fail(
+                &entry.node,
+                format!("services.{name}.ulimits.{limit}: soft and hard must both be set"),
+            );
+        }
+    }
+    for key in ["secrets", "configs"] {
+        for item in node.get(key).and_then(Node::as_list).unwrap_or_default() {
+            for owner in ["uid", "gid"].iter().filter_map(|key| item.get(key)) {
+                if owner.scalar().is_none_or(|text| text.parse::<u32>().is_err()) {
+                    let text = owner.scalar().unwrap_or_default();
+                    return fail(owner, format!("services.{name}.{key}: owner \"{text}\" must be a number"));
+                }
+            }
         }
     }
     let replicas = node.at(&["deploy", "replicas"]);

@@ -105,7 +105,9 @@ fn service(node: &mut Node, names: &[String], first: bool) -> Result<()> {
         let bridge = Node::text("bridge", &place);
         map.entry("network_mode".to_owned()).or_insert(Entry { place: place.clone(), node: bridge });
     }
-    if let Some(driver) = map.remove("volume_driver") {
+    let driver =
+        map.remove("volume_driver").filter(|driver| driver.node.scalar().as_deref() != Some("local"));
+    if let Some(driver) = driver {
         return Err(Error::at(
             &driver.place,
             "volume_driver is not supported: name the driver at the volume",

@@ -6,6 +6,7 @@ mod checks;
 mod defaults;
 mod extends;
 mod find;
+mod ignored;
 mod include;
 mod legacy;
 mod paths;
@@ -14,7 +15,7 @@ pub use find::{FILES, OVERRIDES};
 
 use crate::error::{Error, Result};
 use crate::interpolate::{self, Lookup};
-use crate::merge::{merge, settle};
+use crate::merge::{merge, settle, single};
 use crate::node::{Node, Place, Value};
 use crate::project::Project;
 use crate::schema::{Kind, PROJECT, canonical};
@@ -77,7 +78,7 @@ pub fn load(request: &Request<'_>) -> Result<Project> {
     project.read = seen.take().into_iter().filter(|path| path.as_os_str() != "-").collect();
     project.environment = loaded.environment;
     project.warnings = loaded.warnings;
-    project.warnings.extend(ignored(&project));
+    project.warnings.extend(ignored::keys(&project));
     project.activate(&found.profiles, &request.services)?;
     Ok(project)
 }
@@ -88,35 +89,6 @@ pub fn load(request: &Request<'_>) -> Result<Project> {
 /// As [`load`].
 pub fn tree(request: &Request<'_>) -> Result<Node> {
     model(request).map(|loaded| loaded.model)
-}
-
-/// Keys that the specification has and that do nothing here, by service: each is named.
-fn ignored(project: &Project) -> Vec<String> {
-    const KEYS: &[&[&str]] = &[
-        &["isolation"],
-        &["pull_refresh_after"],
-        &["build", "cache_to"],
-        &["build", "isolation"],
-        &["build", "privileged"],
-        &["build", "provenance"],
-        &["build", "sbom"],
-        &["deploy", "endpoint_mode"],
-        &["deploy", "placement"],
-        &["deploy", "rollback_config"],
-        &["deploy", "update_config"],
-    ];
-    let mut found = Vec::new();
-    for name in project.services.keys() {
-        let Some(node) = project.node(name) else { continue };
-        for path in KEYS.iter().filter(|path| node.at(path).is_some_and(|value| !value.is_null())) {
-            found.push(format!("services.{name}.{} has no effect here", path.join(".")));
-        }
-        let networks = node.get("networks").and_then(Node::as_map).into_iter().flatten();
-        for (network, _) in networks.filter(|(_, entry)| entry.node.get("interface_name").is_some()) {
-            found.push(format!("services.{name}.networks.{network}.interface_name has no effect here"));
-        }
-    }
-    found
 }
 
 struct Loaded {
@@ -144,6 +116,7 @@ fn model(request: &Request<'_>) -> Result<Loaded> {
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let mut model = loader.model(&found.files, &found.directory, &environment, &mut Vec::new())?;
     settle(&mut model);
+    single(&mut model, &Kind::Object(PROJECT));
     let context = defaults::Context {
         name: &name,
         directory: &found.directory,

@@ -302,7 +302,7 @@ fn what_has_no_effect_is_named() {
 /// Every key of a service is used somewhere, or named as one that has no effect: no key is dropped in silence.
 #[test]
 fn every_service_key_is_known_to_the_types() {
-    let aside = ["env_file", "extends", "label_file", "isolation", "pull_refresh_after"];
+    let aside = ["env_file", "extends", "label_file", "isolation"];
     let source = include_str!("../project.rs");
     let start = source.find("pub struct Service {").unwrap();
     let fields = &source[start..start + source[start..].find("\n}").unwrap()];

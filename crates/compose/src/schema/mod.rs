@@ -5,9 +5,11 @@
 //! long forms only. The keys are those of the specification's JSON schema and of the older file versions.
 
 mod long;
+mod print;
 mod table;
 
 pub use long::words;
+pub use print::project;
 pub use table::{DEPLOY, PROJECT, SERVICE};
 
 use crate::error::{Error, Result, meant};
@@ -28,6 +30,12 @@ pub enum Kind {
     Number,
     /// Bytes: `64m`, `1gb`, a number.
     Bytes,
+    /// A file's mode: octal, also where it is a text.
+    Mode,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Host names and their addresses; `name=address` lists become a mapping.
+    Hosts,
     /// A span of time, `1m30s`.
     Duration,
     /// A list of texts.
@@ -139,6 +147,16 @@ pub fn canonical(node: Node, kind: &Kind, path: &str) -> Result<Node> {
             }
             None => return wrong("size"),
         },
+        Kind::Mode => match mode(&node) {
+            Some(mode) => Value::Int(mode),
+            None => return wrong("mode, as in 0440"),
+        },
+        Kind::OneOf(words) => match node.scalar() {
+            Some(word) if words.contains(&word.as_str()) => Value::Text(word),
+            Some(word) => return Err(one_of(&place, path, &word, words)),
+            None => return wrong("string"),
+        },
+        Kind::Hosts => return canonical(node, &HOSTS, path),
         Kind::Duration => match node.scalar() {
             Some(text) if duration(&text).is_some() => Value::Text(text),
             Some(text) => {
@@ -202,6 +220,25 @@ pub fn canonical(node: Node, kind: &Kind, path: &str) -> Result<Node> {
         }
     };
     Ok(Node { value, place, tag })
+}
+
+const HOSTS: Kind = Kind::Short(long::hosts, &Kind::Map(&Kind::TextOrTexts));
+
+/// A text is octal whatever it begins with; a number is what YAML makes of it.
+fn mode(node: &Node) -> Option<i64> {
+    match &node.value {
+        Value::Text(text) => i64::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        _ => node.scalar().as_deref().and_then(|text| integer(text.trim())),
+    }
+    .filter(|mode| (0..=0o7777).contains(mode))
+}
+
+fn one_of(place: &Place, path: &str, word: &str, words: &[&str]) -> Error {
+    let error = Error::at(place, format!("{path}: unknown value \"{word}\": it can be {}", words.join(", ")));
+    match meant(word, words.iter().copied()) {
+        Some(word) => error.hint(format!("did you mean '{word}'?")),
+        None => error,
+    }
 }
 
 fn each(map: Map, mut change: impl FnMut(&str, Node) -> Result<Node>) -> Result<Map> {

@@ -1,8 +1,8 @@
 //! The table itself.
 
 use super::Kind::{
-    Any, Bool, Bytes, Command, Dict, Duration, Int, Items, List, Map, Number, Object, Optional, Short, Text,
-    TextOrTexts, Texts,
+    Any, Bool, Bytes, Command, Dict, Duration, Hosts, Int, Items, List, Map, Mode, Number, Object, OneOf,
+    Optional, Short, Text, TextOrTexts, Texts,
 };
 use super::{Field, Join, Kind, long};
 use crate::node::Node;
@@ -62,8 +62,6 @@ pub const PROJECT: &[Field] = &[
 const INCLUDE: &[Field] =
     &[key("path", TextOrTexts), key("env_file", TextOrTexts), key("project_directory", Text)];
 
-const HOSTS: Kind = Short(long::hosts, &Map(&TextOrTexts));
-
 /// A service.
 pub const SERVICE: &[Field] = &[
     key("annotations", Dict),
@@ -72,7 +70,7 @@ pub const SERVICE: &[Field] = &[
     key("build", Short(long::build, &Object(BUILD))),
     unique("cap_add", Texts),
     unique("cap_drop", Texts),
-    key("cgroup", Text),
+    key("cgroup", OneOf(&["host", "private"])),
     key("cgroup_parent", Text),
     last("command", Command),
     keyed("configs", Items(long::delivered, &Object(DELIVERED)), delivered),
@@ -102,7 +100,7 @@ pub const SERVICE: &[Field] = &[
     unique("expose", Texts),
     last("extends", Short(long::extends, &Object(EXTENDS))),
     unique("external_links", Texts),
-    key("extra_hosts", HOSTS),
+    key("extra_hosts", Hosts),
     key("gpus", Any),
     unique("group_add", Texts),
     key("healthcheck", Object(HEALTHCHECK)),
@@ -170,7 +168,7 @@ const BUILD: &[Field] = &[
     key("dockerfile", Text),
     key("dockerfile_inline", Text),
     unique("entitlements", Texts),
-    key("extra_hosts", HOSTS),
+    key("extra_hosts", Hosts),
     key("isolation", Text),
     key("labels", Dict),
     key("network", Text),
@@ -190,7 +188,7 @@ const BUILD: &[Field] = &[
 ];
 
 const DELIVERED: &[Field] =
-    &[key("source", Text), key("target", Text), key("uid", Text), key("gid", Text), key("mode", Int)];
+    &[key("source", Text), key("target", Text), key("uid", Text), key("gid", Text), key("mode", Mode)];
 
 const DEPENDS_ON: &[Field] = &[key("condition", Text), key("restart", Bool), key("required", Bool)];
 
@@ -221,14 +219,14 @@ const MOUNT: &[Field] = &[
     key(
         "bind",
         Object(&[
-            key("propagation", Text),
+            key("propagation", OneOf(&["private", "rprivate", "shared", "rshared", "slave", "rslave"])),
             key("create_host_path", Bool),
-            key("recursive", Text),
-            key("selinux", Text),
+            key("recursive", OneOf(&["enabled", "disabled", "writable", "readonly"])),
+            key("selinux", OneOf(&["z", "Z"])),
         ]),
     ),
     key("volume", Object(&[key("labels", Dict), key("nocopy", Bool), key("subpath", Text)])),
-    key("tmpfs", Object(&[key("size", Bytes), key("mode", Int)])),
+    key("tmpfs", Object(&[key("size", Bytes), key("mode", Mode)])),
     key("image", Object(&[key("subpath", Text)])),
 ];
 
@@ -289,11 +287,11 @@ pub const DEPLOY: &[Field] = &[
     key(
         "resources",
         Object(&[
-            key("limits", Object(&[key("cpus", Text), key("memory", Bytes), key("pids", Int)])),
+            key("limits", Object(&[key("cpus", Number), key("memory", Bytes), key("pids", Int)])),
             key(
                 "reservations",
                 Object(&[
-                    key("cpus", Text),
+                    key("cpus", Number),
                     key("memory", Bytes),
                     key("generic_resources", Any),
                     key("devices", Any),

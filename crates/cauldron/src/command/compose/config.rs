@@ -5,7 +5,7 @@ use crate::args::{Given, any, flag, opt};
 use crate::fail::{Failure, Outcome, file};
 use crate::session::Session;
 use clap::{Arg, ArgMatches};
-use compose::{Node, Project, labels, render};
+use compose::{Project, labels, render};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -42,14 +42,14 @@ pub async fn config(session: Session, given: ArgMatches) -> Outcome {
                 compose::Request { interpolate: false, resolve_environment: false, ..copy(request) };
             compose::tree(&request)
         })??;
-        return print(&session, &given, &tree.json(), false);
+        return print(&session, &given, &compose::schema::project(&tree), false);
     }
     if given.on("no-env-resolution") {
         let tree = with_request(&session, &names, |request| {
             let request = compose::Request { resolve_environment: false, ..copy(request) };
             compose::tree(&request)
         })??;
-        return print(&session, &given, &tree.json(), true);
+        return print(&session, &given, &compose::schema::project(&tree), true);
     }
     let project = load(&session, &names)?;
     if let Some(lines) = lines(&given, &project)? {
@@ -105,7 +105,7 @@ fn lines(given: &ArgMatches, project: &Project) -> Result<Option<Vec<String>>, F
 
 /// The project as it is used: services that are on, or the named ones with what they need.
 fn shown(project: &Project, names: &[String]) -> Result<Value, Failure> {
-    let mut tree = project.model.as_ref().map(Node::json).unwrap_or_default();
+    let mut tree = project.model.as_ref().map(compose::schema::project).unwrap_or_default();
     let wanted: Vec<String> = if names.is_empty() {
         project.services.keys().cloned().collect()
     } else {

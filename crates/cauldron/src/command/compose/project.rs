@@ -257,10 +257,12 @@ async fn build(session: Session, job: BuildJob) -> Result<(), Failure> {
         let own = Inline::write(text)?;
         add("--file", own.0.display().to_string());
         inline = Some(own);
-    } else if let Some(file) = &build.dockerfile
-        && !remote(&build.context)
-    {
-        add("--file", Path::new(&build.context).join(file).display().to_string());
+    } else if let Some(file) = &build.dockerfile {
+        // In a context that is fetched the path is the context's own.
+        match remote(&build.context) {
+            true => add("--file", file.clone()),
+            false => add("--file", Path::new(&build.context).join(file).display().to_string()),
+        }
     }
     for (flag, on) in [("--no-cache", job.no_cache), ("--pull", job.pull), ("--silent", job.quiet)] {
         if on {

@@ -43,7 +43,8 @@ impl Watched {
         Ok(Self { fd, directories: HashMap::new() })
     }
 
-    /// Watches a path and every directory below it; links are not followed.
+    /// Watches a path and every directory below it; links are not followed. A file is watched through its directory: who
+    /// replaces it makes another one.
     fn add(&mut self, path: &Path) -> Result<(), Failure> {
         let mut open = vec![path.to_owned()];
         while let Some(path) = open.pop() {
@@ -51,6 +52,10 @@ impl Watched {
                 return Err(Failure::new(format!("more than {DIRECTORIES} directories to watch")));
             }
             let directory = path.is_dir();
+            let path = match path.parent() {
+                Some(parent) if !directory => parent.to_owned(),
+                _ => path,
+            };
             let flags = WatchFlags::CLOSE_WRITE
                 | WatchFlags::CREATE
                 | WatchFlags::DELETE
