@@ -21,6 +21,8 @@ use crate::container::{Container, start};
 
 /// Names that cannot be removed, pruned or made.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+/// How often a connection is tried where other engines of this machine take the subnet each time.
+const TRIES: usize = 8;
 
 /// One container of a network.
 #[derive(Clone, Debug)]
@@ -158,18 +160,7 @@ impl Engine {
         }
         wanted.network.clone_from(&network.name);
         if container.is_running() {
-            let netns = namespace(&container)?;
-            let endpoint = self.reserve_endpoint(&container, &wanted)?;
-            // Its ports are closed while no network of it leads out.
-            let open = !self.networks.ports(container.id())?.is_empty();
-            let ports = if open { Vec::new() } else { start::ports(&container) };
-            let name_of = |id: &str| self.name_of(id);
-            let publish = net::Publish { ports: &ports, name: container.name(), name_of: &name_of };
-            let connected = self.networks.connect(container.id(), &[endpoint], netns.as_fd(), &publish);
-            if let Err(error) = connected.and_then(|_| self.hold_ports(&container)) {
-                let undone = self.networks.disconnect(container.id(), &network.name, None);
-                return Err(error.with_undo_failures(undone.err()));
-            }
+            self.connect_running(&container, &network, &wanted)?;
         }
         let mut wishes = container.endpoint_specs().to_vec();
         wishes.push(wanted);
@@ -177,6 +168,30 @@ impl Engine {
         if container.is_running() {
             self.emit_network("connect", &network, Some(container.id()));
             self.refresh_names(&container)?;
+        }
+        Ok(())
+    }
+    fn connect_running(
+        &self,
+        container: &Container,
+        network: &NetworkSpec,
+        wanted: &EndpointSpec,
+    ) -> Result<()> {
+        let netns = namespace(container)?;
+        // Its ports are closed while no network of it leads out.
+        let open = !self.networks.ports(container.id())?.is_empty();
+        let ports = if open { Vec::new() } else { start::ports(container) };
+        let name_of = |id: &str| self.name_of(id);
+        let publish = net::Publish { ports: &ports, name: container.name(), name_of: &name_of };
+        for last in (0..TRIES).rev() {
+            let endpoint = self.reserve_endpoint(container, wanted)?;
+            let connected = self.networks.connect(container.id(), &[endpoint], netns.as_fd(), &publish);
+            let Err(error) = connected.and_then(|_| self.hold_ports(container)) else { break };
+            let undone = self.networks.disconnect(container.id(), &network.name, None);
+            if error.kind() != Kind::Unavailable || last == 0 || undone.is_err() {
+                return Err(error.with_undo_failures(undone.err()));
+            }
+            self.networks.choose_again(&network.name)?;
         }
         Ok(())
     }
@@ -257,7 +272,6 @@ impl Engine {
         netns: BorrowedFd<'_>,
         ports: &[model::container::PortBinding],
     ) -> Result<Vec<Endpoint>> {
-        const TRIES: usize = 8;
         let id = container.id();
         let name_of = |id: &str| self.name_of(id);
         let publish = net::Publish { ports, name: container.name(), name_of: &name_of };
@@ -271,6 +285,9 @@ impl Engine {
                 }
                 Err(error) if error.kind() == Kind::Unavailable && last > 0 => {
                     self.networks.release(id)?;
+                    for endpoint in &endpoints {
+                        self.networks.choose_again(&endpoint.network)?;
+                    }
                     endpoints = container
                         .endpoint_specs()
                         .iter()

@@ -76,6 +76,7 @@ impl Networks {
             if parent::is_parented(&network.driver) {
                 parent::plug(&network, endpoint, netns)?;
             } else {
+                still_leased(&network, endpoint)?;
                 let (bridge, mtu) = self.ensure(&network, firewall)?;
                 sys::failpoint!("network: bridge made");
                 kernel::plug(endpoint, (bridge, mtu), netns)?;
@@ -337,6 +338,19 @@ fn forwards_to(endpoint: &Endpoint, ports: &[PublishedPort]) -> Vec<Forward> {
         Some(Forward { port: port.clone(), to: to? })
     });
     forwards.collect()
+}
+
+/// An endpoint's address is of its network as that is now: a subnet may have been chosen again since.
+fn still_leased(network: &NetworkSpec, endpoint: &Endpoint) -> Result<()> {
+    let known = |ip: IpAddr| network.subnets.iter().any(|subnet| subnet.net.contains(ip));
+    match endpoint.ipv4.filter(|ip| !known(IpAddr::V4(*ip))) {
+        None => Ok(()),
+        Some(ip) => Err(Error::new(
+            model::Kind::Unavailable,
+            format!("network {}: another subnet than that of {ip} was chosen meanwhile", network.name),
+        )
+        .hint("start the container again")),
+    }
 }
 
 fn all_of(failures: Vec<Error>) -> Result<()> {

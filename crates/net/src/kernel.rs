@@ -96,6 +96,12 @@ fn uplink_mtu(socket: &mut Socket) -> Result<u32> {
     Ok(link.map_or(MTU, |link| link.mtu))
 }
 
+/// Whether a network's bridge is there.
+pub(crate) fn has_bridge(network: &NetworkSpec, instance: &str) -> Result<bool> {
+    let name = bridge_name(network, instance);
+    Ok(open()?.link(&name).context(|| format!("look for bridge {name}"))?.is_some())
+}
+
 /// The bridge of a network, made where it is missing. The flag says that it was made.
 pub(crate) fn ensure_bridge(network: &NetworkSpec, instance: &str) -> Result<(u32, u32, bool)> {
     let name = bridge_name(network, instance);

@@ -249,6 +249,20 @@ impl Networks {
                 .hint("give --subnet, add a pool to default-address-pools in the configuration, or remove unused networks")
         })
     }
+    /// Makes sure of a network's subnets once more, where another engine took them before the first bridge was made: what is
+    /// leased of a subnet that was given up is refused by [`Networks::connect`], so that it is leased anew.
+    ///
+    /// # Errors
+    /// The subnet was asked for, or there is no free one.
+    pub fn choose_again(&self, name: &str) -> Result<()> {
+        // Nobody makes the bridge meanwhile.
+        let (_kernel, _files) = (self.kernel_lock()?, self.files_lock()?);
+        let mut network = self.get(name)?;
+        if network.driver == "bridge" && !kernel::has_bridge(&network, &self.config().instance)? {
+            self.make_sure_of_subnets(&mut network)?;
+        }
+        Ok(())
+    }
     /// Before the first endpoint: the network's subnets must be free on this machine. One that was chosen is chosen
     /// again, one that was asked for is an error. Under the lock on files.
     pub(crate) fn make_sure_of_subnets(&self, network: &mut NetworkSpec) -> Result<()> {

@@ -367,6 +367,44 @@ fn addresses_are_given_once_and_subnets_are_checked() {
 }
 
 #[test]
+fn what_was_leased_of_a_subnet_that_another_engine_took_is_leased_anew() {
+    on_a_machine(|root| {
+        // Both look for a free subnet from the same place on.
+        let (mine, other) = (root.networks("0"), root.networks("8"));
+        let named = || NetworkRequest { name: "n".to_owned(), ..NetworkRequest::default() };
+        mine.create(named()).expect("mine");
+        other.create(named()).expect("the other's");
+        let two = [id(), id()];
+        let reserve = |container: &ContainerId| mine.reserve(container, &on("n"), &[]).expect("an address");
+        let before = [reserve(&two[0]), reserve(&two[1])];
+        let theirs = run(&other, &["n"], &[]).expect("the other's container");
+        assert_eq!(theirs.ends[0].ipv4, before[0].ipv4);
+        let connect = |container: &ContainerId, endpoint: &Endpoint| {
+            let netns = Networks::new_namespace().expect("a namespace");
+            let publish = net::Publish { ports: &[], name: "", name_of: &|_| None };
+            mine.connect(container, std::slice::from_ref(endpoint), netns.as_fd(), &publish)
+        };
+        // Neither waits for the other to give its lease back.
+        for (container, endpoint) in two.iter().zip(&before) {
+            assert_eq!(connect(container, endpoint).expect_err("taken").kind(), Kind::Unavailable);
+            mine.release(container).expect("release");
+            mine.choose_again("n").expect("another subnet");
+            let again = reserve(container);
+            assert_ne!(again.ipv4.map(|ip| ip.octets()[1]), endpoint.ipv4.map(|ip| ip.octets()[1]));
+            connect(container, &again).expect("connected");
+        }
+        let subnets = &mine.get("n").expect("the network").subnets;
+        assert!(mine.endpoints(&two[0]).expect("endpoints").iter().all(|end| {
+            end.ipv4.is_some_and(|ip| subnets.iter().any(|subnet| subnet.net.contains(IpAddr::V4(ip))))
+        }));
+        for container in &two {
+            mine.release(container).expect("release");
+        }
+        other.release(&theirs.id).expect("release");
+    });
+}
+
+#[test]
 fn a_running_container_is_connected_and_disconnected() {
     on_a_machine(|root| {
         let networks = root.networks("");

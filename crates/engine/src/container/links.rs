@@ -67,7 +67,10 @@ impl Engine {
     ) -> Result<Vec<Entry>> {
         let spec = &container.spec;
         let mut entries = Vec::new();
-        let gateway = endpoints.first().and_then(|endpoint| endpoint.gateway).map(IpAddr::V4);
+        let gateway = match spec.resolver.extra_hosts.is_empty() {
+            true => None,
+            false => self.host_address(endpoints)?,
+        };
         for text in &spec.resolver.extra_hosts {
             entries.push(hosts::extra_host(text, gateway)?);
         }
@@ -80,6 +83,20 @@ impl Engine {
             entries.extend(endpoint.ipv6.map(|ip| Entry::new(ip.into(), names)));
         }
         Ok(entries)
+    }
+    /// The machine as the container sees it, `host-gateway`: the address of the bridge that leads out, else that of the first
+    /// bridge, which an internal network has too.
+    fn host_address(&self, endpoints: &[Endpoint]) -> Result<Option<IpAddr>> {
+        if let Some(gateway) = endpoints.iter().find_map(|endpoint| endpoint.gateway) {
+            return Ok(Some(IpAddr::V4(gateway)));
+        }
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.bridged) {
+            let subnets = self.networks.get(&endpoint.network)?.subnets;
+            if let Some(own) = subnets.into_iter().find_map(|subnet| subnet.gateway) {
+                return Ok(Some(own));
+            }
+        }
+        Ok(None)
     }
     fn add_link(
         &self,
