@@ -49,7 +49,8 @@ impl Api {
         let dir = self.dir.join("root/containers").join(id);
         std::fs::create_dir(&dir).unwrap();
         let source = json!({ "Volume": { "name": volume, "anonymous": false, "copy": true, "subpath": null, "driver": "local" } });
-        let spec = json!({ "mounts": [{ "target": "/data", "source": source, "read_only": false }] });
+        let spec =
+            json!({ "id": id, "mounts": [{ "target": "/data", "source": source, "read_only": false }] });
         std::fs::write(dir.join("spec.json"), spec.to_string()).unwrap();
     }
 }

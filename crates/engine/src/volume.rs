@@ -278,6 +278,9 @@ impl Engine {
     pub fn used_volumes(&self) -> Result<BTreeMap<String, BTreeSet<ContainerId>>> {
         #[derive(Deserialize)]
         struct Mounts {
+            /// Always there: a damaged file must not pass for one without mounts.
+            id: ContainerId,
+            #[serde(default)]
             mounts: Vec<Mount>,
         }
         let dir = self.store.layout.containers();
@@ -290,7 +293,7 @@ impl Engine {
             let Some(spec) = read_json::<Mounts>(&path)? else { continue };
             for mount in spec.mounts {
                 if let MountSource::Volume { name, .. } = mount.source {
-                    used.entry(name).or_default().insert(id.clone());
+                    used.entry(name).or_default().insert(spec.id.clone());
                 }
             }
         }

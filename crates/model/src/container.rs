@@ -12,6 +12,11 @@ pub use resources::{BlkioThrottle, Resources, Ulimit};
 
 use crate::{ContainerId, Digest, Error, Reference, Result, time::Timestamp};
 
+/// What says nothing is not written: lists read many records, and most of each would be defaults.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// A container as it was asked for, with the image's defaults already merged in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerSpec {
@@ -28,50 +33,69 @@ pub struct ContainerSpec {
     /// The image's layers (diff ids, lowest first): it starts whatever became of the image's record.
     pub layers: Vec<Digest>,
     /// The process.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub process: ProcessSpec,
     /// Host name; empty means the first 12 digits of the id.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hostname: String,
     /// NIS domain name.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub domainname: String,
     /// Labels, the image's included.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: BTreeMap<String, String>,
     /// Mounts, with volume names resolved (anonymous ones got theirs).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
     /// `--volumes-from`, as asked (`ID[:ro|:rw]`); its mounts are already part of `mounts`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub volumes_from: Vec<String>,
     /// The network.
     pub network: NetworkMode,
     /// Name resolution.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resolver: Resolver,
     /// Ports that the container says it listens on.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub exposed_ports: Vec<Port>,
     /// Other namespaces.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub namespaces: Namespaces,
     /// What it may do.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub security: Security,
     /// Initial limits; `update` keeps later ones beside the specification.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
     /// Whether it stays, goes or comes back after it has exited.
     pub lifecycle: Lifecycle,
     /// How it is stopped.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stop: StopSpec,
     /// Where its output goes.
     pub log: LogSpec,
     /// Health check; `None` where neither image nor user wants one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub healthcheck: Option<Healthcheck>,
     /// `--read-only`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub read_only_rootfs: bool,
     /// `--init` asked for explicitly. Reaping is on either way.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub init: Option<bool>,
     /// `--shm-size`, bytes.
     pub shm_bytes: u64,
     /// `--sysctl`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,
     /// `--annotation`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub annotations: BTreeMap<String, String>,
     /// `--cidfile`, kept for inspect only.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cidfile: String,
     /// `--runtime`, kept for inspect only.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: String,
 }
 
@@ -79,30 +103,43 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Entrypoint; with `command` it makes the argument vector.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub entrypoint: Vec<String>,
     /// Command.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub command: Vec<String>,
     /// `NAME=value`, in order, the image's first.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub env: Vec<String>,
     /// Working directory; made if missing.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub working_dir: String,
     /// `USER[:GROUP]`, names or numbers, resolved against the container's own passwd when it starts.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub user: String,
     /// `--group-add`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub additional_groups: Vec<String>,
     /// `-t`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tty: bool,
     /// `-i`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub open_stdin: bool,
     /// Close stdin when the first attached client is gone.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stdin_once: bool,
     /// Which streams the creator said it would attach (kept for inspect).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attach_stdin: bool,
     /// See `attach_stdin`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attach_stdout: bool,
     /// See `attach_stdin`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attach_stderr: bool,
     /// Rows and columns of the first terminal size, where known.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub console_size: Option<(u16, u16)>,
 }
 

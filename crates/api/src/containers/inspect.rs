@@ -7,7 +7,10 @@ use engine::container::{Container, NetworkView};
 use engine::model::Result;
 use engine::model::container::{ContainerPath, EndpointSpec, Healthcheck, Link, MountSource, NetworkMode};
 use engine::model::state::Status;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::echo;
 use super::list::mount_point;
@@ -264,23 +267,82 @@ fn network_settings(engine: &Engine, container: &Container, view: &NetworkView) 
 }
 
 /// `Networks`: each network that it is attached to, by name.
-pub(super) fn endpoints(engine: &Engine, container: &Container, view: &NetworkView) -> Value {
-    let plain = |name: &str| json!({ name: endpoint(engine, container, &EndpointSpec { network: name.to_owned(), ..EndpointSpec::default() }, None) });
+pub(super) fn endpoints(
+    engine: &Engine,
+    container: &Container,
+    view: &NetworkView,
+) -> BTreeMap<String, EndpointSettings> {
+    let plain = |name: &str| {
+        let spec = EndpointSpec { network: name.to_owned(), ..EndpointSpec::default() };
+        BTreeMap::from([(name.to_owned(), endpoint(engine, container, &spec, None))])
+    };
     match &container.spec.network {
         NetworkMode::None => plain("none"),
         NetworkMode::Host => plain("host"),
-        NetworkMode::Join(_) => json!({}),
+        NetworkMode::Join(_) => BTreeMap::new(),
         NetworkMode::Attached(_) => {
-            let mut all = Map::new();
-            for spec in container.endpoint_specs() {
+            let settings = |spec: &EndpointSpec| {
                 let live = view
                     .endpoints
                     .iter()
                     .find(|end| end.spec.network == spec.network || end.network == spec.network);
                 let name = live.map_or(spec.network.as_str(), |end| end.network.as_str());
-                all.insert(name.to_owned(), endpoint(engine, container, spec, live));
-            }
-            Value::Object(all)
+                (name.to_owned(), endpoint(engine, container, spec, live))
+            };
+            container.endpoint_specs().iter().map(settings).collect()
+        }
+    }
+}
+
+/// An endpoint in Docker's shape. Lists have many: no tree of values is made for what is written as it is.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct EndpointSettings {
+    #[serde(rename = "IPAMConfig")]
+    ipam: Option<Asked>,
+    links: Option<Vec<String>>,
+    aliases: Option<Vec<String>>,
+    mac_address: String,
+    driver_opts: Option<BTreeMap<String, String>>,
+    gw_priority: i64,
+    #[serde(rename = "NetworkID")]
+    network_id: String,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: String,
+    gateway: Address,
+    #[serde(rename = "IPAddress")]
+    ip: Address,
+    #[serde(rename = "IPPrefixLen")]
+    ip_prefix: u8,
+    #[serde(rename = "IPv6Gateway")]
+    gateway6: Address,
+    #[serde(rename = "GlobalIPv6Address")]
+    ip6: Address,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    ip6_prefix: u8,
+    #[serde(rename = "DNSNames")]
+    dns_names: Option<Vec<String>>,
+}
+
+/// The addresses that were asked for.
+#[derive(Serialize)]
+struct Asked {
+    #[serde(rename = "IPv4Address", skip_serializing_if = "Option::is_none")]
+    ipv4: Option<Ipv4Addr>,
+    #[serde(rename = "IPv6Address", skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6Addr>,
+    #[serde(rename = "LinkLocalIPs", skip_serializing_if = "<[_]>::is_empty")]
+    link_local: Vec<IpAddr>,
+}
+
+/// An address; empty text where there is none.
+struct Address(Option<IpAddr>);
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(address) => to.collect_str(address),
+            None => to.serialize_str(""),
         }
     }
 }
@@ -290,36 +352,27 @@ fn endpoint(
     container: &Container,
     spec: &EndpointSpec,
     live: Option<&engine::container::Endpoint>,
-) -> Value {
-    let text = |value: Option<String>| value.unwrap_or_default();
-    let list = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
-    let links: Vec<String> =
-        spec.links.iter().map(|Link { container, alias }| format!("{container}:{alias}")).collect();
-    let mut asked = Map::new();
-    asked.extend(spec.ipv4.map(|ip| ("IPv4Address".to_owned(), ip.to_string().into())));
-    asked.extend(spec.ipv6.map(|ip| ("IPv6Address".to_owned(), ip.to_string().into())));
-    if !spec.link_local.is_empty() {
-        asked.insert("LinkLocalIPs".to_owned(), json!(spec.link_local));
-    }
-    let ipam = if asked.is_empty() { Value::Null } else { Value::Object(asked) };
+) -> EndpointSettings {
+    let asked = Asked { ipv4: spec.ipv4, ipv6: spec.ipv6, link_local: spec.link_local.clone() };
+    let anything = asked.ipv4.is_some() || asked.ipv6.is_some() || !asked.link_local.is_empty();
+    let links = spec.links.iter().map(|Link { container, alias }| format!("{container}:{alias}")).collect();
     let user_defined = !["bridge", "host", "none"].contains(&spec.network.as_str());
-    let network_id =
-        live.map_or_else(|| engine.network_id(&spec.network), |end| end.network_id.as_str().to_owned());
-    json!({
-        "IPAMConfig": ipam,
-        "Links": list(&links),
-        "Aliases": list(&spec.aliases),
-        "MacAddress": live.map_or_else(|| text(spec.mac.clone()), |end| end.mac.clone()),
-        "DriverOpts": if spec.driver_opts.is_empty() { Value::Null } else { json!(spec.driver_opts) },
-        "GwPriority": spec.gw_priority,
-        "NetworkID": network_id,
-        "EndpointID": text(live.map(|end| end.id.clone())),
-        "Gateway": text(live.and_then(|end| end.gateway).map(|ip| ip.to_string())),
-        "IPAddress": text(live.and_then(|end| end.ipv4).map(|ip| ip.to_string())),
-        "IPPrefixLen": live.filter(|end| end.ipv4.is_some()).map_or(0, |end| end.ipv4_prefix),
-        "IPv6Gateway": text(live.and_then(|end| end.gateway6).map(|ip| ip.to_string())),
-        "GlobalIPv6Address": text(live.and_then(|end| end.ipv6).map(|ip| ip.to_string())),
-        "GlobalIPv6PrefixLen": live.filter(|end| end.ipv6.is_some()).map_or(0, |end| end.ipv6_prefix),
-        "DNSNames": if user_defined { json!(container.dns_names(spec)) } else { Value::Null },
-    })
+    EndpointSettings {
+        ipam: anything.then_some(asked),
+        links: Some(links).filter(|links: &Vec<String>| !links.is_empty()),
+        aliases: Some(&spec.aliases).filter(|aliases| !aliases.is_empty()).cloned(),
+        mac_address: live.map_or_else(|| spec.mac.clone().unwrap_or_default(), |end| end.mac.clone()),
+        driver_opts: Some(&spec.driver_opts).filter(|opts| !opts.is_empty()).cloned(),
+        gw_priority: spec.gw_priority,
+        network_id: live
+            .map_or_else(|| engine.network_id(&spec.network), |end| end.network_id.as_str().to_owned()),
+        endpoint_id: live.map(|end| end.id.clone()).unwrap_or_default(),
+        gateway: Address(live.and_then(|end| end.gateway).map(Into::into)),
+        ip: Address(live.and_then(|end| end.ipv4).map(Into::into)),
+        ip_prefix: live.filter(|end| end.ipv4.is_some()).map_or(0, |end| end.ipv4_prefix),
+        gateway6: Address(live.and_then(|end| end.gateway6).map(Into::into)),
+        ip6: Address(live.and_then(|end| end.ipv6).map(Into::into)),
+        ip6_prefix: live.filter(|end| end.ipv6.is_some()).map_or(0, |end| end.ipv6_prefix),
+        dns_names: user_defined.then(|| container.dns_names(spec)),
+    }
 }

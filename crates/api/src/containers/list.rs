@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::inspect::{endpoints, network_mode};
+use super::inspect::{EndpointSettings, endpoints, network_mode};
 use crate::input::Params;
 use crate::{Failure, Shared, call};
 
@@ -140,7 +140,7 @@ struct Mode {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Settings {
-    networks: Value,
+    networks: BTreeMap<String, EndpointSettings>,
 }
 
 #[derive(Serialize)]

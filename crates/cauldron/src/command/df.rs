@@ -56,11 +56,11 @@ pub fn detailed(found: &Value) -> Result<String, String> {
     let containers: Vec<Value> = list("Containers")
         .iter()
         .map(|item| {
-            let mut row = ps::row(item, now, false, false);
+            let mut row = ps::row(&ps::Listed::of(item)?, now, false, false);
             row["Size"] = size::human(number(&item["SizeRw"])).into();
-            row
+            Ok(row)
         })
-        .collect();
+        .collect::<Result<_, String>>()?;
     let volumes: Vec<Value> = list("Volumes")
         .iter()
         .map(|item| {

@@ -53,7 +53,8 @@ pub async fn ps(session: Session, given: ArgMatches) -> Outcome {
     }
     let now = session.now().0;
     let full = given.on("no-trunc");
-    let rows: Vec<Value> = containers.iter().map(|one| row(one, &project.name, now, full)).collect();
+    let rows: Vec<Value> =
+        containers.iter().map(|one| row(one, &project.name, now, full)).collect::<Result<_, Failure>>()?;
     let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "ID" };
     let rows = if given.on("quiet") {
         rows.into_iter().zip(&containers).map(|(_, one)| json!({"ID": one.id})).collect()
@@ -64,8 +65,8 @@ pub async fn ps(session: Session, given: ArgMatches) -> Outcome {
     Ok(0)
 }
 
-fn row(one: &Container, project: &str, now: i64, full: bool) -> Value {
-    let mut row = ps::row(&one.listed, now, full, false);
+fn row(one: &Container, project: &str, now: i64, full: bool) -> Result<Value, Failure> {
+    let mut row = ps::row(&ps::Listed::of(&one.listed)?, now, full, false);
     let status = one.listed["Status"].as_str().unwrap_or_default();
     let inner = |text: &str| {
         text.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner.to_owned())
@@ -94,7 +95,7 @@ fn row(one: &Container, project: &str, now: i64, full: bool) -> Value {
     ] {
         row[key] = value;
     }
-    row
+    Ok(row)
 }
 
 const IMAGES: Listing = Listing {
