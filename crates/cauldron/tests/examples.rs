@@ -53,8 +53,8 @@ fn every_example_runs() {
             .collect();
     assert_eq!(
         folders.len(),
-        7,
-        "an example for each pattern of the deck, and one more for log rotation: {folders:?}"
+        8,
+        "an example for each pattern of the deck, and more for log rotation and PostgreSQL: {folders:?}"
     );
     for example in &folders {
         root.run(example);

@@ -730,6 +730,36 @@ fn errors_name_their_place() {
 }
 
 #[test]
+fn what_a_task_names_must_be_there() {
+    let home = Home::shop(
+        "services:\n  a:\n    image: busybox\n    command: 'true'\n    x-task:\n      on_success: [b]\n  b: {image: busybox}\n",
+    );
+    for args in [&["compose", "config"][..], &["up", "-d"], &["task", "run", "a"]] {
+        let run = home.run(args);
+        let want =
+            "compose.yaml:6:7: services.a.x-task.on_success: no such task: b: the service has no x-task";
+        assert!(run.code != 0 && run.err.contains(want), "{args:?}: {}", run.err);
+    }
+    home.ok(&["task", "create", "b", "busybox", "true"]);
+    home.ok(&["task", "run", "a"]);
+    assert_eq!(home.history("b").len(), 1);
+    home.ok(&["task", "create", "often", "--schedule", "0 3 * * *", "busybox", "true"]);
+    home.ok(&["task", "create", "later", "--schedule", "0 4 * * *", "busybox", "true"]);
+    let listed = home.ok(&["task", "next", "-n", "3", "--format", "{{.task}} {{.slot}}"]);
+    let rows: Vec<(&str, &str)> = listed.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    assert_eq!(rows.len(), 3, "{listed}");
+    assert!(rows.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].0 != pair[1].0), "{listed}");
+    assert!(
+        rows.iter().all(|(name, slot)| slot.ends_with(if *name == "often" {
+            "T03:00:00Z"
+        } else {
+            "T04:00:00Z"
+        })),
+        "{listed}"
+    );
+}
+
+#[test]
 fn an_installed_task_is_a_command() {
     let home = home();
     let dir = home.0.join("bin");
@@ -782,35 +812,23 @@ fn an_installed_task_is_a_command() {
 }
 
 #[test]
-fn many_targets() {
-    let home = home();
-    for number in 0..20 {
-        home.ok(&[
-            "run",
-            "-d",
-            "--name",
-            &format!("t{number}"),
-            "--network",
-            "none",
-            "busybox",
-            "sleep",
-            "1000",
-        ]);
-    }
-    home.ok(&[
-        "task",
-        "create",
-        "many",
-        "--network",
-        "none",
-        "--each",
-        "name=t*",
-        "--parallel",
-        "8",
-        "busybox",
-        "true",
-    ]);
+fn two_hundred_targets() {
+    let home = Home::shop(
+        "
+x-none: &none {image: busybox, network_mode: none, init: false, stop_signal: SIGKILL}
+services:
+  t: {<<: *none, command: sleep 1000}
+  many: {<<: *none, command: sh -c 'test $$TARGET_SERVICE = t', x-task: {each: {service: t}, parallel: 8}}
+",
+    );
+    home.ok(&["compose", "up", "-d", "--scale", "t=200"]);
     let run = home.run(&["task", "run", "many", "--format", "json"]);
-    assert_eq!((run.code, run.out.lines().count()), (0, 20), "{}", run.err);
-    assert!(run.out.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["status"] == "ok"));
+    assert_eq!((run.code, run.out.lines().count()), (0, 200), "{}", run.err);
+    let entries = run.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let targets: std::collections::BTreeSet<String> = entries
+        .inspect(|entry| assert_eq!(entry["status"], "ok"))
+        .map(|entry| entry["target"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(targets.len(), 200);
+    home.ok(&["compose", "down", "-t", "0"]);
 }

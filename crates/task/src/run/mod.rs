@@ -248,7 +248,7 @@ impl Runner<'_> {
             Overlap::Allow => Ok(Ok(None)),
             Overlap::Forbid => Ok(match self.home.try_lock(&name)? {
                 Some(lock) => Ok(Some(lock)),
-                None => Err(format!("task {} is running already", task.key)),
+                None => Err("it is running already".to_owned()),
             }),
             Overlap::Replace => {
                 if let Some(lock) = self.home.try_lock(&name)? {

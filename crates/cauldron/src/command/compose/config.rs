@@ -52,6 +52,7 @@ pub async fn config(session: Session, given: ArgMatches) -> Outcome {
         return print(&session, &given, &compose::schema::project(&tree), true);
     }
     let project = load(&session, &names)?;
+    crate::command::task::check(&session, &project)?;
     if let Some(lines) = lines(&given, &project)? {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         return write(&session, &given, &text);

@@ -226,6 +226,49 @@ pub fn within(project: &Rc<Project>, name: &str) -> Result<Option<Known>, Failur
     }))
 }
 
+/// Whether what a project's tasks name is there: each other, tasks of the command line, volumes.
+pub fn check(home: &Home, project: &Rc<Project>) -> Result<(), Failure> {
+    of(project)?.iter().try_for_each(|known| references(home, known))
+}
+
+/// Whether what a task of a project names is there.
+pub fn references(home: &Home, known: &Known) -> Result<(), Failure> {
+    let Some(project) = known.project.as_ref().filter(|_| known.step.is_none()) else { return Ok(()) };
+    let (definition, name) = (&known.task.definition, &known.task.key.task);
+    let service = known.service()?;
+    let wrong = |path: &[&str], message: String| {
+        let wrong = Wrong { path: path.iter().map(|part| (*part).to_owned()).collect(), message };
+        Err(match &service.task {
+            Some(node) => misplaced(node, name, &wrong),
+            None => Failure::new(wrong.to_string()),
+        })
+    };
+    if let Some(once) = &definition.once
+        && !project.volumes.contains_key(&once.volume)
+    {
+        return wrong(&["once"], format!("the project has no volume {}", once.volume));
+    }
+    let backup = definition.backup.iter();
+    let others = backup.flat_map(|backup| {
+        [(&["backup", "verify"][..], &backup.verify), (&["backup", "restore"], &backup.restore)]
+    });
+    let others = others.filter_map(|(path, name)| Some((path, name.as_ref()?)));
+    let next = [(&["on_success"][..], &definition.on_success), (&["on_failure"], &definition.on_failure)];
+    let next = next.into_iter().flat_map(|(path, names)| names.iter().map(move |name| (path, name)));
+    for (path, other) in others.chain(next) {
+        let beside = project.services.get(other).or_else(|| project.disabled.get(other));
+        // Another project's is looked for when it is its turn.
+        let found = other.contains('/')
+            || beside.is_some_and(Service::is_task)
+            || registry::find(home, other)?.is_some();
+        if !found {
+            let hint = if beside.is_some() { ": the service has no x-task" } else { "" };
+            return wrong(path, format!("no such task: {other}{hint}"));
+        }
+    }
+    Ok(())
+}
+
 /// The `pre_start` steps of a service that prepare a volume once, as helpers.
 pub fn steps(project: &Rc<Project>, name: &str) -> Result<Vec<Known>, Failure> {
     let service = project.services.get(name).or_else(|| project.disabled.get(name));
@@ -493,6 +536,7 @@ fn path(home: &Home, name: &str) -> PathBuf {
 
 /// Notes where a project's files are, so that its schedules run; whether it has any.
 pub fn enable(home: &Home, project: &Rc<Project>) -> Result<bool, Failure> {
+    check(home, project)?;
     let scheduled = of(project)?.iter().any(|known| known.task.definition.schedule.is_some());
     let path = path(home, &project.name);
     if !scheduled {

@@ -43,6 +43,49 @@ pub async fn ls(session: Session, given: ArgMatches) -> Outcome {
     Ok(u8::from(!whole))
 }
 
+const NEXT: Listing =
+    Listing { table: "{{.start}}\t{{.in}}\t{{.task}}\t{{.project}}\t{{.schedule}}", headers: &[] };
+
+pub async fn next(session: Session, given: ArgMatches) -> Outcome {
+    let home = home(&session)?;
+    let history = open_history(&home)?;
+    let count = given
+        .text("last")
+        .map_or(Ok(10), str::parse::<usize>)
+        .map_err(|_| Failure::new("invalid -n: want a number"))?
+        .min(1000);
+    let names = given.texts("names");
+    let (tasks, whole) = match names.is_empty() {
+        true => book::all(&session, &home)?,
+        false => {
+            (names.iter().map(|name| book::find(&session, &home, name)).collect::<Result<_, _>>()?, true)
+        }
+    };
+    let mut coming: Vec<(Timestamp, Value)> = Vec::new();
+    for book::Known { task, .. } in &tasks {
+        let Some(schedule) = &task.definition.schedule else { continue };
+        if history.state(&task.key)?.is_some_and(|state| state.paused) {
+            continue;
+        }
+        let mut slot = Timestamp::now();
+        for _ in 0..count {
+            let Some(next) = schedule.next(slot) else { break };
+            slot = next;
+            let start = schedule.start(&task.key.to_string(), slot);
+            let row = json!({
+                "task": task.key.task, "project": task.key.project, "schedule": schedule.text, "slot": slot.to_string(),
+                "start": start.to_string(), "in": phrase(&start.to_string(), session.now().0),
+            });
+            coming.push((start, row));
+        }
+    }
+    coming.sort_by_key(|(start, _)| *start);
+    let rows: Vec<Value> = coming.into_iter().take(count).map(|(_, row)| row).collect();
+    let style = Style { format: given.text("format"), quiet: given.on("quiet"), key: "task" };
+    session.out(&NEXT.render(&rows, &style)?)?;
+    Ok(u8::from(!whole))
+}
+
 /// A task in one row: what it is, when it runs, how it went.
 fn summary(home: &Home, history: &History, task: &Task) -> Result<Value, Failure> {
     let last = history.runs(Some(&task.key), 1)?.into_iter().next();

@@ -79,6 +79,15 @@ pub const VERBS: &[Verb] = &[
         ..TASK
     },
     Verb {
+        names: &["next"],
+        usage: "[NAME...]",
+        about: "List what runs next, and when",
+        more: "The slot is what the schedule says; the start is later where the task has a jitter. Tasks that are paused do not run.",
+        args: || vec![format(), quiet(), opt("last", "n", "int", "How many at most (10)"), any("names")],
+        run: |session, given| Box::pin(history::next(session, given)),
+        ..TASK
+    },
+    Verb {
         names: &["show"],
         usage: "NAME",
         about: "Show a task: its definition, its next slots, its last run",
@@ -263,6 +272,14 @@ pub async fn once(session: Session, job: compose::apply::OnceJob) -> Result<(), 
     match run::now(&session, &known).await? {
         0 => Ok(()),
         code => Err(Failure::new(format!("task {} failed: exit code {code}", known.task.key))),
+    }
+}
+
+/// Whether the tasks of a project are sound.
+pub fn check(session: &Session, project: &std::rc::Rc<compose::Project>) -> Result<(), Failure> {
+    match project.services.values().chain(project.disabled.values()).any(compose::Service::is_task) {
+        true => book::check(&home(session)?, project),
+        false => Ok(()),
     }
 }
 

@@ -71,6 +71,7 @@ async fn carry_out(session: &Session, known: &Known, ask: Ask, shown: Shown<'_>)
 
 /// A task with all that it needs, which is made on the way; also of the task that checks its backups.
 pub async fn ready(session: &Session, known: &Known, stop: &Stop) -> Result<Task, Failure> {
+    book::references(&home(session)?, known)?;
     stop.unless(available(session, known)).await?;
     let mut task = book::complete(session, known).await?;
     if let Some(name) = known.task.definition.backup.as_ref().and_then(|backup| backup.verify.as_ref()) {
