@@ -110,10 +110,63 @@ pub struct More {
     pub no_cache_stages: Vec<String>,
     /// Seconds that a cached step may be old, by stage; the empty name is for all others.
     pub cache_ttl: BTreeMap<String, u64>,
+    /// Caches to use: a registry's tag, or a directory with an OCI layout (of this machine's own builds only).
+    pub cache_from: Vec<CachePlace>,
+    /// Where this build's cache goes.
+    pub cache_to: Vec<CacheTo>,
+    /// The image carries its cache.
+    pub inline_cache: bool,
+}
+
+/// A place for a cache: one of both.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CachePlace {
+    /// A repository's tag.
+    pub reference: String,
+    /// An OCI layout.
+    pub directory: PathBuf,
+    /// The name of the manifest in the layout.
+    pub tag: String,
+}
+
+/// A cache that is exported.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheTo {
+    /// Where it goes.
+    pub place: CachePlace,
+    /// Every step, not only those whose layers are in the image.
+    pub max: bool,
+    /// A failure does not fail the build.
+    pub ignore_error: bool,
 }
 
 impl More {
+    /// Directories are this machine's: a request from elsewhere names none.
+    fn without_directories(&self) -> Result<()> {
+        let places = self.cache_from.iter().chain(self.cache_to.iter().map(|to| &to.place));
+        match places.map(|place| &place.directory).find(|dir| !dir.as_os_str().is_empty()) {
+            None => Ok(()),
+            Some(dir) => Err(Error::invalid(format!(
+                "a cache in the directory {}: it would be one of the engine's machine; use type=registry",
+                dir.display()
+            ))),
+        }
+    }
     fn onto(self, options: Options) -> Options {
+        let from = |place: CachePlace| match place.reference.is_empty() {
+            true => build::CacheSource::Directory(place.directory, place.tag),
+            false => build::CacheSource::Registry(place.reference),
+        };
+        let to = |to: CacheTo| build::CacheTarget {
+            place: match to.place.reference.is_empty() {
+                true => build::CachePlace::Directory(to.place.directory, to.place.tag),
+                false => build::CachePlace::Registry(to.place.reference),
+            },
+            max: to.max,
+            ignore_error: to.ignore_error,
+        };
         let seconds = |(stage, seconds)| (stage, Duration::from_secs(seconds));
         Options {
             interleave: self.steps,
@@ -121,6 +174,9 @@ impl More {
             annotations: self.annotations,
             no_cache_stages: self.no_cache_stages,
             cache_ttl: self.cache_ttl.into_iter().map(seconds).collect(),
+            cache_from: options.cache_from.into_iter().chain(self.cache_from.into_iter().map(from)).collect(),
+            cache_to: self.cache_to.into_iter().map(to).collect(),
+            inline_cache: self.inline_cache,
             ..options
         }
     }
@@ -223,6 +279,7 @@ async fn classic(
         memory: params.number::<u64>("memory")?.filter(|bytes| *bytes > 0),
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
         credentials: by_registry(header(&headers, "x-registry-config")?.unwrap_or_default())?,
+        cache_from: images(&params)?,
         ..Options::default()
     };
     let more: More = match params.text("cauldron") {
@@ -230,6 +287,7 @@ async fn classic(
         text => serde_json::from_str(text)
             .map_err(|error| Error::invalid("parameter cauldron").caused_by(error))?,
     };
+    more.without_directories()?;
     let how = How {
         id: params.text("buildid").to_owned(),
         quiet: params.flag("q"),
@@ -408,6 +466,16 @@ async fn prune(State(engine): State<Shared>, params: Params) -> std::result::Res
 
 fn given(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     map.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+}
+
+/// `cachefrom`: images of this engine, as the classic builder has it.
+fn images(params: &Params) -> Result<Vec<build::CacheSource>> {
+    let names: Option<Vec<String>> = match params.text("cachefrom") {
+        "" => None,
+        text => serde_json::from_str(text)
+            .map_err(|error| Error::invalid("parameter cachefrom").caused_by(error))?,
+    };
+    Ok(names.unwrap_or_default().into_iter().map(build::CacheSource::Image).collect())
 }
 
 fn map(params: &Params, name: &str) -> Result<BTreeMap<String, Option<String>>> {

@@ -229,6 +229,29 @@ fn checks() {
 }
 
 #[test]
+fn services_of_a_project() {
+    let build = Build::new();
+    build.file(
+        "compose.yaml",
+        "name: p\nservices:\n  web:\n    build: {context: ./src, args: {A: of-the-file}, cache_to: [\"type=local,dest=cached\"]}\n  worker:\n    image: worker:1\n    build: {context: ./src, target: work}\n  db: {image: busybox}\n",
+    );
+    build.file("src/Dockerfile", "FROM busybox AS work\nARG A=none\nRUN echo \"A is $A\"\nFROM work\n");
+    build.ok(&["build", "web", "worker"]);
+    assert!(build.context.join("cached/index.json").exists());
+    let names = || build.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(names().contains("p-web:latest") && names().contains("worker:1"), "{}", names());
+    assert!(build.ok(&["build", "--no-cache", "--build-arg", "A=given", "worker"]).contains("A is given"));
+    assert!(build.fails(&["build", "db"]).contains("service db has no build section"));
+    assert!(build.fails(&["build", "web", "nobody"]).contains("no such service: nobody"));
+    assert!(build.fails(&["build", "-t", "x", "web"]).contains("--tag does not go with services"));
+    // One name is a directory first; several are services.
+    assert!(build.fails(&["build", "nobody"]).contains("path \"nobody\" not found"));
+    assert!(build.fails(&["build", ".", "src"]).contains("no such service: ."));
+    std::fs::remove_file(build.context.join("compose.yaml")).unwrap();
+    assert!(build.fails(&["build", ".", "src"]).contains("takes one context"));
+}
+
+#[test]
 fn an_agent_is_forwarded() {
     let build = Build::new();
     let socket = build.dir.join("agent.sock");

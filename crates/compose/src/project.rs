@@ -154,6 +154,7 @@ pub struct Build {
     pub additional_contexts: Dict,
     pub args: Dict,
     pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
     pub context: String,
     pub dockerfile: Option<String>,
     pub dockerfile_inline: Option<String>,

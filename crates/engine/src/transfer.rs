@@ -17,7 +17,8 @@ use crate::Engine;
 const ALL_TAGS: usize = 1000;
 
 impl Engine {
-    fn access(&self, credentials: Option<Credentials>) -> Access {
+    /// How a registry is reached with these credentials.
+    pub(crate) fn access(&self, credentials: Option<Credentials>) -> Access {
         Access {
             credentials,
             insecure: self.config.insecure_registries.clone(),

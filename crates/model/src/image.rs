@@ -163,6 +163,9 @@ pub struct ImageConfig {
     /// How it was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+    /// A build cache that travels in the image ([`crate::build_cache`]), as BuildKit's inline cache: base64.
+    #[serde(default, rename = "moby.buildkit.cache.v0", skip_serializing_if = "Option::is_none")]
+    pub inline_cache: Option<String>,
 }
 
 /// The layers of an image.

@@ -4,6 +4,7 @@
 //! another program wrote) is parsed into them at the door; below it nothing is checked twice.
 #![forbid(unsafe_code)]
 
+pub mod build_cache;
 pub mod bundle;
 pub mod capability;
 pub mod change;

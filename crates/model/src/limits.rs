@@ -29,6 +29,8 @@ pub const DOCKERFILE_VALUE_BYTES: usize = 1 << 20;
 pub const DOCKERFILE_PATTERN_BYTES: usize = 16 << 10;
 /// Instructions of one Dockerfile, `ONBUILD` triggers included.
 pub const DOCKERFILE_INSTRUCTIONS: usize = 10_000;
+/// Layers, and steps, of a build cache that was exported.
+pub const CACHE_ENTRIES: usize = 20_000;
 /// Patterns of an ignore file.
 pub const IGNORE_PATTERNS: usize = 20_000;
 /// Bytes of an API request's JSON body.

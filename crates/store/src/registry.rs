@@ -140,6 +140,14 @@ pub fn manifest(reference: &Reference, access: &Access) -> Result<(Vec<u8>, Stri
     pull::raw(reference, access)
 }
 
+/// A manifest that need be no image's, and its configuration.
+///
+/// # Errors
+/// As for a pull.
+pub fn artifact(reference: &Reference, access: &Access) -> Result<(model::image::Manifest, Vec<u8>)> {
+    pull::artifact(reference, access)
+}
+
 /// Repositories that a registry finds for a term (`[HOST/]TERM`), `limit` at most.
 ///
 /// # Errors

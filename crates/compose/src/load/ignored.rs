@@ -6,7 +6,6 @@ use crate::project::Project;
 /// Of a service.
 const SERVICE: &[&[&str]] = &[
     &["isolation"],
-    &["build", "cache_to"],
     &["build", "isolation"],
     &["build", "privileged"],
     &["build", "provenance"],

@@ -11,6 +11,8 @@
 mod agent;
 pub mod archive;
 mod cache;
+mod cache_export;
+mod cache_import;
 mod context;
 mod copy;
 mod fetch;
@@ -25,27 +27,30 @@ mod solve;
 mod source;
 mod stage;
 
+use model::build_cache::Step;
 use model::dockerfile::lint::{self, Choice, Inputs};
 use model::dockerfile::plan::{Plan, context_name};
 use model::dockerfile::scope::{Global, Platforms};
 use model::dockerfile::syntax::Warning;
 use model::dockerfile::{self, Dockerfile};
-use model::image::Platform;
+use model::image::{ImageConfig, Platform};
 use model::time::Timestamp;
 use model::{Digest, Error, Reference, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+pub use cache_export::{CachePlace, CacheTarget};
+pub use cache_import::CacheSource;
 pub use gc::{Budget, Cached, Prune, Pruned};
 pub use message::{Begin, Built, Event, Failed, FailedStep, Message, Report};
 pub use named::Remote;
 pub use solve::Cancel;
 
 use crate::Engine;
-use crate::transfer::Credentials;
+use crate::transfer::{Access, Credentials};
 use context::Context;
 use named::Named;
 use stage::State;
@@ -99,6 +104,12 @@ pub struct Options {
     pub no_cache_stages: Vec<String>,
     /// How old a cached step may be, by the stage's name or number; the one without a name is for every other stage.
     pub cache_ttl: BTreeMap<String, Duration>,
+    /// `--cache-from`.
+    pub cache_from: Vec<CacheSource>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTarget>,
+    /// `--cache-to type=inline`: the image carries its cache.
+    pub inline_cache: bool,
     /// For base images, by registry (a reference's domain).
     pub credentials: BTreeMap<String, Credentials>,
 }
@@ -125,6 +136,10 @@ struct Build<'a> {
     epoch: Option<Timestamp>,
     /// Bytes of the layers that were made.
     made: &'a AtomicU64,
+    /// `--cache-from`, once a step was not found here.
+    imported: OnceLock<cache_import::Imported>,
+    /// Steps whose layers are in this build.
+    used: Mutex<Vec<Step>>,
     /// Steps that run now, to be killed where another stage fails.
     cancel: &'a Cancel,
 }
@@ -177,7 +192,9 @@ impl Engine {
         let saved = build.known.as_ref().map_or(Ok(()), known::Known::save);
         solved?;
         saved?;
-        let image = build.image_of_target()?;
+        let config = build.config_of_target()?;
+        let image = self.store.put_image(&config, &options.annotations)?.id;
+        build.export_caches(&config, report)?;
         let say = |text: String| report(Message::Stream(text));
         match lint::summary(&build.warnings()?.0) {
             summary if summary.is_empty() => {}
@@ -244,6 +261,8 @@ impl Engine {
             states,
             epoch: epoch(&options.build_args)?,
             made,
+            imported: OnceLock::new(),
+            used: Mutex::default(),
             cancel,
         })
     }
@@ -265,7 +284,7 @@ fn epoch(args: &BTreeMap<String, String>) -> Result<Option<Timestamp>> {
 }
 
 /// The image is of this time, and nothing that was done for it later.
-fn clamp(config: &mut model::image::ImageConfig, epoch: Timestamp) {
+fn clamp(config: &mut ImageConfig, epoch: Timestamp) {
     for history in &mut config.history {
         history.created = history.created.map(|created| created.min(epoch));
     }
@@ -304,14 +323,19 @@ impl Build<'_> {
         Err(Error::invalid(format!("lint violation found for rules: {names}"))
             .hint(lint::summary(&warnings).trim_end().to_owned()))
     }
-    /// Records the image of the target stage.
-    fn image_of_target(&self) -> Result<Digest> {
+    /// The configuration of the target stage's image.
+    fn config_of_target(&self) -> Result<ImageConfig> {
         let mut config = self.finished(self.plan.target)?.sealed(&self.options.labels);
         if let Some(epoch) = self.epoch {
             clamp(&mut config, epoch);
         }
         config.created.get_or_insert_with(crate::now);
-        Ok(self.engine.store.put_image(&config, &self.options.annotations)?.id)
+        config.inline_cache = self.inline_cache(&config)?;
+        Ok(config)
+    }
+    /// How the registry of this reference is reached.
+    fn access(&self, reference: &Reference) -> Access {
+        self.engine.access(self.options.credentials.get(reference.domain()).cloned())
     }
     fn finished(&self, index: usize) -> Result<&State> {
         self.states

@@ -362,6 +362,19 @@ impl Builder<'_> {
         let Some(limit) = limit else { return Some(Timestamp::NEVER) };
         Some(super::gc::ago(*limit))
     }
+    /// The layer of a cached step: here, or in a cache that was given.
+    fn cached_anywhere(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+        oldest: Timestamp,
+        text: &str,
+    ) -> Result<Option<(Digest, Timestamp)>> {
+        match self.engine.cached_layer(key, parent, oldest)? {
+            None => self.carried_layer(key, parent, oldest, text, self.report),
+            found => Ok(found),
+        }
+    }
     /// A step that makes a layer: found in the cache, or made and recorded.
     pub(super) fn layer(
         &self,
@@ -379,9 +392,10 @@ impl Builder<'_> {
         });
         let key = dated.as_ref().unwrap_or(key);
         if let Some(oldest) = self.oldest_cached()
-            && let Some((diff_id, created)) = self.engine.cached_layer(key, parent.as_ref(), oldest)?
+            && let Some((diff_id, created)) = self.cached_anywhere(key, parent.as_ref(), oldest, &text)?
         {
             self.tell(Event::Cached)?;
+            self.used(key, parent.as_ref(), &diff_id, created);
             state.config.rootfs.diff_ids.push(diff_id);
             state.remember(text, false, Some(created));
             return Ok(());
@@ -410,6 +424,7 @@ impl Builder<'_> {
         let created = self.epoch.unwrap_or_else(crate::now);
         self.made.fetch_add(bytes, Ordering::Relaxed);
         self.engine.record_layer(key, parent.as_ref(), &diff_id, created, &text)?;
+        self.used(key, parent.as_ref(), &diff_id, created);
         state.config.rootfs.diff_ids.push(diff_id);
         state.remember(text, false, Some(created));
         Ok(())

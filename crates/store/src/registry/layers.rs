@@ -42,6 +42,33 @@ pub(super) struct Layers<'a> {
     pub report: Report<'a>,
 }
 
+/// Downloads a blob that belongs to no pull.
+pub(super) fn one(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    blob: &Descriptor,
+    report: Report<'_>,
+) -> Result<()> {
+    let none = Descriptor {
+        media_type: String::new(),
+        digest: Digest::of(b""),
+        size: 0,
+        platform: None,
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: None,
+        config: none,
+        layers: Vec::new(),
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let config = ImageConfig::default();
+    Layers { store, client, reference, manifest: &manifest, config: &config, at_once: 1, report }
+        .blob(blob, &AtomicBool::new(false))
+}
+
 impl Layers<'_> {
     /// Downloads on several threads, unpacks on this one, lowest first.
     pub fn fetch(&self) -> Result<()> {

@@ -128,6 +128,44 @@ pub(crate) fn raw(reference: &Reference, access: &Access) -> Result<(Vec<u8>, St
     Ok((document.bytes, document.kind, document.digest))
 }
 
+/// A manifest that need be no image's, and its configuration.
+///
+/// # Errors
+/// As for a pull.
+pub(crate) fn artifact(reference: &Reference, access: &Access) -> Result<(Manifest, Vec<u8>)> {
+    let reference = &reference.clone().with_default_tag();
+    let client = reader(reference, access)?;
+    let document = choose(&client, reference, manifest(&client, reference, &wanted(reference))?, None)?;
+    let manifest = Manifest::parse(&document.bytes).context(|| format!("manifest {}", document.digest))?;
+    let config = config(&client, reference, &manifest)?;
+    Ok((manifest, config))
+}
+
+fn reader(reference: &Reference, access: &Access) -> Result<Client> {
+    Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)
+}
+
+impl Store {
+    /// Downloads one blob of a repository, if it is not here.
+    ///
+    /// # Errors
+    /// As for a pull's layer.
+    pub fn fetch_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        access: &Access,
+        report: Report<'_>,
+    ) -> Result<()> {
+        if blob.size > limits::LAYER_BYTES {
+            let text = format!("blob {}: {} bytes, {} at most", blob.digest, blob.size, limits::LAYER_BYTES);
+            return Err(Error::new(Kind::ResourceExhausted, text));
+        }
+        let client = reader(reference, access)?;
+        super::layers::one(self, &client, reference, blob, report)
+    }
+}
+
 /// All tags of a repository.
 ///
 /// # Errors

@@ -33,6 +33,9 @@ pub struct Pushed {
     pub size: u64,
 }
 
+/// Gives a configuration's media type and bytes for layers as they were sent.
+pub type Document<'a> = &'a dyn Fn(&[Descriptor]) -> Result<(String, Vec<u8>)>;
+
 struct Push<'a> {
     store: &'a Store,
     client: &'a Client,
@@ -85,6 +88,53 @@ impl Store {
 }
 
 impl Store {
+    /// Pushes layers with a configuration that is no image's. `document` gives the configuration's media type and bytes for
+    /// the layers as they were sent.
+    ///
+    /// # Errors
+    /// As [`Store::push`].
+    pub fn push_artifact(
+        &self,
+        reference: &Reference,
+        layers: &[Descriptor],
+        document: Document<'_>,
+        access: &Access,
+        report: Report<'_>,
+    ) -> Result<Pushed> {
+        let reference = &reference.clone().with_default_tag();
+        let Some(tag) = reference.tag() else {
+            return Err(Error::invalid(format!("push {}: a tag is needed", reference.familiar())));
+        };
+        let _lease = self.lease()?;
+        let scopes = vec![format!("repository:{}:pull,push", reference.path())];
+        let client = Client::connect(reference.domain(), scopes, access)?;
+        let (sources, at_once) = (Vec::new(), access.uploads);
+        let push = Push { store: self, client: &client, reference, sources, at_once, report };
+        let sent = push.layers(layers)?;
+        let (media_type, bytes) = document(&sent)?;
+        let digest = Digest::of(&bytes);
+        push.document(&digest, &bytes)?;
+        let annotations = std::collections::BTreeMap::new();
+        let config = Descriptor {
+            media_type,
+            digest,
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: annotations.clone(),
+        };
+        // Each blob is named once.
+        let mut named: Vec<Descriptor> = Vec::new();
+        for layer in sent {
+            if named.iter().all(|other| other.digest != layer.digest) {
+                named.push(layer);
+            }
+        }
+        let media_type = Some(media_type::OCI_MANIFEST.to_owned());
+        let manifest = Manifest { schema_version: 2, media_type, config, layers: named, annotations };
+        let bytes = serde_json::to_vec(&manifest)
+            .map_err(|error| Error::internal("write a manifest").caused_by(error))?;
+        push.manifest(tag, &bytes)
+    }
     /// Other repositories of a registry that hold layers of a manifest, as far as is known here: images with those layers
     /// came from there or went there.
     fn sources(&self, reference: &Reference, manifest: &Manifest) -> Result<Vec<(String, Vec<Digest>)>> {

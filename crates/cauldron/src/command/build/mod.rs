@@ -1,19 +1,22 @@
 //! `build`. A directory is built in place where the engine is this process; elsewhere it is sent as a tar stream.
 
+mod cache;
 mod output;
 mod progress;
+mod services;
 
 use super::credentials;
 use super::filters::bit;
 use super::image::body_of;
 use super::pull::{Output, Progress};
-use crate::args::{Given, flag, list, one, opt};
+use crate::args::{Given, flag, list, opt, some};
 use crate::cli::{VERB, Verb};
 use crate::fail::{Failure, Outcome, file};
 use crate::options::files;
 use crate::options::ignore::Ignore;
 use crate::render::{size, time};
 use crate::session::Session;
+use cache::Caches;
 use clap::{Arg, ArgMatches};
 use client::{Lines, Method, encode, query};
 use output::Outputs;
@@ -25,9 +28,9 @@ use std::path::{Path, PathBuf};
 
 const BUILD: Verb = Verb {
     names: &["build", "b"],
-    usage: "PATH | URL | -",
+    usage: "PATH | URL | - | SERVICE...",
     about: "Build an image from a Dockerfile",
-    more: "Examples:\n  cauldron build -t app:1 .\n  cauldron build -t app -f docker/Dockerfile --build-arg VERSION=2 .\n  cauldron build -t tool - < Dockerfile",
+    more: "Examples:\n  cauldron build -t app:1 .\n  cauldron build -t app -f docker/Dockerfile --build-arg VERSION=2 .\n  cauldron build -t tool - < Dockerfile\n  cauldron build web worker",
     args,
     run: |session, given| Box::pin(build(session, given)),
     ..VERB
@@ -48,9 +51,18 @@ fn args() -> Vec<Arg> {
         list("build-context", "", "name=path", "Additional build contexts"),
         opt("call", "", "string", "Set method for evaluating build (check, build)"),
         flag("check", "", "Show the build checks' warnings and build nothing"),
-        list("cache-from", "", "list", "Accepted for compatibility: the cache is the engine's own")
-            .hide(true),
-        list("cache-to", "", "list", "Not supported").hide(true),
+        list(
+            "cache-from",
+            "",
+            "stringArray",
+            "External cache sources (type=registry,ref=NAME or type=local,src=DIR)",
+        ),
+        list(
+            "cache-to",
+            "",
+            "stringArray",
+            "Cache export destinations (type=registry|local|inline,mode=min|max)",
+        ),
         list(
             "cache-ttl",
             "",
@@ -93,7 +105,7 @@ fn args() -> Vec<Arg> {
         list("tag", "t", "list", "Name and optionally a tag in the name:tag format"),
         opt("target", "", "string", "Set the target build stage to build"),
         list("ulimit", "", "ulimit", "Ulimit options"),
-        one("context"),
+        some("context"),
     ]
 }
 
@@ -109,8 +121,14 @@ enum Context {
     Remote(String),
 }
 
+fn is_remote(place: &str) -> bool {
+    let prefixes = ["http://", "https://", "git://", "git@", "ssh://", "file://", "github.com/"];
+    prefixes.iter().any(|prefix| place.starts_with(prefix))
+}
+
 fn context(given: &ArgMatches) -> Result<Context, Failure> {
-    let place = given.text("context").unwrap_or_default();
+    let places = given.texts("context");
+    let place = places.first().map(String::as_str).unwrap_or_default();
     if place == "-" {
         if given.text("file") == Some("-") {
             return Err("invalid argument: can't use stdin for both build context and dockerfile".into());
@@ -136,8 +154,7 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
             .map_err(|error| Failure::new(format!("read stdin: {error}")))?;
         return Ok(Context::Dockerfile(start));
     }
-    let remote = ["http://", "https://", "git://", "git@", "ssh://", "file://", "github.com/"];
-    if remote.iter().any(|prefix| place.starts_with(prefix)) && !Path::new(place).exists() {
+    if is_remote(place) && !Path::new(place).exists() {
         return Ok(Context::Remote(place.to_owned()));
     }
     let dir = std::fs::canonicalize(place).map_err(|error| {
@@ -180,16 +197,20 @@ fn context(given: &ArgMatches) -> Result<Context, Failure> {
     Ok(Context::Directory(dir, dockerfile))
 }
 
-/// `NAME=value`, or `NAME` from our environment; `SOURCE_DATE_EPOCH` from there too, as buildx does.
-fn build_args(flags: &[String]) -> HashMap<String, Option<String>> {
-    let read = |flag: &String| match flag.split_once('=') {
+/// `NAME=value`, or `NAME` from our environment.
+pub fn build_arg(flag: &str) -> (String, Option<String>) {
+    match flag.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (flag.clone(), std::env::var(flag).ok()),
-    };
+        None => (flag.to_owned(), std::env::var(flag).ok()),
+    }
+}
+
+/// All of them; `SOURCE_DATE_EPOCH` from our environment too, as buildx does.
+fn build_args(flags: &[String]) -> HashMap<String, Option<String>> {
     let epoch =
         std::env::var("SOURCE_DATE_EPOCH").ok().map(|value| ("SOURCE_DATE_EPOCH".to_owned(), Some(value)));
     // What is given counts more.
-    epoch.into_iter().chain(flags.iter().map(read)).collect()
+    epoch.into_iter().chain(flags.iter().map(|flag| build_arg(flag))).collect()
 }
 
 /// `id=…,src=…|env=…`: the values, base64 for JSON's sake, by id.
@@ -229,6 +250,9 @@ async fn build(session: Session, given: ArgMatches) -> Outcome {
     let client = session.client()?;
     for path in ["iidfile", "metadata-file"].iter().filter_map(|flag| given.text(flag)) {
         let _ = std::fs::remove_file(path);
+    }
+    if let Some(services) = services::named(&session, &given)? {
+        return services::build(&session, &given, services).await;
     }
     let style = Style::of(&given)?;
     let outputs =
@@ -317,9 +341,6 @@ fn refuse(given: &ArgMatches) -> Result<(), Failure> {
             )));
         }
     }
-    if !given.texts("cache-to").is_empty() {
-        return Err("--cache-to is not supported: the cache stays with the engine".into());
-    }
     if given.on("squash") {
         return Err("--squash is not supported: copy what is wanted into a stage of its own (FROM scratch, COPY --from)".into());
     }
@@ -357,10 +378,12 @@ fn more(given: &ArgMatches, style: Style, outputs: &Outputs) -> Result<Value, Fa
     let stages = given.texts("no-cache-filter");
     let stages: Vec<&str> =
         stages.iter().flat_map(|list| list.split(',')).filter(|stage| !stage.is_empty()).collect();
-    Ok(json!({
+    let mut more = json!({
         "steps": style != Style::Classic, "check": checks(given)?, "keep_failed": given.on("debug"), "annotations": annotations,
         "no_cache_stages": stages, "cache_ttl": ttl,
-    }))
+    });
+    Caches::parse(&given.texts("cache-from"), &given.texts("cache-to"))?.onto(&mut more);
+    Ok(more)
 }
 
 /// `--check`, or `--call check`.

@@ -10,6 +10,8 @@ pub mod project;
 mod up;
 mod watch;
 
+pub use compose::apply::BuildHow;
+pub use one::{Services, build_services};
 pub use project::globals;
 
 use crate::args::{any, flag, format, list, one, opt, rest, some};

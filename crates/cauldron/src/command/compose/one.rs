@@ -143,26 +143,39 @@ pub async fn stats(session: Session, given: ArgMatches) -> Outcome {
     delegate(&session, "stats", argv).await
 }
 
+/// Services of a project that are to be built; all without names.
+pub struct Services {
+    pub project: Rc<Project>,
+    pub names: Vec<String>,
+}
+
 /// `build`.
 pub async fn build(session: Session, given: ArgMatches) -> Outcome {
     let names = given.texts("services");
     let project = load(&session, &names)?;
-    let host = host(&session)?;
-    let args = given.texts("build-arg").into_iter().map(|text| match text.split_once('=') {
-        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (text.clone(), std::env::var(&text).ok()),
-    });
+    let args = given.texts("build-arg");
     let how = BuildHow {
         no_cache: given.on("no-cache"),
         pull: given.on("pull"),
         quiet: given.on("quiet"),
-        args: args.collect(),
+        args: args.iter().map(|text| crate::command::build::build_arg(text)).collect(),
     };
-    let all: Vec<String> = compose::order::by_need(&project);
+    let services = Services { project, names };
+    build_services(&session, &services, given.on("with-dependencies"), &how, given.on("push")).await
+}
+
+/// Builds services in the order of their need, and pushes the images where that is wanted.
+pub async fn build_services(
+    session: &Session,
+    Services { project, names }: &Services,
+    dependencies: bool,
+    how: &BuildHow,
+    push: bool,
+) -> Outcome {
+    let host = host(session)?;
     let wanted = match names.is_empty() {
-        true => all,
-        false if given.on("with-dependencies") => compose::plan::selected(&project, &names, false)?,
-        false => compose::plan::selected(&project, &names, true)?,
+        true => compose::order::by_need(project),
+        false => compose::plan::selected(project, names, !dependencies)?,
     };
     for service in
         wanted.iter().filter_map(|name| project.services.get(name)).filter(|service| service.build.is_some())
@@ -171,9 +184,9 @@ pub async fn build(session: Session, given: ArgMatches) -> Outcome {
             host.tell("Image", &service.image_name(&project.name), "Building");
             continue;
         }
-        apply::build(&host, &project, service, &how).await?;
-        if given.on("push") {
-            delegate(&session, "push", vec![service.image_name(&project.name)]).await?;
+        apply::build(&host, project, service, how).await?;
+        if push {
+            delegate(session, "push", vec![service.image_name(&project.name)]).await?;
         }
     }
     Ok(0)

@@ -214,7 +214,8 @@ async fn build(session: Session, job: BuildJob) -> Result<(), Failure> {
     for (name, addresses) in &build.extra_hosts {
         addresses.iter().for_each(|address| add("--add-host", format!("{name}:{address}")));
     }
-    build.cache_from.iter().for_each(|image| add("--cache-from", image.clone()));
+    build.cache_from.iter().for_each(|place| add("--cache-from", place.clone()));
+    build.cache_to.iter().for_each(|place| add("--cache-to", place.clone()));
     for (id, socket) in &build.ssh {
         add("--ssh", socket.as_ref().map_or(id.clone(), |socket| format!("{id}={socket}")));
     }
