@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use engine::Engine;
 use engine::exec::ExecRequest;
 use engine::model::log::{Stream, frame};
@@ -146,6 +148,10 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
     let exec = call(&engine, move |engine| engine.exec(&id)).await?;
     let state = exec.state.clone().unwrap_or_default();
     let request = &exec.request;
+    let keys = match request.detach_keys.as_str() {
+        "" => Vec::new(),
+        text => engine::model::detach::parse(text)?,
+    };
     let (entrypoint, arguments) =
         request.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
     let mut body = json!({
@@ -161,9 +167,9 @@ async fn inspect(State(engine): State<Shared>, Path(id): Path<String>) -> Result
         "OpenStdin": request.stdin,
         "OpenStdout": request.stdout,
         "OpenStderr": request.stderr,
-        "CanRemove": state.exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": exec.container.as_str(),
-        "DetachKeys": request.detach_keys,
+        "DetachKeys": STANDARD.encode(keys),
         "Pid": state.pid,
     });
     if !request.user.is_empty() {

@@ -11,7 +11,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::bootstrap::Base;
 use engine::model::image::{Platform, RunConfig};
-use engine::model::{Error, Reference, Result};
+use engine::model::{Error, Kind, Reference, Result};
 use engine::transfer::{Credentials, Progress, domain_of};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -56,35 +56,56 @@ pub(crate) struct AuthConfig {
 }
 
 impl AuthConfig {
-    fn credentials(self) -> Result<Option<Credentials>> {
+    /// What it says; nothing where it says nothing that makes sense, as in Docker.
+    fn credentials(self) -> Option<Credentials> {
         if !self.registrytoken.is_empty() {
-            return Ok(Some(Credentials::Bearer(self.registrytoken)));
+            return Some(Credentials::Bearer(self.registrytoken));
         }
         if !self.identitytoken.is_empty() {
-            return Ok(Some(Credentials::Identity(self.identitytoken)));
+            return Some(Credentials::Identity(self.identitytoken));
         }
         if !self.username.is_empty() {
-            return Ok(Some(Credentials::Basic { user: self.username, password: self.password }));
-        }
-        if self.auth.is_empty() {
-            return Ok(None);
+            return Some(Credentials::Basic { user: self.username, password: self.password });
         }
         let decoded = base64::engine::general_purpose::STANDARD
             .decode(&self.auth)
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok());
-        match decoded.as_deref().and_then(|text| text.split_once(':')) {
-            Some((user, password)) => {
-                Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() }))
-            }
-            None => Err(Error::invalid("the field auth of the credentials is not base64 of user:password")),
-        }
+        let (user, password) = decoded.as_deref()?.split_once(':')?;
+        Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() })
     }
 }
 
-/// `X-Registry-Auth`.
-fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
-    header::<AuthConfig>(headers, "x-registry-auth")?.unwrap_or_default().credentials()
+/// `X-Registry-Auth`. A malformed one counts as none, as in Docker: what needs credentials is then refused by the registry.
+fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+    header::<AuthConfig>(headers, "x-registry-auth").ok().flatten().unwrap_or_default().credentials()
+}
+
+/// The credentials of a push, which have to be there: in the header, or as the body of old clients.
+async fn push_credentials(headers: &HeaderMap, body: Body) -> Result<Option<Credentials>, Failure> {
+    if headers.get("x-registry-auth").is_some_and(|value| !value.is_empty()) {
+        return Ok(credentials(headers));
+    }
+    let bytes = crate::input::bytes(body).await?;
+    let config: Result<AuthConfig, _> = serde_json::from_slice(&bytes);
+    config.map(AuthConfig::credentials).map_err(|error| {
+        let why = if error.is_eof() { "EOF".to_owned() } else { error.to_string() };
+        Error::invalid(format!("Bad parameters and missing X-Registry-Auth: {why}")).into()
+    })
+}
+
+/// A registry that cannot be reached is an internal error in Docker's API.
+fn unreachable(failure: Failure) -> Failure {
+    match failure.0.kind() {
+        Kind::Unavailable => {
+            let error = Error::internal(failure.0.to_string());
+            Failure(match failure.0.hint_text() {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
+        }
+        _ => failure,
+    }
 }
 
 /// JSON in URL-safe base64.
@@ -107,7 +128,7 @@ pub(crate) fn header<T: DeserializeOwned>(headers: &HeaderMap, name: &str) -> Re
 pub(crate) fn by_registry(given: BTreeMap<String, AuthConfig>) -> Result<BTreeMap<String, Credentials>> {
     let mut found = BTreeMap::new();
     for (server, config) in given {
-        if let Some(credentials) = config.credentials()? {
+        if let Some(credentials) = config.credentials() {
             found.insert(domain_of(&server), credentials);
         }
     }
@@ -153,7 +174,7 @@ async fn create(
 ) -> Result<Response, Failure> {
     let platform = params.platform()?;
     if !params.text("fromImage").is_empty() {
-        let credentials = credentials(&headers)?;
+        let credentials = credentials(&headers);
         let mut reference = Reference::parse(params.text("fromImage"))?;
         let tag = params.text("tag");
         if !tag.is_empty() {
@@ -166,7 +187,8 @@ async fn create(
         return stream(&engine, JSON, move |engine, sink| {
             engine.pull(&reference, all, platform.as_ref(), credentials, &|progress| step(&sink, &progress))
         })
-        .await;
+        .await
+        .map_err(unreachable);
     }
     if params.text("fromSrc") != "-" {
         return Err(Error::invalid(
@@ -257,8 +279,9 @@ async fn push(
     Path(name): Path<String>,
     params: Params,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Failure> {
-    let credentials = credentials(&headers)?;
+    let credentials = push_credentials(&headers, body).await?;
     let mut reference = Reference::parse(&name)?;
     if !params.text("tag").is_empty() {
         reference = reference.retagged(params.text("tag"))?;
@@ -270,6 +293,7 @@ async fn push(
         engine.push(&reference, credentials, &|progress| step(&sink, &progress), &pushed)
     })
     .await
+    .map_err(unreachable)
 }
 
 async fn auth(
@@ -278,9 +302,9 @@ async fn auth(
 ) -> Result<Response, Failure> {
     let server = config.serveraddress.clone();
     let credentials = config
-        .credentials()?
+        .credentials()
         .ok_or_else(|| Error::invalid("credentials are missing: want username and password"))?;
-    let token = call(&engine, move |engine| engine.login(&server, credentials)).await?;
+    let token = call(&engine, move |engine| engine.login(&server, credentials)).await.map_err(unreachable)?;
     Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": token })).into_response())
 }
 
@@ -289,9 +313,9 @@ async fn distribution(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let credentials = credentials(&headers)?;
+    let credentials = credentials(&headers);
     let reference = Reference::parse(&name)?;
-    let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await?;
+    let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await.map_err(unreachable)?;
     let descriptor = json!({ "mediaType": found.descriptor.media_type, "digest": found.descriptor.digest, "size": found.descriptor.size });
     Ok(Json(json!({ "Descriptor": descriptor, "Platforms": found.platforms })).into_response())
 }
@@ -303,7 +327,7 @@ async fn manifest(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let credentials = credentials(&headers)?;
+    let credentials = credentials(&headers);
     let reference = Reference::parse(&name)?;
     let insecure = params.flag("insecure");
     let (bytes, kind, digest) =
@@ -321,7 +345,7 @@ async fn search(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let credentials = credentials(&headers)?;
+    let credentials = credentials(&headers);
     let limit = params.number::<i64>("limit")?.unwrap_or(0);
     let limit = match usize::try_from(limit) {
         Ok(0) => FOUND,

@@ -167,8 +167,7 @@ async fn connect(
 ) -> Result<StatusCode, Failure> {
     call(&engine, move |engine| {
         let settings = body.0.endpoint_config.unwrap_or_default();
-        let resolve = |name: &str| engine.container_id(name);
-        let wanted = endpoint(&id, &settings, &resolve)?;
+        let wanted = endpoint(&id, &settings)?;
         engine.connect_network(&id, &body.0.container, wanted)
     })
     .await?;

@@ -178,9 +178,9 @@ fn engine_part(info: &Info) -> Value {
         "DriverStatus": [["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": null,
-            "Log": ["json-file", "local", "none"],
+            "Log": ["json-file", "local"],
         },
         "Debug": false,
         "NFd": 0,
@@ -195,7 +195,7 @@ fn engine_part(info: &Info) -> Value {
         "Labels": [],
         "ExperimentalBuild": false,
         "ServerVersion": VERSION,
-        "Runtimes": { "cauldron": { "path": "cauldron" } },
+        "Runtimes": { "cauldron": { "path": "cauldron" }, "io.containerd.runc.v2": { "path": "cauldron" }, "runc": { "path": "cauldron" } },
         "DefaultRuntime": "cauldron",
         "Swarm": {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",

@@ -1,4 +1,4 @@
-//! Reading a container's log: `containers/<id>/log` in Docker's json-file format, with `log.1`, `log.2`, … before it.
+//! Reading a container's log: `containers/<id>/<id>-json.log` in Docker's json-file format, with `….1`, `….2` (`.gz` where they are compressed) before it.
 //!
 //! The monitor is the only writer. A reader takes no lock: it keeps the file that it reads open, finds by inode what came
 //! after it when the monitor has rotated, and follows through inotify until the container has ended. What a container

@@ -97,6 +97,14 @@ pub fn extra_host(text: &str, gateway: Option<IpAddr>) -> Result<Entry> {
     Ok(Entry::new(address, [name.to_owned()]))
 }
 
+/// Whether `--add-host` is well-formed; which address a gateway has is known when the container starts.
+///
+/// # Errors
+/// As [`extra_host`].
+pub fn check_extra_host(text: &str) -> Result<()> {
+    extra_host(text, Some(IpAddr::from([0, 0, 0, 0]))).map(drop)
+}
+
 /// What `--dns`, `--dns-search` and `--dns-option` say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dns<'a> {
@@ -259,6 +267,7 @@ mod tests {
             assert!(extra_host(bad, gateway).is_err(), "{bad:?}");
         }
         assert!(extra_host("db:host-gateway", None).is_err());
+        assert!(check_extra_host("db:host-gateway").is_ok() && check_extra_host("db").is_err());
     }
 
     #[test]

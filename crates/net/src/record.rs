@@ -60,7 +60,7 @@ impl Networks {
     pub fn create(&self, request: NetworkRequest) -> Result<NetworkSpec> {
         if !is_valid(&request.name) {
             return Err(Error::invalid(format!("invalid network name: {:?}", request.name)).hint(
-                "a name starts with a letter or digit, then letters, digits, \".\", \"_\" and \"-\" follow",
+                "a name is not blank, starts with no dot, and has no slash and no control character",
             ));
         }
         if request.name == "default" || PREDEFINED.iter().any(|(name, _)| *name == request.name) {
@@ -364,10 +364,12 @@ fn check_subnet(subnet: &Subnet) -> Result<()> {
     }
 }
 
+/// Docker takes any name that is not blank; here it names a directory too.
 fn is_valid(name: &str) -> bool {
     name.len() <= model::limits::NAME_BYTES
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && !name.trim().is_empty()
+        && !name.starts_with('.')
+        && !name.chars().any(|letter| letter == '/' || letter.is_control())
 }
 
 pub(crate) fn random() -> [u8; 32] {

@@ -252,6 +252,9 @@ impl Store {
         if reference.digest().is_some() || reference.tag().is_none() {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
+        if reference.familiar_name() == "sha256" {
+            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        }
         let _changing = self.lock_images()?;
         let mut record = self.image_record(image)?.ok_or_else(|| no_such_image(image.as_str()))?;
         let before = self.tag_target(&reference)?;

@@ -77,6 +77,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST", "/containers/{id}/rename", "containers:update"),
     row("POST", "/containers/{id}/update", "containers:update"),
     row("DELETE", "/containers/{id}", "containers:remove"),
+    row("DELETE", "/containers/{id}/{alias}", "containers:remove"),
     row("POST", "/containers/prune", "containers:remove"),
     row("POST", "/cauldron/v1/containers/{id}/reap", "containers:control"),
     row("POST", "/cauldron/v1/restore", "containers:control"),

@@ -8,10 +8,13 @@ use engine::model::container::{
     Namespaces, NetworkMode, Port, ProcessSpec, Resolver, RestartPolicy, Seccomp, Security, StopSpec,
 };
 use engine::model::{ContainerId, Digest, Error, Kind, Result, capability, launch, signal};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use super::{mounts, ports, resources};
+
+/// Keys of a create request that are not of the container's configuration.
+const OUTER: [&str; 3] = ["HostConfig", "NetworkingConfig", "Platform"];
 
 /// Finds a container that a request names.
 pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> Result<ContainerId>;
@@ -58,6 +61,9 @@ pub(super) fn request(
         options: list(host.dns_options.as_ref()),
         extra_hosts: list(host.extra_hosts.as_ref()),
     };
+    for text in &spec.resolver.extra_hosts {
+        engine::model::hosts::check_extra_host(text)?;
+    }
     spec.namespaces = namespaces(&host, resolve)?;
     spec.network = network(&body, &host, &mac, &mut spec, resolve, &mut warnings)?;
     spec.security = security(&host)?;
@@ -79,7 +85,7 @@ pub(super) fn request(
     spec.annotations = host.annotations.clone().unwrap_or_default().into_iter().collect();
     spec.cidfile = text(host.container_id_file.as_ref());
     spec.runtime = text(host.runtime.as_ref());
-    if !["", "runc", "io.containerd.runc.v2"].contains(&spec.runtime.as_str()) {
+    if !["", "runc", "io.containerd.runc.v2", "cauldron"].contains(&spec.runtime.as_str()) {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", spec.runtime)));
     }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
@@ -93,7 +99,7 @@ pub(super) fn request(
 /// Shapes that Docker takes and the generated structures do not: a command as one string, a policy in words that are
 /// none.
 fn normalise(body: &mut Value) -> Result<()> {
-    if !body.is_object() {
+    if body.as_object().is_none_or(|body| body.keys().all(|key| OUTER.contains(&key.as_str()))) {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
     for key in ["Cmd", "Entrypoint"] {
@@ -111,10 +117,9 @@ fn normalise(body: &mut Value) -> Result<()> {
             "invalid isolation {isolation:?}: linux only supports 'default'"
         )));
     }
-    if let Some(policy) =
-        host.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str)
-    {
-        check_policy_name(policy)?;
+    check_policy(host)?;
+    if let Some(mounts) = host.get("Mounts").and_then(Value::as_array) {
+        mounts.iter().try_for_each(mounts::check_words)?;
     }
     if let Some(mode) = host.get("CgroupnsMode").and_then(Value::as_str)
         && !["", "private", "host"].contains(&mode)
@@ -224,7 +229,7 @@ fn network(
     if spec.namespaces.uts == NamespaceMode::Host && !spec.hostname.is_empty() {
         return conflict("hostname and the UTS mode");
     }
-    let links = links(host.links.as_deref().unwrap_or_default(), resolve)?;
+    let links = links(host.links.as_deref().unwrap_or_default())?;
     match mode {
         "none" => return Ok(NetworkMode::None),
         "host" => {
@@ -249,7 +254,7 @@ fn network(
             spec.exposed_ports.push(binding.container);
         }
     }
-    let endpoints = ports::endpoints(mode, mac, body.networking_config.as_ref(), resolve)?;
+    let endpoints = ports::endpoints(mode, mac, body.networking_config.as_ref())?;
     let user_defined = mode != "bridge";
     let mut attachment = Attachment {
         endpoints,
@@ -264,7 +269,12 @@ fn network(
     } else {
         // By id: a link outlives the other container's name.
         for link in links {
-            let container = resolve(&link.container)?.to_string();
+            let name = &link.container;
+            let found = resolve(name).map_err(|error| match error.kind() {
+                Kind::NotFound => Error::invalid(format!("could not get container for {name}: {error}")),
+                _ => error,
+            })?;
+            let container = found.to_string();
             attachment.links.push(Link { container, ..link });
         }
     }
@@ -289,8 +299,9 @@ fn joined(host: &HostConfig, spec: &ContainerSpec, mac: &str, publishes: bool, l
     }
 }
 
-/// `container[:alias]`, also as inspect shows it (`/container:/own/alias`).
-pub(super) fn links(asked: &[String], resolve: Resolve<'_>) -> Result<Vec<Link>> {
+/// `container[:alias]`, also as inspect shows it (`/container:/own/alias`). On a network of a user's the container need not
+/// be there yet.
+pub(super) fn links(asked: &[String]) -> Result<Vec<Link>> {
     asked
         .iter()
         .map(|text| {
@@ -300,10 +311,6 @@ pub(super) fn links(asked: &[String], resolve: Resolve<'_>) -> Result<Vec<Link>>
             if name.is_empty() || alias.is_empty() || alias.contains(':') {
                 return Err(Error::invalid(format!("bad format for links: {text}")));
             }
-            resolve(name).map_err(|error| match error.kind() {
-                Kind::NotFound => Error::invalid(format!("could not get container for {name}: {error}")),
-                _ => error,
-            })?;
             Ok(Link { container: name.to_owned(), alias: alias.to_owned() })
         })
         .collect()
@@ -373,7 +380,10 @@ fn security_option(option: &str, security: &mut Security) -> Result<()> {
     Ok(())
 }
 
-fn check_policy_name(name: &str) -> Result<()> {
+/// Refuses a restart policy in words that are none; `holder` has the key `RestartPolicy`.
+pub(super) fn check_policy(holder: &Map<String, Value>) -> Result<()> {
+    let name =
+        holder.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str).unwrap_or("");
     if ["", "no", "always", "on-failure", "unless-stopped"].contains(&name) {
         return Ok(());
     }
@@ -435,10 +445,15 @@ fn log(host: &HostConfig) -> Result<LogSpec> {
         "" | "json-file" => "json-file",
         "local" => "local",
         "none" => "none",
-        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "error looking up logging plugin {other}: plugin \"{other}\" not found"
+            )));
+        }
     };
     let options: BTreeMap<String, String> = config.config.unwrap_or_default().into_iter().collect();
-    if let Some(bad) = options.keys().find(|name| !OPTIONS.contains(&name.as_str())) {
+    if driver != "none"
+        && let Some(bad) = options.keys().find(|name| !OPTIONS.contains(&name.as_str())) {
         return Err(Error::invalid(format!("unknown log opt '{bad}' for {driver} log driver")));
     }
     Ok(LogSpec { driver: driver.to_owned(), options, ..LogSpec::default() })

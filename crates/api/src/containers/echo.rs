@@ -143,10 +143,7 @@ fn in_force(container: &Container, value: &mut Map<String, Value>) {
     set("CapDrop", capabilities(&spec.security.cap_drop));
     let limits = container.resources();
     set("Memory", limits.memory.unwrap_or_default().into());
-    let swap = limits
-        .memory_swap
-        .or_else(|| limits.memory.and_then(|memory| i64::try_from(memory.saturating_mul(2)).ok()));
-    set("MemorySwap", swap.unwrap_or_default().into());
+    set("MemorySwap", limits.memory_swap.unwrap_or_default().into());
     set("MemoryReservation", limits.memory_reservation.unwrap_or_default().into());
     set("NanoCpus", limits.nano_cpus.unwrap_or_default().into());
     set("CpuShares", limits.cpu_shares.unwrap_or_default().into());

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::echo;
 use super::list::mount_point;
 use crate::input::Params;
-use crate::{Failure, Shared, call};
+use crate::{ApiVersion, Failure, Shared, call};
 
 pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
     router.route("/containers/{id}/json", routing::get(inspect))
@@ -24,10 +24,36 @@ pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
 async fn inspect(
     State(engine): State<Shared>,
     Path(id): Path<String>,
+    version: ApiVersion,
     params: Params,
 ) -> std::result::Result<Json<Value>, Failure> {
     let size = params.flag("size");
-    Ok(Json(call(&engine, move |engine| describe(engine, &engine.find(&id)?, size)).await?))
+    let mut value = call(&engine, move |engine| describe(engine, &engine.find(&id)?, size)).await?;
+    as_of(version, &mut value);
+    Ok(Json(value))
+}
+
+/// Takes away what an API version did not have yet, and gives back what it still had: a container's short id was among its
+/// aliases up to 1.44.
+fn as_of(version: ApiVersion, value: &mut Value) {
+    let short: String = value["Id"].as_str().unwrap_or_default().chars().take(12).collect();
+    let Some(networks) = value["NetworkSettings"]["Networks"].as_object_mut() else { return };
+    for (name, end) in networks.iter_mut() {
+        let Some(end) = end.as_object_mut() else { continue };
+        if version < ApiVersion(1, 48) {
+            end.remove("GwPriority");
+        }
+        if version < ApiVersion(1, 44) {
+            end.remove("DNSNames");
+        }
+        if version < ApiVersion(1, 45) && !["bridge", "host", "none"].contains(&name.as_str()) {
+            let mut aliases = end.get("Aliases").and_then(Value::as_array).cloned().unwrap_or_default();
+            if !aliases.iter().any(|alias| *alias == short) {
+                aliases.push(short.clone().into());
+            }
+            end.insert("Aliases".to_owned(), Value::Array(aliases));
+        }
+    }
 }
 
 fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value> {
@@ -49,7 +75,7 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
         "ResolvConfPath": path("resolv.conf"),
         "HostnamePath": path("hostname"),
         "HostsPath": path("hosts"),
-        "LogPath": if spec.log.driver == "none" { String::new() } else { file("log") },
+        "LogPath": if !written || spec.log.driver == "none" { String::new() } else { container.log_path().to_string_lossy().into_owned() },
         "Name": format!("/{}", container.name()),
         "RestartCount": container.state.restart_count,
         "Driver": "overlay2",
@@ -76,7 +102,10 @@ fn describe(engine: &Engine, container: &Container, size: bool) -> Result<Value>
 }
 
 /// What is mounted, without what `--tmpfs` asked for: `HostConfig.Tmpfs` shows that.
-fn mounts(engine: &Engine, container: &Container) -> Result<Vec<Value>> {
+pub(super) fn mounts(engine: &Engine, container: &Container) -> Result<Vec<Value>> {
+    if container.spec.mounts.is_empty() {
+        return Ok(Vec::new());
+    }
     let asked = container.host_config()?;
     let points = engine.mount_points(container);
     let mut shown: Vec<Value> = points.iter().map(mount_point).collect();
@@ -88,9 +117,9 @@ fn mounts(engine: &Engine, container: &Container) -> Result<Vec<Value>> {
         let target = point["Destination"].as_str().unwrap_or_default();
         if let Some(mode) = bind_mode(&asked, target) {
             point["Mode"] = mode.into();
-        } else if point["Type"] == "volume" && is_long(&asked, target) {
-            // Docker's mode of a volume that `--mount` names.
-            point["Mode"] = "z".into();
+        } else if is_long(&asked, target) {
+            // Docker's modes of what `--mount` names.
+            point["Mode"] = if point["Type"] == "volume" { "z".into() } else { "".into() };
         }
     }
     Ok(shown)

@@ -23,6 +23,7 @@ pub(super) fn routes(router: Router<Shared>) -> Router<Shared> {
         .route("/containers/create", post(create))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/{alias}", delete(remove_link))
         .route("/containers/{id}/start", post(start))
         .route("/containers/{id}/stop", post(stop))
         .route("/containers/{id}/restart", post(restart))
@@ -131,14 +132,20 @@ async fn rename(
 async fn update(
     State(engine): State<Shared>,
     Path(id): Path<String>,
-    body: Body<ContainerUpdateBody>,
+    Body(mut body): Body<Value>,
 ) -> Result<Json<Value>, Failure> {
+    if let Some(body) = body.as_object_mut() {
+        convert::check_policy(body)?;
+    }
+    let body: Option<ContainerUpdateBody> = serde_json::from_value(body)
+        .map_err(|error| Error::invalid("invalid JSON in the request's body").caused_by(error))?;
+    let body = body.unwrap_or_default();
     let update = Update {
-        resources: resources::update(&body.0)?,
-        lifecycle: convert::policy(body.0.restart_policy.as_ref())?,
+        resources: resources::update(&body)?,
+        lifecycle: convert::policy(body.restart_policy.as_ref())?,
     };
     call(&engine, move |engine| engine.update_container(&id, &update)).await?;
-    Ok(Json(json!({ "Warnings": [] })))
+    Ok(Json(json!({ "Warnings": null })))
 }
 
 async fn remove(
@@ -151,6 +158,19 @@ async fn remove(
     }
     let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
     done(&engine, move |engine| engine.remove_container(&id, options)).await
+}
+
+/// `DELETE /containers/NAME/ALIAS?link=1`: links have a slash in their names.
+async fn remove_link(
+    State(engine): State<Shared>,
+    Path((name, alias)): Path<(String, String)>,
+    params: Params,
+) -> Result<StatusCode, Failure> {
+    let path = format!("{name}/{alias}");
+    if !params.flag("link") {
+        return Err(Error::not_found(format!("No such container: {path}")).into());
+    }
+    done(&engine, move |engine| engine.remove_link(&path)).await
 }
 
 async fn prune(State(engine): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::inspect::{EndpointSettings, endpoints, network_mode};
+use super::inspect::{EndpointSettings, endpoints, mounts, network_mode};
 use crate::input::Params;
 use crate::{Failure, Shared, call};
 
@@ -84,7 +84,7 @@ fn write_summary(
     let object = match listed.written.get() {
         Some(object) => object,
         None => {
-            let object = encode(&Summary::of(engine, listed))?;
+            let object = encode(&Summary::of(engine, listed)?)?;
             listed.written.get_or_init(|| object.into())
         }
     };
@@ -100,7 +100,7 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn summary(engine: &Engine, listed: &Listed, size: bool, now: Timestamp) -> Result<Value> {
-    let mut value = serde_json::to_value(Summary::of(engine, listed))
+    let mut value = serde_json::to_value(Summary::of(engine, listed)?)
         .map_err(|error| Error::internal("write a container's summary").caused_by(error))?;
     value["Status"] = status(&listed.container, now).into();
     if size {
@@ -128,7 +128,6 @@ struct Summary<'a> {
     host_config: Mode,
     network_settings: Settings,
     mounts: Vec<Value>,
-    health: Health<'a>,
 }
 
 #[derive(Serialize)]
@@ -143,18 +142,11 @@ struct Settings {
     networks: BTreeMap<String, EndpointSettings>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Health<'a> {
-    status: &'a str,
-    failing_streak: u64,
-}
-
 impl<'a> Summary<'a> {
-    fn of(engine: &Engine, listed: &'a Listed) -> Self {
+    fn of(engine: &Engine, listed: &'a Listed) -> Result<Self> {
         let Listed { container, view, .. } = listed;
         let spec = &container.spec;
-        Self {
+        Ok(Self {
             id: spec.id.as_str(),
             names: [format!("/{}", container.name())],
             image: &spec.image_name,
@@ -166,16 +158,8 @@ impl<'a> Summary<'a> {
             state: container.status().as_str(),
             host_config: Mode { network_mode: network_mode(container) },
             network_settings: Settings { networks: endpoints(engine, container, view) },
-            mounts: engine.mount_points(container).iter().map(mount_point).collect(),
-            health: Health {
-                status: container.health(),
-                failing_streak: container
-                    .state
-                    .health
-                    .as_ref()
-                    .map_or(0, |health| health.failing_streak.into()),
-            },
-        }
+            mounts: mounts(engine, container)?,
+        })
     }
 }
 

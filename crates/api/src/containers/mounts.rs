@@ -4,6 +4,7 @@ use bollard_stubs::models::{ContainerCreateBody, HostConfig, Mount as Wire, Moun
 use engine::container::VolumeOptions;
 use engine::model::container::{ContainerPath, ContainerSpec, HostPath, Mount, MountSource, Propagation};
 use engine::model::{Error, Result};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Words that `--tmpfs` takes (moby `mount.validFlags`), beside `NAME=VALUE`.
@@ -172,6 +173,26 @@ fn parse_propagation(word: &str) -> Option<Propagation> {
     })
 }
 
+/// Refuses words that the generated structures do not know, in Docker's texts.
+pub(super) fn check_words(mount: &Value) -> Result<()> {
+    let word = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = word(mount.get("Type"));
+    let bad = |why: &str| Err(Error::invalid(format!("invalid mount config for type {kind:?}: {why}")));
+    if !["bind", "volume", "tmpfs"].contains(&kind.as_str()) {
+        return bad("mount type unknown");
+    }
+    let propagation = word(mount.get("BindOptions").and_then(|options| options.get("Propagation")));
+    if !propagation.is_empty() && parse_propagation(&propagation).is_none() {
+        return bad(&format!("invalid propagation mode: {propagation}"));
+    }
+    for (field, of) in [("BindOptions", "bind"), ("VolumeOptions", "volume"), ("TmpfsOptions", "tmpfs")] {
+        if kind != of && mount.get(field).is_some_and(|options| !options.is_null()) {
+            return bad(&format!("field {field} must not be specified"));
+        }
+    }
+    Ok(())
+}
+
 /// `--mount`.
 fn long(wire: &Wire) -> Result<Mount> {
     let kind = wire.typ.map(|kind| kind.to_string()).unwrap_or_default();
@@ -223,9 +244,6 @@ fn long_bind(wire: &Wire, source: &str, bad: &dyn Fn(String) -> Error) -> Result
     }
     if !source.starts_with('/') {
         return Err(bad(format!("invalid mount path: '{source}' mount path must be absolute")));
-    }
-    if wire.volume_options.is_some() {
-        return Err(bad("field VolumeOptions must not be specified".to_owned()));
     }
     let options = wire.bind_options.clone().unwrap_or_default();
     let propagation = options.propagation.map(|word| word.to_string()).unwrap_or_default();

@@ -4,7 +4,7 @@ use bollard_stubs::models::{EndpointSettings, NetworkingConfig, PortMap};
 use engine::model::container::{EndpointSpec, Port, PortBinding};
 use engine::model::{Error, Result};
 
-use super::convert::{Resolve, links};
+use super::convert::links;
 
 /// `-p`, in the order of the container's ports.
 pub(super) fn bindings(map: Option<&PortMap>) -> Result<Vec<PortBinding>> {
@@ -49,7 +49,6 @@ pub(super) fn endpoints(
     mode: &str,
     mac: &str,
     config: Option<&NetworkingConfig>,
-    resolve: Resolve<'_>,
 ) -> Result<Vec<EndpointSpec>> {
     let canonical = |name: &str| if name == "default" { "bridge".to_owned() } else { name.to_owned() };
     let mut all = vec![EndpointSpec { network: mode.to_owned(), ..EndpointSpec::default() }];
@@ -58,7 +57,7 @@ pub(super) fn endpoints(
         config.into_iter().flatten().map(|(name, settings)| (canonical(name), settings)).collect();
     asked.sort_by(|a, b| a.0.cmp(&b.0));
     for (network, settings) in asked {
-        let spec = endpoint(&network, settings, resolve)?;
+        let spec = endpoint(&network, settings)?;
         if network == mode { all[0] = spec } else { all.push(spec) }
     }
     if !mac.is_empty() && all[0].mac.is_none() {
@@ -80,11 +79,7 @@ pub(super) fn endpoints(
 }
 
 /// One endpoint's settings.
-pub(crate) fn endpoint(
-    network: &str,
-    settings: &EndpointSettings,
-    resolve: Resolve<'_>,
-) -> Result<EndpointSpec> {
+pub(crate) fn endpoint(network: &str, settings: &EndpointSettings) -> Result<EndpointSpec> {
     let ipam = settings.ipam_config.clone().unwrap_or_default();
     let address = |text: Option<String>| text.filter(|text| !text.is_empty());
     let invalid = |text: &str| Error::invalid(format!("invalid IP address: {text}"));
@@ -94,7 +89,7 @@ pub(crate) fn endpoint(
         ipv6: address(ipam.ipv6_address).map(|text| text.parse().map_err(|_| invalid(&text))).transpose()?,
         mac: settings.mac_address.as_deref().filter(|mac| !mac.is_empty()).map(check_mac).transpose()?,
         aliases: settings.aliases.clone().unwrap_or_default(),
-        links: links(settings.links.as_deref().unwrap_or_default(), resolve)?,
+        links: links(settings.links.as_deref().unwrap_or_default())?,
         link_local: ipam
             .link_local_ips
             .unwrap_or_default()

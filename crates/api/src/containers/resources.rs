@@ -32,6 +32,15 @@ fn positive(value: Option<i64>) -> Option<u64> {
     value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0)
 }
 
+/// `--memory`: 0 is not set; what is below zero is too little.
+fn memory(value: Option<i64>) -> Result<Option<u64>> {
+    match u64::try_from(value.unwrap_or_default()) {
+        Ok(0) => Ok(None),
+        Ok(bytes) if bytes >= MIN_MEMORY => Ok(Some(bytes)),
+        _ => Err(Error::invalid("Minimum memory limit allowed is 6MB")),
+    }
+}
+
 fn word(value: Option<&String>) -> Option<String> {
     value.filter(|text| !text.is_empty()).cloned()
 }
@@ -56,9 +65,12 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
             "Invalid value {score}, range for oom score adj is [-1000, 1000]"
         )));
     }
+    let memory = memory(host.memory)?;
+    // Docker's default, which a later change of the memory alone leaves as it is.
+    let twice = memory.and_then(|memory| i64::try_from(memory.saturating_mul(2)).ok());
     let resources = Resources {
-        memory: positive(host.memory),
-        memory_swap: host.memory_swap.filter(|value| *value != 0),
+        memory,
+        memory_swap: host.memory_swap.filter(|value| *value != 0).or(twice),
         memory_reservation: positive(host.memory_reservation),
         memory_swappiness: swappiness(host.memory_swappiness)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or_default(),
@@ -96,7 +108,7 @@ pub(super) fn convert(host: &HostConfig, warnings: &mut Vec<String>) -> Result<R
 /// Limits of an update request: what is 0 stays.
 pub(super) fn update(body: &ContainerUpdateBody) -> Result<Resources> {
     let resources = Resources {
-        memory: positive(body.memory),
+        memory: memory(body.memory)?,
         memory_swap: body.memory_swap.filter(|value| *value != 0),
         memory_reservation: positive(body.memory_reservation),
         nano_cpus: positive(body.nano_cpus),
@@ -116,9 +128,6 @@ pub(super) fn update(body: &ContainerUpdateBody) -> Result<Resources> {
 /// Docker's checks (moby `verifyPlatformContainerResources`).
 fn check(limits: &Resources) -> Result<()> {
     let fail = |text: String| Err(Error::invalid(text));
-    if limits.memory.is_some_and(|memory| memory < MIN_MEMORY) {
-        return fail("Minimum memory limit allowed is 6MB".to_owned());
-    }
     if let (Some(memory), Some(swap)) = (limits.memory, limits.memory_swap)
         && swap > 0
         && swap.unsigned_abs() < memory

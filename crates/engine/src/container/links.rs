@@ -211,14 +211,13 @@ impl Engine {
             let zone = HostPath(self.networks.zone_path(&network.id));
             config.networks.push(model::dns::Network { name: network.name.clone(), zone });
             for link in &endpoint.spec.links {
-                // One that is not there has no address; others are found again, should they be renamed.
-                if let Ok(other) = self.find(&link.container) {
-                    config.links.push(model::dns::Link {
-                        alias: link.alias.clone(),
-                        network: network.name.clone(),
-                        container: other.id().clone(),
-                    });
-                }
+                // One that is there is found again, should it be renamed.
+                config.links.push(model::dns::Link {
+                    alias: link.alias.clone(),
+                    network: network.name.clone(),
+                    container: self.find(&link.container).ok().map(|other| other.id().clone()),
+                    target: link.container.clone(),
+                });
             }
         }
         let what = || format!("write {}", path.display());

@@ -116,7 +116,7 @@ impl Container {
     }
     /// Its log file.
     pub fn log_path(&self) -> PathBuf {
-        self.dir.join("log")
+        self.dir.join(format!("{}-json.log", self.id()))
     }
     /// Where its overlay's upper and work directories are.
     pub fn rw_dir(&self) -> PathBuf {

@@ -1,7 +1,9 @@
 //! Renaming.
 
-use model::{Error, Result};
+use model::container::Lifecycle;
+use model::{Error, Kind, Result};
 
+use super::lookup::Container;
 use crate::Engine;
 
 impl Engine {
@@ -29,9 +31,22 @@ impl Engine {
         self.sync_names()?;
         if container.live.is_some() {
             self.networks.rename(container.id(), |endpoint| container.dns_names(&endpoint.spec))?;
-            runtime::change(&container.run_dir, Some(new.to_owned()), None)?;
+            tell_monitor(&container, Some(new.to_owned()), None)?;
         }
         self.container_event(&container, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
+    }
+}
+
+/// Tells a container's monitor of another name or policy. One that ends just now need not know: what is written down
+/// holds from the next start on.
+pub(super) fn tell_monitor(
+    container: &Container,
+    name: Option<String>,
+    lifecycle: Option<Lifecycle>,
+) -> Result<()> {
+    match runtime::change(&container.run_dir, name, lifecycle) {
+        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => Ok(()),
+        told => told,
     }
 }

@@ -3,6 +3,7 @@
 use model::container::{Lifecycle, Resources};
 use model::{Error, Result};
 
+use super::rename::tell_monitor;
 use crate::Engine;
 
 /// What `update` changes; `None` and empty lists leave things as they are.
@@ -28,10 +29,7 @@ impl Engine {
             .within(format!("Cannot update container {}", container.id())));
         }
         let merged = merge(container.resources().clone(), &update.resources);
-        if let (Some(memory), Some(swap)) = (merged.memory, merged.memory_swap)
-            && swap > 0
-            && swap.unsigned_abs() < memory
-        {
+        if !fits(container.resources(), &update.resources, &merged) {
             return Err(Error::conflict(format!(
                 "Cannot update container {}: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
                 container.id()
@@ -47,13 +45,24 @@ impl Engine {
         container.changes.resources = Some(merged);
         if let Some(lifecycle) = &update.lifecycle {
             if container.live.is_some() {
-                runtime::change(&container.run_dir, None, Some(lifecycle.clone()))?;
+                tell_monitor(&container, None, Some(lifecycle.clone()))?;
             }
             container.changes.lifecycle = Some(lifecycle.clone());
         }
         self.write_changes(&container)?;
         self.container_event(&container, "update", &[]);
         Ok(())
+    }
+}
+
+/// Whether the limits of memory go together. As in Docker (moby `UpdateContainer`), more memory than memory and swap were
+/// allowed so far wants the latter said anew, unlimited or not.
+fn fits(old: &Resources, asked: &Resources, merged: &Resources) -> bool {
+    let within = |memory: u64, swap: i64| u64::try_from(swap).is_ok_and(|swap| memory <= swap);
+    match (asked.memory, asked.memory_swap) {
+        (Some(memory), None) => within(memory, old.memory_swap.unwrap_or_default()),
+        (None, Some(swap)) if swap > 0 => within(merged.memory.unwrap_or_default(), swap),
+        _ => true,
     }
 }
 

@@ -51,8 +51,10 @@ pub struct Link {
     pub alias: String,
     /// The network.
     pub network: String,
-    /// The container.
-    pub container: ContainerId,
+    /// The container; `None`: it was not there yet when this was written.
+    pub container: Option<ContainerId>,
+    /// What the container was called then: whoever has this name in the network is meant where the container is not known.
+    pub target: String,
 }
 
 /// A name server.
@@ -117,7 +119,10 @@ fn addresses(name: &str, config: &Config, zones: &[&str]) -> Option<Vec<IpAddr>>
             link.network == network.name && link.alias.trim_end_matches('.').eq_ignore_ascii_case(name)
         });
         linked
-            .and_then(|link| zone::of_container(zone, &link.container))
+            .and_then(|link| match &link.container {
+                Some(container) => zone::of_container(zone, container),
+                None => zone::addresses(zone, &link.target),
+            })
             .or_else(|| zone::addresses(zone, name))
     };
     all().find_map(|place| within(name, place)).or_else(|| {
@@ -148,7 +153,20 @@ mod tests {
         let network = |name: &str| Network { name: name.to_owned(), zone: HostPath("/zone".into()) };
         Config {
             networks: vec![network("back"), network("front")],
-            links: vec![Link { alias: "store".to_owned(), network: "back".to_owned(), container: id('a') }],
+            links: vec![
+                Link {
+                    alias: "store".to_owned(),
+                    network: "back".to_owned(),
+                    container: Some(id('a')),
+                    target: "gone".to_owned(),
+                },
+                Link {
+                    alias: "later".to_owned(),
+                    network: "back".to_owned(),
+                    container: None,
+                    target: "db".to_owned(),
+                },
+            ],
             servers: vec![Server { address: SocketAddr::from(([192, 0, 2, 53], 53)), inside: false }],
             host_servers: false,
             external: true,

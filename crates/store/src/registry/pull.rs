@@ -59,24 +59,8 @@ impl Store {
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
         let _lease = self.lease()?;
-        let scope = format!("repository:{}:pull", reference.path());
-        let mut failures = Vec::new();
-        let mirrors =
-            if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
-        for mirror in mirrors {
-            let pulled = Client::mirror(mirror, vec![scope.clone()], access)
-                .and_then(|client| self.pull_from(&client, &reference, platform, access, report));
-            match pulled {
-                Ok(pulled) => return Ok(pulled),
-                Err(error) if error.kind() == Kind::Cancelled => return Err(error),
-                Err(error) => failures.push(error.within(format!("mirror {mirror}"))),
-            }
-        }
-        let pulled = Client::connect(reference.domain(), vec![scope], access)
-            .and_then(|client| self.pull_from(&client, &reference, platform, access, report));
-        pulled.map_err(|error| named(error, &reference)).map_err(|error| match failures.is_empty() {
-            true => error,
-            false => error.hint(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        at_endpoints(&reference, access, |client| {
+            self.pull_from(client, &reference, platform, access, report)
         })
     }
 
@@ -114,6 +98,30 @@ impl Store {
         report(Progress::new("", format!("Digest: {digest}")))?;
         Ok(Pulled { image: self.image(image.id.as_str())?, digest, changed })
     }
+}
+
+/// Does something at the mirrors, where there are any for the reference, and then at its registry, until it succeeds.
+fn at_endpoints<T>(
+    reference: &Reference,
+    access: &Access,
+    mut work: impl FnMut(&Client) -> Result<T>,
+) -> Result<T> {
+    let scope = format!("repository:{}:pull", reference.path());
+    let mut failures = Vec::new();
+    let mirrors =
+        if reference.domain() == model::reference::DEFAULT_DOMAIN { &access.mirrors[..] } else { &[] };
+    for mirror in mirrors {
+        match Client::mirror(mirror, vec![scope.clone()], access).and_then(|client| work(&client)) {
+            Ok(done) => return Ok(done),
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => failures.push(error.within(format!("mirror {mirror}"))),
+        }
+    }
+    let done = Client::connect(reference.domain(), vec![scope], access).and_then(|client| work(&client));
+    done.map_err(|error| named(error, reference)).map_err(|error| match failures.is_empty() {
+        true => error,
+        false => error.hint(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    })
 }
 
 /// A manifest or index as it is: its bytes, media type and digest.
@@ -171,13 +179,15 @@ impl Store {
 /// # Errors
 /// As for a pull.
 pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>> {
+    at_endpoints(reference, access, |client| tags_at(client, reference))
+}
+
+fn tags_at(client: &Client, reference: &Reference) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Tags {
         #[serde(default)]
         tags: Option<Vec<String>>,
     }
-    let client =
-        Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)?;
     let response = client.following(&Method::GET, &format!("{}/tags/list", reference.path()), &[])?;
     if response.status() != StatusCode::OK {
         return Err(refusal::of_pull(reference, &Refusal::read(response)));
@@ -196,9 +206,11 @@ pub(crate) fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>
 /// As for a pull.
 pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspected> {
     let reference = &reference.clone().with_default_tag();
-    let client =
-        Client::connect(reference.domain(), vec![format!("repository:{}:pull", reference.path())], access)?;
-    let document = manifest(&client, reference, &wanted(reference))?;
+    at_endpoints(reference, access, |client| inspect_at(client, reference))
+}
+
+fn inspect_at(client: &Client, reference: &Reference) -> Result<Inspected> {
+    let document = manifest(client, reference, &wanted(reference))?;
     let descriptor = Descriptor {
         media_type: document.kind.clone(),
         digest: document.digest.clone(),
@@ -211,7 +223,7 @@ pub(crate) fn inspect(reference: &Reference, access: &Access) -> Result<Inspecte
     } else {
         let manifest = parse_manifest(&document)?;
         let config: ImageConfig =
-            serde_json::from_slice(&config(&client, reference, &manifest)?).map_err(|error| {
+            serde_json::from_slice(&config(client, reference, &manifest)?).map_err(|error| {
                 Error::invalid(format!("configuration {}", manifest.config.digest)).caused_by(error)
             })?;
         vec![Platform { architecture: config.architecture, os: config.os, variant: config.variant }]
