@@ -103,7 +103,7 @@ async fn errors_before_the_first_message_have_a_status() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = format!("/images/create?fromImage=127.0.0.1:{port}/x&tag=1");
     let (status, message) = api.error(Method::POST, &path, Vec::new()).await;
-    assert!(status == 503 && message.contains("connection refused"), "{status} {message}");
+    assert!(status == 500 && message.contains("connection refused"), "{status} {message}");
     let (status, message) = api
         .error(Method::POST, "/cauldron/v1/images/bootstrap", br#"{"distribution":"alpine:3"}"#.to_vec())
         .await;
@@ -113,7 +113,10 @@ async fn errors_before_the_first_message_have_a_status() {
 #[tokio::test]
 async fn later_errors_are_a_message() {
     let api = Api::new("later");
-    let (status, messages) = api.messages("/images/127.0.0.1:1/none/push?tag=1", Vec::new()).await;
+    let path = "/images/127.0.0.1:1/none/push?tag=1";
+    let missing = (400, "Bad parameters and missing X-Registry-Auth: EOF".to_owned());
+    assert_eq!(api.error(Method::POST, path, Vec::new()).await, missing);
+    let (status, messages) = api.messages(path, b"{}".to_vec()).await;
     assert_eq!(status, StatusCode::OK);
     let last = messages.last().unwrap();
     assert_eq!(last["error"], last["errorDetail"]["message"]);
