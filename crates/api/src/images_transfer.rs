@@ -87,8 +87,8 @@ async fn push_credentials(headers: &HeaderMap, body: Body) -> Result<Option<Cred
         return Ok(credentials(headers));
     }
     let bytes = crate::input::bytes(body).await?;
-    let config: Result<AuthConfig, _> = serde_json::from_slice(&bytes);
-    config.map(AuthConfig::credentials).map_err(|error| {
+    let config: Result<Option<AuthConfig>, _> = serde_json::from_slice(&bytes);
+    config.map(|config| config.unwrap_or_default().credentials()).map_err(|error| {
         let why = if error.is_eof() { "EOF".to_owned() } else { error.to_string() };
         Error::invalid(format!("Bad parameters and missing X-Registry-Auth: {why}")).into()
     })
