@@ -315,7 +315,9 @@ async fn distribution(
 ) -> Result<Response, Failure> {
     let credentials = credentials(&headers);
     let reference = Reference::parse(&name)?;
-    let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials)).await.map_err(unreachable)?;
+    let found = call(&engine, move |engine| engine.inspect_distribution(&reference, credentials))
+        .await
+        .map_err(unreachable)?;
     let descriptor = json!({ "mediaType": found.descriptor.media_type, "digest": found.descriptor.digest, "size": found.descriptor.size });
     Ok(Json(json!({ "Descriptor": descriptor, "Platforms": found.platforms })).into_response())
 }

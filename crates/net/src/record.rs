@@ -59,9 +59,8 @@ impl Networks {
     /// The name is taken, a subnet overlaps (named), the pools are exhausted.
     pub fn create(&self, request: NetworkRequest) -> Result<NetworkSpec> {
         if !is_valid(&request.name) {
-            return Err(Error::invalid(format!("invalid network name: {:?}", request.name)).hint(
-                "a name is not blank, starts with no dot, and has no slash and no control character",
-            ));
+            return Err(Error::invalid(format!("invalid network name: {:?}", request.name))
+                .hint("a name is not blank, starts with no dot, and has no slash and no control character"));
         }
         if request.name == "default" || PREDEFINED.iter().any(|(name, _)| *name == request.name) {
             return Err(Error::new(

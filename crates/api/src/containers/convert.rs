@@ -382,8 +382,11 @@ fn security_option(option: &str, security: &mut Security) -> Result<()> {
 
 /// Refuses a restart policy in words that are none; `holder` has the key `RestartPolicy`.
 pub(super) fn check_policy(holder: &Map<String, Value>) -> Result<()> {
-    let name =
-        holder.get("RestartPolicy").and_then(|policy| policy.get("Name")).and_then(Value::as_str).unwrap_or("");
+    let name = holder
+        .get("RestartPolicy")
+        .and_then(|policy| policy.get("Name"))
+        .and_then(Value::as_str)
+        .unwrap_or("");
     if ["", "no", "always", "on-failure", "unless-stopped"].contains(&name) {
         return Ok(());
     }
@@ -453,7 +456,8 @@ fn log(host: &HostConfig) -> Result<LogSpec> {
     };
     let options: BTreeMap<String, String> = config.config.unwrap_or_default().into_iter().collect();
     if driver != "none"
-        && let Some(bad) = options.keys().find(|name| !OPTIONS.contains(&name.as_str())) {
+        && let Some(bad) = options.keys().find(|name| !OPTIONS.contains(&name.as_str()))
+    {
         return Err(Error::invalid(format!("unknown log opt '{bad}' for {driver} log driver")));
     }
     Ok(LogSpec { driver: driver.to_owned(), options, ..LogSpec::default() })
