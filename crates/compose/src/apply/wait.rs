@@ -3,11 +3,22 @@
 use super::{Host, about};
 use crate::error::{Error, Result};
 use client::{Lines, Method, encode};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
 
 /// Between two looks at a container's health: the engine has no call that waits for it.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a container without a check must have run to be what runs, and no one-shot that is about to end.
+const STEADY: i128 = 300_000_000;
+
+/// Whether a container was started just now.
+fn is_fresh(state: &Value) -> bool {
+    let started = state["StartedAt"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    // A clock of another machine says nothing.
+    started.is_some_and(|at| (0..STEADY).contains(&(Timestamp::now().as_nanosecond() - at.as_nanosecond())))
+}
 
 /// Waits until a container is over; its exit code.
 ///
@@ -20,7 +31,7 @@ pub async fn finished(host: &Host, id: &str) -> Result<i64> {
     Ok(answer["StatusCode"].as_i64().unwrap_or(125))
 }
 
-/// Waits until a container runs and is healthy if it has a check, or is over with 0; whether it runs.
+/// Waits until a container runs, for a moment at least, and is healthy if it has a check, or is over with 0; whether it runs.
 ///
 /// # Errors
 /// It is unhealthy, or over with another code.
@@ -37,6 +48,7 @@ pub async fn settled(host: &Host, id: &str, name: &str, healthy: bool) -> Result
                 _ if healthy => {
                     return Err(Error::project(format!("container {name} has no healthcheck configured")));
                 }
+                _ if is_fresh(state) => {}
                 _ => return Ok(true),
             },
             "exited" | "dead" => {
