@@ -401,6 +401,78 @@ services:
 }
 
 #[test]
+fn wait_tells_what_runs_from_what_is_over() {
+    let home = Home::new(
+        "
+x-one: &one {image: busybox, network_mode: none}
+services:
+  runs: {<<: *one, command: sleep 1000, stop_signal: SIGKILL}
+  good: {<<: *one, command: 'true'}
+  bad: {<<: *one, command: sh -c 'exit 3', profiles: [bad]}
+",
+    );
+    let did = home.did(&["up", "-d", "--wait"]);
+    assert!(did.contains("app-runs-1  Healthy") && did.contains("app-good-1  Exited"), "{did}");
+    let (code, _, err) = home.run(&["compose", "up", "-d", "--wait", "bad"]);
+    assert!(code == 1 && err.contains("container app-bad-1 exited (3)"), "{code} {err}");
+}
+
+#[test]
+fn watch_carries_changes_over() {
+    let home = Home::new(
+        "
+services:
+  app:
+    build: .
+    command: sleep 1000
+    network_mode: none
+    stop_signal: SIGKILL
+    develop:
+      watch:
+        - {action: sync, path: src, target: /src, ignore: ['*.log'], initial_sync: true}
+        - {action: sync+exec, path: conf, target: /conf, exec: {command: touch /told}}
+        - {action: sync+restart, path: one.ini, target: /one.ini}
+        - {action: rebuild, path: Dockerfile}
+",
+    );
+    home.write("Dockerfile", "FROM busybox\nRUN echo one > /version\n");
+    home.write("src/first", "1");
+    home.write("conf/a", "a");
+    home.write("one.ini", "1");
+    let mut watch = home
+        .command(env!("CARGO_BIN_EXE_cauldron"), &["compose", "watch", "--quiet"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let _watch = Server(watch);
+    let mut until = |text: &str| {
+        let lines: Vec<String> =
+            said.by_ref().map(Result::unwrap).take_while(|line| !line.contains(text)).collect();
+        assert!(!lines.iter().any(|line| line.contains("cauldron: ")), "{lines:?}");
+    };
+    let inside = |words: &[&str]| home.compose(&[&["exec", "-T", "app"], words].concat());
+    until("Watch enabled");
+    assert_eq!(inside(&["ls", "/src"]), "first\n");
+    home.write("src/x.log", "no");
+    home.write("src/deep/second", "2");
+    until("Syncing service \"app\"");
+    // What follows is handled after what came before.
+    home.write("conf/a", "b");
+    until("Syncing service \"app\"");
+    home.write("new.ini", "2");
+    std::fs::rename(home.0.join("app/new.ini"), home.0.join("app/one.ini")).unwrap();
+    until("service \"app\" restarted");
+    inside(&["sh", "-c", "until test -e /told; do usleep 20000; done"]);
+    assert_eq!(inside(&["sh", "-c", "find /src -type f | sort"]), "/src/deep/second\n/src/first\n");
+    assert_eq!(inside(&["cat", "/conf/a", "/one.ini"]), "b2");
+    home.write("new", "FROM busybox\nRUN echo two > /version\n");
+    std::fs::rename(home.0.join("app/new"), home.0.join("app/Dockerfile")).unwrap();
+    until("Container app-app-1  Started");
+    assert_eq!(inside(&["cat", "/version"]), "two\n");
+}
+
+#[test]
 fn one_offs_hooks_and_builds() {
     let home = Home::new(
         "
