@@ -56,7 +56,7 @@ pub(crate) fn summary(listed: Listed, version: ApiVersion) -> Value {
     }
     let mut value = json!({
         "Id": image.id.to_string(),
-        "ParentId": "",
+        "ParentId": image.parent.as_ref().map_or("", engine::model::Digest::as_str),
         "RepoTags": repo_tags,
         "RepoDigests": repo_digests,
         "Created": image.config.created.map_or(0, |created| created.seconds),
@@ -105,7 +105,7 @@ fn detail(image: Image, directories: &[std::path::PathBuf], version: ApiVersion)
         "Id": image.id,
         "RepoTags": names(&image.tags),
         "RepoDigests": names(&image.repo_digests),
-        "Parent": "",
+        "Parent": image.parent.as_ref().map_or("", engine::model::Digest::as_str),
         "Comment": config.comment.unwrap_or_default(),
         "DockerVersion": "",
         "Author": config.author.unwrap_or_default(),

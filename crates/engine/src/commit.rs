@@ -1,5 +1,6 @@
 //! `commit`: an image from a container.
 
+use model::container::{ContainerSpec, MountSource};
 use model::image::{Empty, History, RunConfig};
 use model::state::Status;
 use model::{Digest, Reference, Result};
@@ -70,6 +71,7 @@ impl Engine {
         config.comment = Some(request.comment.clone()).filter(|text| !text.is_empty());
         config.config = own;
         let image = self.store.put_image(&config, &BTreeMap::new())?;
+        self.store.set_parent(&image.id, &container.spec.image)?;
         let mut name = String::new();
         if let Some(reference) = &request.reference {
             self.store.tag(reference, &image.id)?;
@@ -147,7 +149,18 @@ fn config_of(container: &Container, image: RunConfig) -> RunConfig {
         labels: Some(spec.labels.clone()).filter(|labels| !labels.is_empty()),
         stop_signal: Some(spec.stop.signal.clone()).filter(|signal| !signal.is_empty()),
         healthcheck: spec.healthcheck.clone(),
+        volumes: Some(volumes_of(spec, image.volumes)).filter(|volumes| !volumes.is_empty()),
         on_build: None,
         ..image
     }
+}
+
+/// The image's volumes, and the anonymous ones that the container was given (`-v /path`).
+fn volumes_of(spec: &ContainerSpec, image: Option<BTreeMap<String, Empty>>) -> BTreeMap<String, Empty> {
+    let anonymous = spec
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount.source, MountSource::Volume { anonymous: true, .. }))
+        .map(|mount| (mount.target.as_str().to_owned(), Empty {}));
+    image.into_iter().flatten().chain(anonymous).collect()
 }

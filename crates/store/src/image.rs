@@ -38,6 +38,8 @@ pub struct Image {
     pub size: u64,
     /// When its last tag changed (Docker's `LastTagTime`).
     pub tagged: Timestamp,
+    /// The image of the container that it was committed from, where it was.
+    pub parent: Option<Digest>,
 }
 
 /// `images/<hex>.json`.
@@ -51,6 +53,8 @@ struct Record {
     repo_digests: Vec<Reference>,
     #[serde(default)]
     tagged: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Digest>,
 }
 
 /// `tags/<reference>`.
@@ -194,7 +198,8 @@ impl Store {
             Some(record) => Record { manifest: manifest_digest, size, ..record },
             None => {
                 let (tags, repo_digests) = (Vec::new(), Vec::new());
-                Record { manifest: manifest_digest, size, tags, repo_digests, tagged: Timestamp::NEVER }
+                let tagged = Timestamp::NEVER;
+                Record { manifest: manifest_digest, size, tags, repo_digests, tagged, parent: None }
             }
         };
         self.write_record(&id, &record)?;
@@ -215,6 +220,16 @@ impl Store {
         record.repo_digests.extend(reference);
         record.repo_digests.sort();
         record.repo_digests.dedup();
+        self.write_record(image, &record)
+    }
+    /// Notes which image the container had that an image was committed from.
+    ///
+    /// # Errors
+    /// The image is gone, or a write failed.
+    pub fn set_parent(&self, image: &Digest, parent: &Digest) -> Result<()> {
+        let _changing = self.lock_images()?;
+        let mut record = self.image_record(image)?.ok_or_else(|| no_such_image(image.as_str()))?;
+        record.parent = Some(parent.clone());
         self.write_record(image, &record)
     }
     /// Takes such a reference away (Docker's `rmi name@digest`).
@@ -318,6 +333,7 @@ impl Store {
             repo_digests: record.repo_digests,
             size: record.size,
             tagged: record.tagged,
+            parent: record.parent,
         }))
     }
     fn image_record(&self, id: &Digest) -> Result<Option<Record>> {

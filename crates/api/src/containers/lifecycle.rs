@@ -8,7 +8,7 @@ use axum::{Json, Router, routing};
 use bollard_stubs::models::ContainerUpdateBody;
 use engine::Engine;
 use engine::container::{BLIND, Condition, LOOK, RemoveOptions, Update, Waiter};
-use engine::model::{ContainerId, Error};
+use engine::model::{ContainerId, Error, Kind};
 use serde_json::{Value, json};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -49,7 +49,12 @@ async fn create(
         text => Some(engine::transfer::parse_platform(text)?),
     };
     let (created, warnings) = call(&engine, move |engine| {
-        let (mut request, mut warnings) = convert::request(name, body.0, &|name| engine.container_id(name))?;
+        let (mut request, mut warnings) = convert::request(name, body.0, &|name| engine.container_id(name))
+            .map_err(|error| match error.kind() {
+            // A container that the request names. To clients what is not found is the image: they would pull it.
+            Kind::NotFound => Error::invalid(error.message()),
+            _ => error,
+        })?;
         request.platform = platform;
         let created = engine.create_container(request)?;
         warnings.extend(created.warnings.iter().cloned());

@@ -470,6 +470,12 @@ pub(super) async fn download(session: &Session, path: &str, output: Option<&str>
     if output.is_none() && crate::stream::is_terminal(std::io::stdout()) {
         return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
     }
+    if let Some(directory) = output.and_then(|output| std::path::Path::new(output).parent())
+        && !directory.as_os_str().is_empty()
+        && !directory.is_dir()
+    {
+        return Err(format!("invalid output path: directory {directory:?} does not exist").into());
+    }
     let mut chunks = Chunks::new(session.client()?.call(Method::GET, path, None).await?);
     let Some(output) = output else {
         while let Some(bytes) = chunks.next().await? {
@@ -490,9 +496,9 @@ pub(super) async fn download(session: &Session, path: &str, output: Option<&str>
         target.to_owned()
     };
     let write = async {
-        let mut out = std::fs::File::create(&part).map_err(file("create", &part))?;
+        let mut out = std::fs::File::create(&part).map_err(file("create", target))?;
         while let Some(bytes) = chunks.next().await? {
-            out.write_all(&bytes).map_err(file("write", &part))?;
+            out.write_all(&bytes).map_err(file("write", target))?;
         }
         Ok::<_, Failure>(())
     };

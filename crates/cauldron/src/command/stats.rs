@@ -68,11 +68,18 @@ async fn stats(session: Session, given: ArgMatches) -> Outcome {
             async move { client.get(&path).await }
         });
         let mut rows = Vec::new();
-        for answer in futures_util::future::join_all(asked).await {
+        let named = !given.texts("containers").is_empty();
+        for (name, answer) in names.iter().zip(futures_util::future::join_all(asked).await) {
             match answer {
-                Ok(reading) => rows.push(row(&reading, full)),
+                Ok(reading) => {
+                    let mut row = row(&reading, full);
+                    if named {
+                        row["Container"] = name.as_str().into();
+                    }
+                    rows.push(row);
+                }
                 // One that is gone meanwhile is no longer shown; one that was named is missed.
-                Err(error) if error.status() == Some(404) && given.texts("containers").is_empty() => {}
+                Err(error) if error.status() == Some(404) && !named => {}
                 Err(error) => return Err(error.into()),
             }
         }

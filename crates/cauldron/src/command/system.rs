@@ -145,7 +145,13 @@ async fn info(session: Session, given: ArgMatches) -> Outcome {
         let text = match value {
             Value::Null => return,
             Value::String(text) => text.clone(),
-            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            Value::Array(items) => {
+                let inner = " ".repeat(depth + 1);
+                let items = items.iter().filter_map(Value::as_str);
+                let lines = items.map(|item| format!("{inner}{item}\n")).collect::<String>();
+                out.push_str(&format!("{}{name}:\n{lines}", " ".repeat(depth)));
+                return;
+            }
             other => other.to_string(),
         };
         out.push_str(&format!("{}{name}: {text}\n", " ".repeat(depth)));
@@ -163,7 +169,13 @@ async fn info(session: Session, given: ArgMatches) -> Outcome {
     line(1, "Logging Driver", &found["LoggingDriver"]);
     line(1, "Cgroup Driver", &found["CgroupDriver"]);
     line(1, "Cgroup Version", &found["CgroupVersion"]);
-    line(1, "Security Options", &found["SecurityOptions"]);
+    let plugins = |kind: &str| {
+        let names = found["Plugins"][kind].as_array().into_iter().flatten().filter_map(Value::as_str);
+        format!("{kind}: {}", names.collect::<Vec<_>>().join(" "))
+    };
+    line(1, "Plugins", &json!([plugins("Volume"), plugins("Network"), plugins("Log")]));
+    line(1, "Swarm", &found["Swarm"]["LocalNodeState"]);
+    line(1, "Security Options", &security(&found["SecurityOptions"]));
     line(1, "Kernel Version", &found["KernelVersion"]);
     line(1, "Operating System", &found["OperatingSystem"]);
     line(1, "OSType", &found["OSType"]);
@@ -192,6 +204,22 @@ async fn info(session: Session, given: ArgMatches) -> Outcome {
     }
     session.out(&out)?;
     Ok(0)
+}
+
+/// `name=seccomp,profile=builtin` as Docker shows it: the name, and below it what belongs to it.
+fn security(options: &Value) -> Value {
+    let mut lines = Vec::new();
+    for option in options.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for pair in option.split(',') {
+            lines.push(match pair.split_once('=') {
+                Some(("name", name)) => name.to_owned(),
+                Some(("profile", profile)) => format!(" Profile: {profile}"),
+                Some((key, value)) => format!(" {key}: {value}"),
+                None => pair.to_owned(),
+            });
+        }
+    }
+    json!(lines)
 }
 
 async fn version(session: Session, given: ArgMatches) -> Outcome {

@@ -1,7 +1,7 @@
 //! Mounts: `--volumes-from`, the image's volumes, volumes made and filled on demand, sources on the host.
 
 use model::bundle::MountOp;
-use model::container::{ContainerPath, ContainerSpec, HostPath, Mount, MountSource};
+use model::container::{ContainerPath, ContainerSpec, HostPath, Mount, MountSource, Propagation};
 use model::error::Context as _;
 use model::image::Empty;
 use model::launch::mount_op;
@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use super::create::Request;
 use super::lookup::Container;
 use crate::Engine;
+use crate::doctor::leftovers::mount_point;
 use crate::undo::Undo;
 
 impl Engine {
@@ -23,7 +24,12 @@ impl Engine {
                 None => (text.as_str(), false),
                 Some((name, mode)) => (name, read_only_mode(&text, mode)?),
             };
-            for mut mount in self.find(name)?.spec.mounts.clone() {
+            let found = self.find(name).map_err(|error| match error.kind() {
+                // It is the request that is wrong: what is not found is the image, to clients.
+                Kind::NotFound => Error::invalid(error.message()),
+                _ => error,
+            });
+            for mut mount in found?.spec.mounts.clone() {
                 if matches!(mount.source, MountSource::Tmpfs { .. }) || has(spec, &mount.target) {
                     continue;
                 }
@@ -87,6 +93,22 @@ impl Engine {
         }
         Ok(())
     }
+    /// Says of each of a container's volumes that it was mounted, or that it no longer is.
+    pub(crate) fn volume_events(&self, container: &Container, mounted: bool) {
+        for mount in &container.spec.mounts {
+            let MountSource::Volume { name, driver, .. } = &mount.source else { continue };
+            let mut about = BTreeMap::from([
+                ("container".to_owned(), container.id().as_str().to_owned()),
+                ("driver".to_owned(), driver.clone()),
+            ]);
+            if mounted {
+                about.insert("destination".to_owned(), mount.target.as_str().to_owned());
+                about.insert("propagation".to_owned(), String::new());
+                about.insert("read/write".to_owned(), (!mount.read_only).to_string());
+            }
+            self.emit("volume", if mounted { "mount" } else { "unmount" }, name, about);
+        }
+    }
     fn copy_up(&self, volume: &str, image: &std::os::fd::OwnedFd, target: &ContainerPath) -> Result<()> {
         use std::os::fd::AsFd as _;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -101,8 +123,9 @@ impl Engine {
         let mut ops = Vec::with_capacity(container.spec.mounts.len());
         for mount in &container.spec.mounts {
             match &mount.source {
-                MountSource::Bind { path, create_source, .. } => {
+                MountSource::Bind { path, create_source, propagation, .. } => {
                     check_source(path, *create_source)?;
+                    check_propagation(path, *propagation)?;
                     let mut mount = mount.clone();
                     if let MountSource::Bind { path, .. } = &mut mount.source {
                         *path = HostPath(host_view(&path.0));
@@ -156,6 +179,43 @@ fn check_source(path: &HostPath, create: bool) -> Result<()> {
     }
 }
 
+/// Mounts can travel to and from the host only where the source's mount takes part (moby `ensureShared`,
+/// `ensureSharedOrSlave`).
+fn check_propagation(path: &HostPath, propagation: Propagation) -> Result<()> {
+    let (wanted, words): (&[&str], _) = match propagation {
+        Propagation::Private | Propagation::RPrivate => return Ok(()),
+        Propagation::Shared | Propagation::RShared => (&["shared:"], "shared"),
+        Propagation::Slave | Propagation::RSlave => (&["shared:", "master:"], "shared or slave"),
+    };
+    let shown = path.0.display();
+    let source = std::fs::canonicalize(path).context(|| format!("bind source path {shown}"))?;
+    let text = std::fs::read("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+    let Some((place, tags)) = mount_of(&text, &source) else { return Ok(()) };
+    if tags.iter().any(|tag| wanted.iter().any(|wanted| tag.starts_with(wanted))) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "path {shown} is mounted on {} but it is not a {words} mount",
+        place.display()
+    )))
+}
+
+/// The mount that a path is on, of those in a mountinfo: where it is, and its optional fields. The last one lies on top.
+fn mount_of(mountinfo: &[u8], path: &Path) -> Option<(PathBuf, Vec<String>)> {
+    let mut found: Option<(PathBuf, Vec<String>)> = None;
+    for line in mountinfo.split(|byte| *byte == b'\n') {
+        let Some(place) = mount_point(line) else { continue };
+        let longer = found
+            .as_ref()
+            .is_none_or(|(before, _)| place.components().count() >= before.components().count());
+        if path.starts_with(&place) && longer {
+            let tags = line.split(|byte| *byte == b' ').skip(6).take_while(|field| *field != b"-");
+            found = Some((place, tags.map(|tag| String::from_utf8_lossy(tag).into_owned()).collect()));
+        }
+    }
+    found
+}
+
 /// A source below `/proc/self` (which `/proc/mounts` and `/proc/net` lead to) as the host's first process sees it:
 /// what is mounted must be the host's, not that of whoever happens to open the link.
 fn host_view(path: &Path) -> PathBuf {
@@ -178,6 +238,21 @@ fn host_view(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mount_on_top_is_found() {
+        let text = b"22 1 8:1 / / rw - ext4 /dev/root rw\n23 22 0:5 / /mnt rw shared:2 - tmpfs t rw\n\
+                     24 22 0:6 / /mnt rw master:1 shared:3 - tmpfs t rw\n25 22 0:7 / /mn rw - tmpfs t rw\n";
+        for (path, place, tags) in
+            [("/mnt/a/b", "/mnt", &["master:1", "shared:3"][..]), ("/mntx", "/", &[]), ("/mn", "/mn", &[])]
+        {
+            let (found, with) = mount_of(text, Path::new(path)).unwrap();
+            assert_eq!(
+                (found, with),
+                (PathBuf::from(place), tags.iter().map(|tag| (*tag).to_owned()).collect())
+            );
+        }
+    }
 
     #[test]
     fn links_to_whoever_looks_lead_to_the_host() {

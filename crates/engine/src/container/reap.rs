@@ -88,6 +88,9 @@ impl Engine {
         let running =
             |id: &ContainerId| runtime::live(&self.store.layout.run(id)).is_ok_and(|live| live.is_some());
         failures.extend(self.release_volumes(&container.spec.mounts, running).err());
+        if container.run_dir.join("bundle.json").exists() {
+            self.volume_events(container, false);
+        }
         failures.extend(clear_run_dir(&container.run_dir).err());
         first_with_rest(failures)
     }

@@ -104,6 +104,7 @@ impl Engine {
         }
         sys::failpoint!("start: network connected");
         prepared.start()?;
+        self.volume_events(container, true);
         sys::failpoint!("start: running");
         let mut warnings = runtime::warnings(&container.run_dir);
         warnings.extend(self.opened(container)?);

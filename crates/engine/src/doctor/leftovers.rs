@@ -207,7 +207,7 @@ impl Engine {
 }
 
 /// Where a line of mountinfo is mounted (proc_pid_mountinfo(5)): the fifth field, blanks as octal escapes.
-fn mount_point(line: &[u8]) -> Option<PathBuf> {
+pub(crate) fn mount_point(line: &[u8]) -> Option<PathBuf> {
     let field = line.split(|byte| *byte == b' ').nth(4)?;
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -5,7 +5,7 @@
 //! another. What somebody works on just now is locked, and is nobody's leftover: whatever is busy is left alone, and
 //! processes that still give back what a finished container held are waited for.
 
-mod leftovers;
+pub(crate) mod leftovers;
 
 use model::finding::{Examination, Finding};
 use model::state::State;
