@@ -279,6 +279,26 @@ fn contexts_of_dockers_command_line_bring_their_certificates() {
             .unwrap();
         assert_eq!(both(&output).trim(), env!("CARGO_PKG_VERSION"));
     }
+    // Archives go both ways between the two programs.
+    let (ours, theirs) = (place.path("ours.tar"), place.path("theirs.tar"));
+    let (ours, theirs) = (ours.to_str().unwrap(), theirs.to_str().unwrap());
+    place.ok(&["context", "export", "far", ours]);
+    place.ok(&["context", "import", "again", ours]);
+    assert!(!place.cauldron(&["context", "export", "far", ours]).status.success(), "the file exists");
+    for (program, args) in [
+        ("docker", ["context", "export", "again", theirs]),
+        (env!("CARGO_BIN_EXE_cauldron"), ["context", "import", "third", theirs]),
+        ("docker", ["context", "import", "fourth", ours]),
+    ] {
+        let output = place.command(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", both(&output));
+    }
+    for name in ["third", "fourth"] {
+        let output = place.cauldron(&["--context", name, "version", "-f", "{{.Server.Version}}"]);
+        assert_eq!(both(&output).trim(), env!("CARGO_PKG_VERSION"));
+        place.ok(&["context", "rm", name]);
+    }
+    place.ok(&["context", "rm", "again"]);
     // Another host does not get the certificate of the one before.
     place.ok(&["context", "update", "far", "--docker", "host=tcp://127.0.0.1:1"]);
     let kept = std::fs::read_dir(place.path("config/contexts/tls")).unwrap().flatten();

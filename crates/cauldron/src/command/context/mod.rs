@@ -1,6 +1,8 @@
 //! `context`: named engines, where Docker keeps them (`~/.docker/contexts/{meta,tls}/<digest of the name>/`); the one in use is
 //! `currentContext` of `config.json`. `default` is no file: it is this process, or what `DOCKER_HOST` says.
 
+mod archive;
+
 use super::credentials;
 use crate::args::{Given, flag, format, maybe, one, opt, quiet, some};
 use crate::cli::{VERB, Verb};
@@ -91,6 +93,22 @@ pub const VERBS: &[Verb] = &[
         ..CONTEXT
     },
     Verb {
+        names: &["export"],
+        usage: "CONTEXT [FILE|-]",
+        about: "Export a context to a tar archive FILE or a tar stream on STDOUT",
+        args: || vec![one("context"), maybe("file")],
+        run: |session, given| Box::pin(async move { archive::export(&session, &given) }),
+        ..CONTEXT
+    },
+    Verb {
+        names: &["import"],
+        usage: "CONTEXT FILE|-",
+        about: "Import a context from a tar file",
+        args: || vec![one("context"), one("file")],
+        run: |session, given| Box::pin(async move { archive::import(&session, &given) }),
+        ..CONTEXT
+    },
+    Verb {
         names: &["rm", "remove"],
         usage: "CONTEXT [CONTEXT...]",
         about: "Remove one or more contexts",
@@ -178,22 +196,26 @@ fn endpoint(text: &str) -> Result<(Value, Vec<Material>), Failure> {
 
 /// Keeps copies of the TLS material; the key is readable for its owner only.
 fn keep_files(session: &Session, name: &str, files: &[Material]) -> Result<(), Failure> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let dir = tls(session, name).join("docker");
     for (target, source) in files {
-        std::fs::create_dir_all(&dir).map_err(file("create", &dir))?;
         let bytes = std::fs::read(source).map_err(file("open", source))?;
-        let path = dir.join(target);
-        std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut out| std::io::Write::write_all(&mut out, &bytes))
-            .map_err(file("write", &path))?;
+        write_material(session, name, target, &bytes)?;
     }
     Ok(())
+}
+
+fn write_material(session: &Session, name: &str, target: &str, bytes: &[u8]) -> Result<(), Failure> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let dir = tls(session, name).join("docker");
+    std::fs::create_dir_all(&dir).map_err(file("create", &dir))?;
+    let path = dir.join(target);
+    std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut out| std::io::Write::write_all(&mut out, bytes))
+        .map_err(file("write", &path))
 }
 
 fn create(session: &Session, given: &ArgMatches) -> Outcome {
