@@ -7,12 +7,14 @@
 use model::error::Context as _;
 use model::log::{STORED_LINE_BYTES, Show};
 use model::{ContainerId, Error, Kind, Result};
+use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::Engine;
 use crate::container::Container;
@@ -40,7 +42,7 @@ pub struct Logs {
     path: PathBuf,
     dir: PathBuf,
     run_dir: PathBuf,
-    current: Option<(File, u64)>,
+    current: Option<Opened>,
     queue: VecDeque<PathBuf>,
     partial: Vec<u8>,
     show: Show,
@@ -106,12 +108,16 @@ impl Logs {
     fn seek_tail(&mut self, mut count: u64) -> Result<()> {
         let mut later = VecDeque::new();
         while let Some(path) = self.queue.pop_back() {
-            let Some((mut file, inode)) = open(&path)? else { continue };
-            let (start, found) = tail_of(&file, count).context(|| format!("read log {}", path.display()))?;
+            let Some(mut opened) = open(&path)? else { continue };
+            let (start, found) =
+                tail_of(&opened.file, count).context(|| format!("read log {}", path.display()))?;
             count -= found.min(count);
             if count == 0 || self.queue.is_empty() {
-                file.seek(SeekFrom::Start(start)).context(|| format!("read log {}", path.display()))?;
-                self.current = Some((file, inode));
+                opened
+                    .file
+                    .seek(SeekFrom::Start(start))
+                    .context(|| format!("read log {}", path.display()))?;
+                self.current = Some(opened);
                 self.queue.clear();
                 break;
             }
@@ -133,7 +139,7 @@ impl Logs {
         let start = out.len();
         let mut buffer = [0; 16 << 10];
         while !self.over && out.len() - start < PIECE {
-            let Some((file, _)) = &mut self.current else {
+            let Some(Opened { file, .. }) = &mut self.current else {
                 if self.advance()? {
                     continue;
                 }
@@ -173,17 +179,16 @@ impl Logs {
         }
         let Ok(now) = std::fs::metadata(&self.path) else { return Ok(false) };
         match &self.current {
-            Some((_, inode)) if now.ino() == *inode => Ok(false),
-            Some((file, inode)) => {
+            Some(opened) if now.ino() == opened.inode => Ok(false),
+            Some(opened) => {
                 // Rotated. What was written to the old file meanwhile comes first.
-                let read = (&*file).stream_position().unwrap_or(0);
-                if file.metadata().is_ok_and(|meta| meta.len() > read) {
+                let read = (&opened.file).stream_position().unwrap_or(0);
+                if opened.file.metadata().is_ok_and(|meta| meta.len() > read) {
                     return Ok(true);
                 }
-                let inode = *inode;
                 let mut newer: Vec<PathBuf> = vec![self.path.clone()];
                 for path in older_files(&self.path).into_iter().rev() {
-                    if std::fs::metadata(&path).is_ok_and(|meta| meta.ino() == inode) {
+                    if opened.is(&path) {
                         break;
                     }
                     newer.push(path);
@@ -248,25 +253,74 @@ impl Engine {
     }
 }
 
-fn open(path: &Path) -> Result<Option<(File, u64)>> {
-    match File::open(path) {
-        Ok(file) => {
-            let inode = file.metadata().context(|| format!("read log {}", path.display()))?.ino();
-            Ok(Some((file, inode)))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context(|| format!("read log {}", path.display())),
+/// A file of the log, and what it is known by.
+struct Opened {
+    /// What is read: the file, or what was in it where it is compressed.
+    file: File,
+    /// The file's; 0 where it is compressed.
+    inode: u64,
+    /// When a compressed file's last entry was written.
+    written: Option<SystemTime>,
+}
+
+impl Opened {
+    /// Whether this is the file at a path. One that was compressed meanwhile has another inode, and its time.
+    fn is(&self, path: &Path) -> bool {
+        let Ok(now) = std::fs::metadata(path) else { return false };
+        let written = self.written.or_else(|| self.file.metadata().ok()?.modified().ok());
+        now.ino() == self.inode || is_compressed(path) && now.modified().ok() == written
     }
 }
 
-/// `log.N`, …, `log.1`: the oldest first.
+fn is_compressed(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b".gz")
+}
+
+fn open(path: &Path) -> Result<Option<Opened>> {
+    let what = || format!("read log {}", path.display());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // It may have been compressed since it was found.
+            let compressed = if is_compressed(path) { None } else { Some(with_ending(path, ".gz")) };
+            return match compressed.filter(|path| path.exists()) {
+                Some(path) => open(&path),
+                None => Ok(None),
+            };
+        }
+        Err(error) => return Err(error).context(what),
+    };
+    let meta = file.metadata().context(what)?;
+    if !is_compressed(path) {
+        return Ok(Some(Opened { file, inode: meta.ino(), written: None }));
+    }
+    // Unpacked into a file without a name: what is looked for is at its end.
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let plain = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(std::io::Error::from)
+        .context(|| format!("create a file in {}", dir.display()))?;
+    let mut plain = File::from(plain);
+    let mut source = store::tree::stream::decompress(file).context(what)?;
+    std::io::copy(&mut source, &mut plain).context(what)?;
+    plain.rewind().context(what)?;
+    Ok(Some(Opened { file: plain, inode: 0, written: meta.modified().ok() }))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// `….N`, …, `….1`, or `….N.gz`: the oldest first.
 fn older_files(path: &Path) -> Vec<PathBuf> {
     let numbered = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
+        let plain = with_ending(path, &format!(".{number}"));
+        let compressed = with_ending(&plain, ".gz");
+        [plain, compressed].into_iter().find(|path| path.exists())
     };
-    let mut files: Vec<PathBuf> = (1..FILES).map(numbered).take_while(|path| path.exists()).collect();
+    let mut files: Vec<PathBuf> = (1..FILES).map_while(numbered).collect();
     files.reverse();
     files
 }
@@ -346,6 +400,37 @@ mod tests {
         {
             assert_eq!(all(&mut logs(&dir, Some(tail), false)).0, wanted, "tail {tail}");
         }
+    }
+
+    /// As the monitor does it.
+    fn compress(dir: &Dir, name: &str) {
+        let path = dir.0.join(name);
+        let status = std::process::Command::new("gzip").arg(&path).status().unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    fn reads_compressed_files() {
+        let dir = dir("compressed");
+        append(&dir.0.join("log.2"), &["a", "b"]);
+        append(&dir.0.join("log.1"), &["c", "d"]);
+        append(&dir.0.join("log"), &["e"]);
+        std::fs::write(dir.0.join("spec.json"), "{}").unwrap();
+        std::fs::write(dir.0.join("state.json"), "{}").unwrap();
+        let mut follower = logs(&dir, Some(1), true);
+        assert_eq!(all(&mut follower), ("e ".into(), Next::Wait));
+        compress(&dir, "log.2");
+        compress(&dir, "log.1");
+        for (tail, wanted) in [(None, "a b c d e "), (Some(2), "d e "), (Some(4), "b c d e ")] {
+            assert_eq!(all(&mut logs(&dir, tail, false)).0, wanted, "{tail:?}");
+        }
+        // What is followed is rotated and compressed.
+        std::fs::rename(dir.0.join("log.2.gz"), dir.0.join("log.3.gz")).unwrap();
+        std::fs::rename(dir.0.join("log.1.gz"), dir.0.join("log.2.gz")).unwrap();
+        std::fs::rename(dir.0.join("log"), dir.0.join("log.1")).unwrap();
+        compress(&dir, "log.1");
+        append(&dir.0.join("log"), &["f"]);
+        assert_eq!(all(&mut follower), ("f ".into(), Next::Wait));
     }
 
     #[test]

@@ -277,6 +277,9 @@ pub enum LogTarget {
         max_bytes: u64,
         /// Files kept.
         max_files: u32,
+        /// Older files are compressed (`.1.gz`).
+        #[serde(default)]
+        compress: bool,
         /// What each entry says of the container (`labels`, `env` and `tag` of `--log-opt`).
         #[serde(default)]
         attributes: std::collections::BTreeMap<String, String>,

@@ -642,6 +642,15 @@ impl Healthcheck {
     }
 }
 
+/// A boolean as Go's `strconv.ParseBool` takes it.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 impl LogSpec {
     /// Fills in options that were not asked for, and reads `max-size` and `max-file`.
     ///
@@ -666,7 +675,19 @@ impl LogSpec {
                 Error::invalid(format!("invalid value for max-file: {text}: must be a positive number"))
             })?;
         }
+        if let Some(text) = self.options.get("compress")
+            && go_bool(text).is_none()
+        {
+            return Err(Error::invalid(format!("invalid value for compress: {text}: want true or false")));
+        }
+        if self.driver == "json-file" && self.compresses() && self.max_files < 2 {
+            return Err(Error::invalid("compress cannot be true when max-file is less than 2"));
+        }
         Ok(())
+    }
+    /// Whether older files are compressed.
+    pub fn compresses(&self) -> bool {
+        self.options.get("compress").and_then(|text| go_bool(text)).unwrap_or_default()
     }
 }
 

@@ -130,6 +130,7 @@ pub fn bundle(spec: &ContainerSpec, facts: Facts) -> Bundle {
                 path: facts.log,
                 max_bytes: spec.log.max_bytes,
                 max_files: spec.log.max_files,
+                compress: spec.log.compresses(),
                 attributes: log_attributes(spec, &facts.name),
             },
         },

@@ -1,5 +1,6 @@
 //! The container's log in Docker's json-file format: one object a line, lines longer than 16 KiB in pieces, bytes that are
-//! no UTF-8 as U+FFFD, files rotated by size. Only the monitor writes it.
+//! no UTF-8 as U+FFFD, files rotated by size, older ones compressed where that was asked for, by a process of its own. Only
+//! the monitor writes it.
 
 use model::bundle::LogTarget;
 use model::error::Context as _;
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use sys::process::Forked;
 
 /// An open log.
 pub struct Log {
@@ -24,6 +26,9 @@ struct Target {
     size: u64,
     max_bytes: u64,
     max_files: u32,
+    compress: bool,
+    /// The process that compresses the newest of the older files.
+    compressing: Option<i32>,
     /// `"attrs":{…},` or nothing.
     attributes: String,
 }
@@ -36,7 +41,7 @@ impl Log {
     pub fn open(target: &LogTarget) -> Result<Self> {
         let target = match target {
             LogTarget::None => None,
-            LogTarget::JsonFile { path, max_bytes, max_files, attributes } => {
+            LogTarget::JsonFile { path, max_bytes, max_files, compress, attributes } => {
                 let size = match std::fs::metadata(&path.0) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
                     found => found.context(|| format!("stat log {}", path.0.display()))?.len(),
@@ -47,6 +52,8 @@ impl Log {
                     size,
                     max_bytes: *max_bytes,
                     max_files: (*max_files).max(1),
+                    compress: *compress,
+                    compressing: None,
                     attributes: match attributes.is_empty() {
                         true => String::new(),
                         false => format!(
@@ -82,7 +89,7 @@ impl Log {
         }
         target.append(&entries);
     }
-    /// Writes what had no line end.
+    /// Writes what had no line end, and waits until older files are compressed.
     pub fn flush(&mut self, now: Timestamp) {
         let Some(target) = &mut self.target else { return };
         for (index, partial) in self.partial.iter_mut().enumerate() {
@@ -93,6 +100,7 @@ impl Log {
                 partial.clear();
             }
         }
+        target.compressed();
     }
 }
 
@@ -124,23 +132,66 @@ impl Target {
         }
     }
     fn rotate(&mut self) {
-        let numbered = |number: u32| {
-            let mut name = self.path.as_os_str().to_owned();
-            name.push(format!(".{number}"));
-            PathBuf::from(name)
-        };
+        self.compressed();
         for number in (1..self.max_files.saturating_sub(1)).rev() {
-            let _ = std::fs::rename(numbered(number), numbered(number + 1));
+            for ending in ["", GZIP] {
+                let _ = std::fs::rename(self.older(number, ending), self.older(number + 1, ending));
+            }
         }
+        let newest = self.older(1, "");
         let gone = if self.max_files > 1 {
-            std::fs::rename(&self.path, numbered(1))
+            std::fs::rename(&self.path, &newest)
         } else {
             std::fs::remove_file(&self.path)
         };
         if gone.is_ok() {
             (self.file, self.size) = (None, 0);
+            if self.compress && self.max_files > 1 {
+                self.compressing = start_compressing(&newest, &self.older(1, GZIP));
+            }
         }
     }
+    fn older(&self, number: u32, ending: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(format!(".{number}{ending}"));
+        PathBuf::from(name)
+    }
+    /// Waits for the file that is being compressed: it must keep its name so long.
+    fn compressed(&mut self) {
+        if let Some(pid) = self.compressing.take() {
+            let _ = sys::process::wait(pid, true);
+        }
+    }
+}
+
+/// The ending of a compressed file.
+const GZIP: &str = ".gz";
+
+/// Compresses in a process of its own: the container's other affairs do not wait. One that fails leaves the file as it is.
+fn start_compressing(from: &Path, to: &Path) -> Option<i32> {
+    match sys::process::fork(0, None) {
+        Ok(Forked::Parent(pid, _)) => Some(pid),
+        Ok(Forked::Child) => {
+            sys::process::reset_signals();
+            let done = compress(from, to);
+            sys::process::exit_now(i32::from(done.is_err()))
+        }
+        Err(_) => None,
+    }
+}
+
+/// The compressed file takes the other's place when it is whole. Its time stays: readers know a file again by it.
+fn compress(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut part = to.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut source = File::open(from)?;
+    let target = File::options().create(true).write(true).truncate(true).mode(0o640).open(&part)?;
+    let mut encoder = flate2::write::GzEncoder::new(target, flate2::Compression::default());
+    std::io::copy(&mut source, &mut encoder)?;
+    encoder.finish()?.set_modified(source.metadata()?.modified()?)?;
+    std::fs::rename(&part, to)?;
+    std::fs::remove_file(from)
 }
 
 /// One line of the file.

@@ -140,6 +140,7 @@ impl Box_ {
                 path: path("log"),
                 max_bytes: 1 << 20,
                 max_files: 3,
+                compress: false,
                 attributes: Default::default(),
             },
             lifecycle: Lifecycle::Keep,

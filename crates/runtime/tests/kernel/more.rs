@@ -347,12 +347,7 @@ fn stop_in_back_off() {
 }
 
 fn log_rotation() {
-    let container = Box_::sh("seq 1 2000").with(|bundle| {
-        let path = model::container::HostPath(bundle.container_dir.0.join("log"));
-        bundle.log =
-            LogTarget::JsonFile { path, max_bytes: 20_000, max_files: 3, attributes: Default::default() };
-    });
-    container.run();
+    let container = rotated(false);
     let size = |name: &str| std::fs::metadata(container.dir.join(name)).map(|stat| stat.len());
     assert!(
         size("log").unwrap() <= 20_000
@@ -361,6 +356,30 @@ fn log_rotation() {
     );
     assert!(size("log.3").is_err());
     assert!(container.log().contains("\"log\":\"2000\\n\""));
+    let container = rotated(true);
+    let path = |name: &str| container.dir.join(name);
+    for name in ["log.1.gz", "log.2.gz"] {
+        let plain = std::process::Command::new("gzip").arg("-cd").arg(path(name)).output().unwrap();
+        assert!(plain.status.success() && plain.stdout.ends_with(b"}\n") && plain.stdout.len() <= 20_000);
+    }
+    for name in ["log.1", "log.2", "log.3.gz", "log.1.gz.part"] {
+        assert!(!path(name).exists(), "{name}");
+    }
+}
+
+fn rotated(compress: bool) -> Box_ {
+    let container = Box_::sh("seq 1 2000").with(|bundle| {
+        let path = model::container::HostPath(bundle.container_dir.0.join("log"));
+        bundle.log = LogTarget::JsonFile {
+            path,
+            max_bytes: 20_000,
+            max_files: 3,
+            compress,
+            attributes: Default::default(),
+        };
+    });
+    container.run();
+    container
 }
 
 fn called_off() {
