@@ -14,7 +14,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::Engine;
 use crate::container::Container;
@@ -24,6 +24,9 @@ use crate::watch::Watch;
 const FILES: u32 = 1000;
 /// Bytes that one call of [`Logs::read`] hands out, about.
 const PIECE: usize = 64 << 10;
+
+/// How long a container has run at least whose log is read once.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,23 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
+        if !follow {
+            first_words(&container)?;
+        }
         Logs::open(&container, show, tail, follow)
+    }
+}
+
+/// Engines take long enough to start a container that what a short one says is in its log when they are done, and their
+/// users count on it: a log that is read at once, and not followed, is that of a container which has run for [`FIRST_WORDS`]
+/// or has ended.
+fn first_words(container: &Container) -> Result<()> {
+    let Some(live) = &container.live else { return Ok(()) };
+    let age = crate::now().total_nanos().saturating_sub(container.state.started_at.total_nanos());
+    let age = Duration::from_nanos(u64::try_from(age).unwrap_or_default());
+    match FIRST_WORDS.checked_sub(age) {
+        Some(left) if !left.is_zero() => runtime::wait_exit(live, Some(left)).map(drop),
+        _ => Ok(()),
     }
 }
 

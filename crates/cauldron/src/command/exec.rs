@@ -70,7 +70,7 @@ async fn exec(session: Session, given: ArgMatches) -> Outcome {
         client.hijack(&start, Some(&json!({"Detach": false, "Tty": tty}))).await.map_err(not_run)?;
     let keys = DetachKeys::parse(given.text("detach-keys").unwrap_or_default())?;
     if stream_until_over(client, &format!("/exec/{id}"), attached, ends, Some(keys)).await? == End::Detached {
-        return Ok(0);
+        return Err("read escape sequence".into());
     }
     let state = client.get(&format!("/exec/{id}/json")).await?;
     Ok(code(&state["ExitCode"]))

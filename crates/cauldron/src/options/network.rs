@@ -19,7 +19,9 @@ pub fn networks(given: &ArgMatches) -> Result<(Option<String>, Option<Networking
         return Ok((None, plain.map(|endpoint| single("default", endpoint))));
     };
     let special = |name: &str| ["host", "none"].contains(&name) || name.starts_with("container:");
-    if attachments.len() > 1 && attachments.iter().any(|(name, _)| special(name)) {
+    let own = |name: &str| !special(name) && !["bridge", "default"].contains(&name);
+    let any = |test: &dyn Fn(&str) -> bool| attachments.iter().any(|(name, _)| test(name));
+    if attachments.len() > 1 && (any(&special) || (any(&own) && any(&|name| !own(name)))) {
         return Err(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
                 .to_owned(),
