@@ -35,6 +35,14 @@ impl Error {
     pub fn project(message: impl Into<String>) -> Self {
         Self::Project(message.into())
     }
+    /// Gives a failure without a place the one that asked for it.
+    #[must_use]
+    pub(crate) fn placed(self, place: &Place) -> Self {
+        match self {
+            Self::Project(message) => Self::at(place, message),
+            other => other,
+        }
+    }
     /// Adds what helps, to a failure in a file.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {

@@ -1,7 +1,7 @@
 //! What `up` would do: desired against actual. Pure.
 
 use crate::actual::Container;
-use crate::body::network_differs;
+use crate::body::{network_differs, supported};
 use crate::error::{Error, Result};
 use crate::labels;
 use crate::order;
@@ -128,6 +128,9 @@ pub fn plan(project: &Project, actual: &Actual, wishes: &Wishes, ledger: bool) -
     let wanted = selected(project, &wishes.services, wishes.no_deps)?;
     for name in wishes.scale.keys() {
         project.service(name)?;
+    }
+    for service in wanted.iter().filter_map(|name| project.services.get(name)) {
+        supported(project, service)?;
     }
     let mut plan = Plan::default();
     networks(project, &wanted, actual, &mut plan)?;
@@ -444,6 +447,18 @@ mod tests {
         };
         assert_eq!(made(false), "init: create 1; web: create 1");
         assert_eq!(made(true), "init: once; web: create 1");
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_before_anything_is_made() {
+        let project = project("services: {web: {image: i}, sum: {image: i, gpus: all}}");
+        let planned = |names: &[&str]| {
+            let services = names.iter().map(|name| (*name).to_owned()).collect();
+            plan(&project, &Actual::default(), &Wishes { services, ..Wishes::default() }, false)
+        };
+        let error = planned(&[]).unwrap_err().to_string();
+        assert_eq!(error, "/p/compose.yaml:1:51: services.sum.gpus: not supported by this engine");
+        assert!(planned(&["web"]).is_ok());
     }
 
     #[test]

@@ -88,11 +88,11 @@ pub fn grace(service: &Service) -> Option<i64> {
     Some((span + 999_999_999) / 1_000_000_000)
 }
 
-/// The request for one container of a service.
+/// Whether a service asks for nothing that no engine here can do.
 ///
 /// # Errors
-/// A key asks for what no engine here can do.
-pub fn body(project: &Project, service: &Service, which: &Which, around: &Around<'_>) -> Result<Body> {
+/// A key does: with its place.
+pub fn supported(project: &Project, service: &Service) -> Result<()> {
     for (key, given) in [
         ("gpus", service.gpus.is_some()),
         ("credential_spec", service.credential_spec.is_some()),
@@ -113,6 +113,15 @@ pub fn body(project: &Project, service: &Service, which: &Which, around: &Around
             "could not select device driver: reserved devices are not supported",
         ));
     }
+    Ok(())
+}
+
+/// The request for one container of a service.
+///
+/// # Errors
+/// A key asks for what no engine here can do.
+pub fn body(project: &Project, service: &Service, which: &Which, around: &Around<'_>) -> Result<Body> {
+    supported(project, service)?;
     let mut host = HostConfig {
         privileged: service.privileged,
         readonly_rootfs: service.read_only,

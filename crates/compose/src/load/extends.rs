@@ -72,7 +72,9 @@ impl Loader<'_> {
             }
             Some(file) => {
                 let directory = file.parent().unwrap_or(scope.directory).to_owned();
-                let layers = self.layers(file, &directory, environment)?;
+                let layers = self
+                    .layers(file, &directory, environment)
+                    .map_err(|error| error.placed(&extends.place))?;
                 let services = layers.into_iter().filter_map(|layer| layer.get("services").cloned());
                 let services = services.reduce(|a, b| merge(a, b, &Kind::Map(&Kind::Object(SERVICE))));
                 let services = services.unwrap_or_else(|| super::empty_map(&extends.place));

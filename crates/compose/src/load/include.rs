@@ -24,8 +24,9 @@ impl Loader<'_> {
                 Some(own) => PathBuf::from(own),
                 None => first.parent().unwrap_or(directory).to_owned(),
             };
-            let variables = self.included_variables(include, &own, environment)?;
-            let included = self.model(&files, &own, &variables, chain)?;
+            let placed = |error: Error| error.placed(&include.place);
+            let variables = self.included_variables(include, &own, environment).map_err(placed)?;
+            let included = self.model(&files, &own, &variables, chain).map_err(placed)?;
             import(layer, included, &include.place)?;
         }
         Ok(())

@@ -177,6 +177,10 @@ fn extends_and_includes() {
     assert_eq!(project.services["db"].image.as_deref(), Some("db:7"));
     assert_eq!(project.services["db"].volumes[0].source.as_deref(), Some("/p/sub/d"));
     assert_eq!(project.services["c"].image.as_deref(), Some("c:9"));
+    let absent = failure("include: [no.yaml]\nservices: {a: {image: x}}");
+    assert_eq!(absent, "/p/compose.yaml:1:11: open /p/no.yaml: no such file or directory");
+    let absent = failure("services: {a: {extends: {file: no.yaml, service: b}}}");
+    assert_eq!(absent, "/p/compose.yaml:1:25: open /p/no.yaml: no such file or directory");
     let circle = "services: {a: {extends: b}, b: {extends: a, image: x}}";
     assert!(failure(circle).contains("Circular reference"), "{}", failure(circle));
     let conflict = with(
