@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 
-/// How often a running container's use of resources is looked at.
+/// Between two looks at a running container's use of resources, in the long run; at first they are closer.
 const SAMPLE: Duration = Duration::from_secs(2);
 /// How long a container may take to end after it was asked to stop, where it does not say itself.
 const GRACE: i64 = 10;
@@ -284,8 +284,8 @@ impl Run<'_> {
         let mut done = Done::default();
         let limit = self.task.definition.timeout;
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
-        let mut sample = tokio::time::interval_at(tokio::time::Instant::now() + SAMPLE / 4, SAMPLE);
-        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pause = SAMPLE / 32;
+        let mut sample = tokio::time::Instant::now() + pause;
         let mut stop = self.stop.clone();
         tokio::pin!(exit);
         loop {
@@ -306,7 +306,11 @@ impl Run<'_> {
                     done.stopped = true;
                     self.end(id).await;
                 }
-                _ = sample.tick() => self.measure(id, &mut done).await,
+                () = tokio::time::sleep_until(sample) => {
+                    self.measure(id, &mut done).await;
+                    pause = (pause * 2).min(SAMPLE);
+                    sample = tokio::time::Instant::now() + pause;
+                }
             }
         }
     }
