@@ -1,5 +1,6 @@
 //! `/etc/cauldron/config.toml`: what users set once.
 
+use model::container::{LogSpec, Ulimit};
 use model::network::Cidr;
 use model::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -93,8 +94,60 @@ impl Config {
                 return Err(Error::invalid(format!("read configuration {}", path.display())).caused_by(error));
             }
         };
-        toml::from_str(&text)
-            .map_err(|error| Error::invalid(format!("configuration {}", path.display())).caused_by(error))
+        let what = || format!("configuration {}", path.display());
+        let config: Self = toml::from_str(&text).map_err(|error| Error::invalid(what()).caused_by(error))?;
+        config.check().map_err(|error| error.within(what()))?;
+        Ok(config)
+    }
+    /// Refuses what has the right shape and makes no sense, before it is wanted.
+    fn check(&self) -> Result<()> {
+        for Pool { base, size } in &self.default_address_pools {
+            let most = if base.address.is_ipv4() { 30 } else { 126 };
+            if !(base.prefix..=most).contains(size) {
+                return Err(Error::invalid(format!(
+                    "default-address-pools: {base} size {size}: want a size from {} to {most}",
+                    base.prefix
+                )));
+            }
+        }
+        for mirror in &self.registry_mirrors {
+            let host = mirror.split_once("://").map_or(mirror.as_str(), |(scheme, host)| match scheme {
+                "http" | "https" => host,
+                _ => "",
+            });
+            if host.is_empty() || host.contains(char::is_whitespace) {
+                return Err(Error::invalid(format!("registry-mirrors: invalid mirror: {mirror:?}")));
+            }
+        }
+        let odd =
+            |name: &&String| name.is_empty() || name.contains("://") || name.contains(char::is_whitespace);
+        if let Some(name) = self.insecure_registries.iter().find(odd) {
+            return Err(Error::invalid(format!("insecure-registries: {name:?}: want HOST or HOST:PORT")));
+        }
+        if let Some(name) = self.log_opts.keys().find(|name| !LogSpec::OPTIONS.contains(&name.as_str())) {
+            return Err(Error::invalid(format!("log-opts: unknown log opt '{name}'")));
+        }
+        LogSpec::default().apply_defaults(&self.log_opts).map_err(|error| error.within("log-opts"))?;
+        self.ulimits()?;
+        self.build_cache.bytes().map(drop)
+    }
+    /// The default limits.
+    ///
+    /// # Errors
+    /// One is malformed.
+    pub(crate) fn ulimits(&self) -> Result<Vec<Ulimit>> {
+        let read = |(name, text): (&String, &String)| {
+            let (soft, hard) = text.split_once(':').unwrap_or((text, text));
+            match (soft.parse(), hard.parse()) {
+                (Ok(soft), Ok(hard)) if hard == -1 || (soft != -1 && soft <= hard) => {
+                    Ok(Ulimit { name: name.clone(), soft, hard })
+                }
+                _ => Err(Error::invalid(format!(
+                    "default-ulimits: {name} = {text:?}: want \"SOFT:HARD\", the soft limit not above the hard one"
+                ))),
+            }
+        };
+        self.default_ulimits.iter().map(read).collect()
     }
     /// The part that the networks need.
     pub(crate) fn networks(&self, layout: &store::layout::Layout) -> net::Config {
@@ -115,4 +168,38 @@ fn instance(root: &Path) -> String {
         return String::new();
     }
     model::Digest::of(root.as_os_str().as_encoded_bytes()).hex()[..6].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let check = |text: &str| toml::from_str::<Config>(text).unwrap().check();
+        for good in [
+            "",
+            "registry-mirrors = ['https://m.example', 'm.example:5000']\ninsecure-registries = ['10.0.0.0/8', 'r:5000']",
+            "[[default-address-pools]]\nbase = '10.0.0.0/8'\nsize = 24",
+            "[log-opts]\nmax-size = '1m'\ncompress = 'true'",
+            "[default-ulimits]\nnofile = '1024:2048'\ncore = '-1'",
+        ] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "registry-mirrors = ['ftp://m.example']",
+            "registry-mirrors = ['']",
+            "insecure-registries = ['a b']",
+            "[[default-address-pools]]\nbase = '10.0.0.0/24'\nsize = 16",
+            "[[default-address-pools]]\nbase = '10.0.0.0/24'\nsize = 31",
+            "[log-opts]\nmax-size = 'abc'",
+            "[log-opts]\nfoo = '1'",
+            "[log-opts]\ncompress = 'maybe'",
+            "[default-ulimits]\nnofile = '5:1'",
+            "[default-ulimits]\nnofile = 'many'",
+            "[build-cache]\nmax-size = 'zz'",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
 }

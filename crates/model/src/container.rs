@@ -652,6 +652,19 @@ fn go_bool(text: &str) -> Option<bool> {
 }
 
 impl LogSpec {
+    /// What `--log-opt` knows.
+    pub const OPTIONS: [&str; 10] = [
+        "max-size",
+        "max-file",
+        "compress",
+        "labels",
+        "labels-regex",
+        "env",
+        "env-regex",
+        "tag",
+        "mode",
+        "max-buffer-size",
+    ];
     /// Fills in options that were not asked for, and reads `max-size` and `max-file`.
     ///
     /// # Errors

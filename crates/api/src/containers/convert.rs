@@ -431,18 +431,6 @@ fn lifecycle(host: &HostConfig) -> Result<Lifecycle> {
 }
 
 fn log(host: &HostConfig) -> Result<LogSpec> {
-    const OPTIONS: [&str; 10] = [
-        "max-size",
-        "max-file",
-        "compress",
-        "labels",
-        "labels-regex",
-        "env",
-        "env-regex",
-        "tag",
-        "mode",
-        "max-buffer-size",
-    ];
     let config = host.log_config.clone().unwrap_or_default();
     let driver = match config.typ.as_deref().unwrap_or_default() {
         "" | "json-file" => "json-file",
@@ -456,7 +444,7 @@ fn log(host: &HostConfig) -> Result<LogSpec> {
     };
     let options: BTreeMap<String, String> = config.config.unwrap_or_default().into_iter().collect();
     if driver != "none"
-        && let Some(bad) = options.keys().find(|name| !OPTIONS.contains(&name.as_str()))
+        && let Some(bad) = options.keys().find(|name| !LogSpec::OPTIONS.contains(&name.as_str()))
     {
         return Err(Error::invalid(format!("unknown log opt '{bad}' for {driver} log driver")));
     }

@@ -100,18 +100,10 @@ impl Engine {
     }
     /// What the configuration file says where the request says nothing.
     fn apply_defaults(&self, spec: &mut ContainerSpec) -> Result<()> {
-        for (name, text) in &self.config.default_ulimits {
-            if spec.resources.ulimits.iter().any(|limit| limit.name == *name) {
-                continue;
+        for limit in self.config.ulimits()? {
+            if !spec.resources.ulimits.iter().any(|asked| asked.name == limit.name) {
+                spec.resources.ulimits.push(limit);
             }
-            let bad = || {
-                Error::invalid(format!(
-                    "configuration: default-ulimits.{name} = {text:?}: want \"SOFT:HARD\""
-                ))
-            };
-            let (soft, hard) = text.split_once(':').unwrap_or((text, text));
-            let (soft, hard) = (soft.parse().map_err(|_| bad())?, hard.parse().map_err(|_| bad())?);
-            spec.resources.ulimits.push(model::container::Ulimit { name: name.clone(), soft, hard });
         }
         spec.log.apply_defaults(&self.config.log_opts)
     }
