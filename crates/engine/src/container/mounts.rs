@@ -93,6 +93,13 @@ impl Engine {
         }
         Ok(())
     }
+    /// Binds whose mounts cannot travel as they were asked to.
+    pub(crate) fn propagation_warnings(container: &Container) -> impl Iterator<Item = String> + '_ {
+        container.spec.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Bind { path, propagation, .. } => propagation_warning(path, *propagation),
+            _ => None,
+        })
+    }
     /// Says of each of a container's volumes that it was mounted, or that it no longer is.
     pub(crate) fn volume_events(&self, container: &Container, mounted: bool) {
         for mount in &container.spec.mounts {
@@ -123,9 +130,8 @@ impl Engine {
         let mut ops = Vec::with_capacity(container.spec.mounts.len());
         for mount in &container.spec.mounts {
             match &mount.source {
-                MountSource::Bind { path, create_source, propagation, .. } => {
+                MountSource::Bind { path, create_source, .. } => {
                     check_source(path, *create_source)?;
-                    check_propagation(path, *propagation)?;
                     let mut mount = mount.clone();
                     if let MountSource::Bind { path, .. } = &mut mount.source {
                         *path = HostPath(host_view(&path.0));
@@ -179,25 +185,21 @@ fn check_source(path: &HostPath, create: bool) -> Result<()> {
     }
 }
 
-/// Mounts can travel to and from the host only where the source's mount takes part (moby `ensureShared`,
-/// `ensureSharedOrSlave`).
-fn check_propagation(path: &HostPath, propagation: Propagation) -> Result<()> {
+/// Mounts travel to and from the host only where the source's mount takes part. Docker refuses others (moby `ensureShared`,
+/// `ensureSharedOrSlave`); here the container starts, and is told that nothing will travel.
+fn propagation_warning(path: &HostPath, propagation: Propagation) -> Option<String> {
     let (wanted, words): (&[&str], _) = match propagation {
-        Propagation::Private | Propagation::RPrivate => return Ok(()),
+        Propagation::Private | Propagation::RPrivate => return None,
         Propagation::Shared | Propagation::RShared => (&["shared:"], "shared"),
         Propagation::Slave | Propagation::RSlave => (&["shared:", "master:"], "shared or slave"),
     };
-    let shown = path.0.display();
-    let source = std::fs::canonicalize(path).context(|| format!("bind source path {shown}"))?;
-    let text = std::fs::read("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
-    let Some((place, tags)) = mount_of(&text, &source) else { return Ok(()) };
+    let source = std::fs::canonicalize(path).ok()?;
+    let (place, tags) = mount_of(&std::fs::read("/proc/self/mountinfo").ok()?, &source)?;
     if tags.iter().any(|tag| wanted.iter().any(|wanted| tag.starts_with(wanted))) {
-        return Ok(());
+        return None;
     }
-    Err(Error::invalid(format!(
-        "path {shown} is mounted on {} but it is not a {words} mount",
-        place.display()
-    )))
+    let (shown, place) = (path.0.display(), place.display());
+    Some(format!("path {shown} is mounted on {place} but it is not a {words} mount: no mount will travel"))
 }
 
 /// The mount that a path is on, of those in a mountinfo: where it is, and its optional fields. The last one lies on top.

@@ -108,6 +108,7 @@ impl Engine {
         sys::failpoint!("start: running");
         let mut warnings = runtime::warnings(&container.run_dir);
         warnings.extend(self.opened(container)?);
+        warnings.extend(Self::propagation_warnings(container));
         Ok(warnings)
     }
     /// What has become reachable from other machines, where the configuration wants that told.
