@@ -760,6 +760,81 @@ fn what_a_task_names_must_be_there() {
 }
 
 #[test]
+fn outcomes_are_told() {
+    let home = home();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    // One request: its head, and its body as JSON.
+    let hooks = std::thread::spawn(move || {
+        let one = || {
+            use std::io::{BufRead as _, Read as _, Write as _};
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = std::io::BufReader::new(stream);
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let length = head
+                .iter()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            let mut body = vec![0; length.unwrap().parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+            (head[0].clone(), serde_json::from_slice::<Value>(&body).unwrap())
+        };
+        [one(), one()]
+    });
+    fs::write(home.0.join("url"), format!("{address}/secret\n")).unwrap();
+    let (file, told) = (home.0.join("url").display().to_string(), home.0.join("told").display().to_string());
+    let failure = format!("{address}/failed");
+    home.ok(&[
+        "task",
+        "create",
+        "no",
+        "--network",
+        "none",
+        "--webhook",
+        &failure,
+        "--notify-on",
+        "failure",
+        "busybox",
+        "false",
+    ]);
+    let command = format!("cat > {told}");
+    home.ok(&[
+        "task",
+        "create",
+        "yes",
+        "--network",
+        "none",
+        "--webhook-file",
+        &file,
+        "--notify-command",
+        &command,
+        "busybox",
+        "true",
+    ]);
+    assert_eq!(home.run(&["task", "run", "no"]).code, 1);
+    assert_eq!(home.run(&["task", "run", "yes"]).code, 0);
+    let [failed, ok] = hooks.join().unwrap();
+    assert!(failed.0.starts_with("POST /failed ") && ok.0.starts_with("POST /secret "), "{failed:?} {ok:?}");
+    assert_eq!(
+        (&failed.1["task"], &failed.1["status"], &failed.1["exit_code"]),
+        (&"no".into(), &"failed".into(), &1.into())
+    );
+    assert_eq!(
+        (&ok.1["task"], &ok.1["status"], &ok.1["exit_code"]),
+        (&"yes".into(), &"ok".into(), &0.into())
+    );
+    assert_eq!(serde_json::from_str::<Value>(&fs::read_to_string(told).unwrap()).unwrap(), ok.1);
+    // Nobody listens any more: that is said, and changes nothing. The address is no part of what is said.
+    let run = home.run(&["task", "run", "yes"]);
+    assert!(
+        run.code == 0 && run.err.contains("WARNING: webhook") && !run.err.contains("secret"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
 fn an_installed_task_is_a_command() {
     let home = home();
     let dir = home.0.join("bin");
