@@ -170,7 +170,7 @@ impl Engine {
         }
         let (container, _lock) = self.find_locked(container.id().as_str())?;
         if container.live.is_some() {
-            return Err(Error::conflict(format!("container {} is being started", container.id())));
+            return Err(being_started(&container));
         }
         let mut lower = vec![model::container::HostPath(container.rw_dir().join("upper"))];
         lower.extend(self.store.lower(&container.spec.layers)?);
@@ -185,9 +185,13 @@ impl Engine {
         if let Some(root) = live_root(container)? {
             return work(root.as_fd());
         }
-        let (container, _lock) = self.find_locked(container.id().as_str())?;
+        let (container, lock) = self.find_locked(container.id().as_str())?;
         if container.live.is_some() {
-            return Err(Error::conflict(format!("container {} is being started", container.id())));
+            drop(lock);
+            // It was started meanwhile. Between two runs its monitor may mount it at any moment.
+            container.running()?;
+            let root = live_root(&container)?.ok_or_else(|| being_started(&container))?;
+            return work(root.as_fd());
         }
         sys::view::with_private_mounts(|| {
             let root = self.mount_stopped(&container)?;
@@ -265,6 +269,10 @@ fn live_root(container: &Container) -> Result<Option<OwnedFd>> {
     let now = runtime::live(&container.run_dir)?;
     let same = now.is_some_and(|now| (now.pid, now.start_time) == (live.pid, live.start_time));
     Ok(same.then_some(root))
+}
+
+fn being_started(container: &Container) -> Error {
+    Error::conflict(format!("container {} is being started", container.id()))
 }
 
 fn stat_of(file: &OwnedFd) -> Result<Stat> {

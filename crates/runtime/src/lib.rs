@@ -25,6 +25,7 @@ use model::container::{Lifecycle, Resources};
 use model::error::Context as _;
 use model::state::Live;
 use model::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -212,14 +213,6 @@ pub fn set_paused(run_dir: &Path, cgroup: &str, paused: bool) -> Result<()> {
     wire::call(monitor_socket(run_dir)?, &Request::Pause(paused)).map(drop)
 }
 
-/// Tells the monitor what happens after the next exit (`update --restart`).
-///
-/// # Errors
-/// The monitor cannot be reached.
-pub fn set_lifecycle(run_dir: &Path, lifecycle: &model::container::Lifecycle) -> Result<()> {
-    wire::call(monitor_socket(run_dir)?, &Request::Lifecycle(lifecycle.clone())).map(drop)
-}
-
 /// Changes the terminal's size, of the container or of one of its execs.
 ///
 /// # Errors
@@ -229,22 +222,23 @@ pub fn resize(run_dir: &Path, exec: Option<&str>, rows: u16, columns: u16) -> Re
     wire::call(monitor_socket(run_dir)?, &request).map(drop)
 }
 
-/// Applies new limits to a running container.
-///
-/// # Errors
-/// Names the file that refused and the value.
-pub fn update(run_dir: &Path, cgroup: &str, resources: &Resources) -> Result<()> {
-    let _ = run_dir;
-    cgroup::Cgroup::at(cgroup)?.set_limits(resources)
+/// What may change while a container runs; `None` leaves a thing as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Changed {
+    /// The new name, for events.
+    pub name: Option<String>,
+    /// What happens after the next exit (`update --restart`).
+    pub lifecycle: Option<Lifecycle>,
+    /// New limits, for this run and those that follow it.
+    pub resources: Option<Box<Resources>>,
 }
 
-/// Tells the monitor of a running container its new name (for events) or what is to happen after an exit (`update
-/// --restart`).
+/// Tells the monitor of a running container what has changed.
 ///
 /// # Errors
-/// The monitor cannot be reached.
-pub fn change(run_dir: &Path, name: Option<String>, lifecycle: Option<Lifecycle>) -> Result<()> {
-    wire::call(monitor_socket(run_dir)?, &Request::Change { name, lifecycle }).map(drop)
+/// [`Kind::Conflict`] where it cannot be reached; names the file that refused a limit and the value.
+pub fn change(run_dir: &Path, changed: Changed) -> Result<()> {
+    wire::call(monitor_socket(run_dir)?, &Request::Change(changed)).map(drop)
 }
 
 /// Writes down which host ports the monitor shall hold, and tells it where the container runs. Before

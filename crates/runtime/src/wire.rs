@@ -2,7 +2,6 @@
 //! `monitor.sock` (u32 BE length, then the object).
 
 use model::bundle::Process;
-use model::container::Lifecycle;
 use model::state::Live;
 use model::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -110,8 +109,6 @@ pub enum Request {
     Stop(Option<i32>),
     /// Freeze or thaw.
     Pause(bool),
-    /// What happens after the next exit.
-    Lifecycle(model::container::Lifecycle),
     /// Terminal size.
     Resize {
         /// Of this exec, or of the container.
@@ -121,13 +118,8 @@ pub enum Request {
         /// Columns.
         columns: u16,
     },
-    /// What may change while it runs: the name (for events), what happens after an exit.
-    Change {
-        /// The new name.
-        name: Option<String>,
-        /// The new policy.
-        lifecycle: Option<Lifecycle>,
-    },
+    /// What may change while it runs.
+    Change(crate::Changed),
     /// `ports.json` has changed.
     Ports,
     /// `resolver.json` has come: names are resolved from now on.

@@ -74,7 +74,8 @@ async fn stat(client: &Client, container: &str, path: &str) -> Result<Option<(u6
             client.get(&format!("/containers/{}/json", encode(container))).await?;
             return Ok(None);
         }
-        Err(error) => return Err(error.into()),
+        // The reason is in what GET answers.
+        Err(error) => return Err(client.call(Method::GET, &url, None).await.err().unwrap_or(error).into()),
     };
     let header = response.headers().get("X-Docker-Container-Path-Stat").and_then(|value| value.to_str().ok());
     let decoded = header.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());

@@ -1,7 +1,7 @@
 //! Renaming.
 
-use model::container::Lifecycle;
 use model::{Error, Kind, Result};
+use runtime::Changed;
 
 use super::lookup::Container;
 use crate::Engine;
@@ -31,22 +31,21 @@ impl Engine {
         self.sync_names()?;
         if container.live.is_some() {
             self.networks.rename(container.id(), |endpoint| container.dns_names(&endpoint.spec))?;
-            tell_monitor(&container, Some(new.to_owned()), None)?;
+            let changed = Changed { name: Some(new.to_owned()), ..Changed::default() };
+            tell_monitor(&container, changed)?;
         }
         self.container_event(&container, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
     }
 }
 
-/// Tells a container's monitor of another name or policy. One that ends just now need not know: what is written down
-/// holds from the next start on.
-pub(super) fn tell_monitor(
-    container: &Container,
-    name: Option<String>,
-    lifecycle: Option<Lifecycle>,
-) -> Result<()> {
-    match runtime::change(&container.run_dir, name, lifecycle) {
-        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => Ok(()),
+/// Tells a container's monitor what has changed. One that ends just now need not know: what is written down holds from the
+/// next start on.
+pub(super) fn tell_monitor(container: &Container, changed: Changed) -> Result<()> {
+    let limits = changed.resources.is_some();
+    match runtime::change(&container.run_dir, changed) {
+        Err(_) if runtime::live(&container.run_dir)?.is_none() => Ok(()),
+        Err(error) if !limits && matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => Ok(()),
         told => told,
     }
 }

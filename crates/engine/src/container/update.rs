@@ -2,6 +2,7 @@
 
 use model::container::{Lifecycle, Resources};
 use model::{Error, Result};
+use runtime::Changed;
 
 use super::rename::tell_monitor;
 use crate::Engine;
@@ -36,17 +37,12 @@ impl Engine {
             )));
         }
         if container.live.is_some() {
-            runtime::update(&container.run_dir, &container.cgroup(), &merged)
+            let (lifecycle, resources) = (update.lifecycle.clone(), Some(Box::new(merged.clone())));
+            tell_monitor(&container, Changed { name: None, lifecycle, resources })
                 .map_err(|error| error.within(format!("Cannot update container {}", container.id())))?;
-            if let Some(lifecycle) = &update.lifecycle {
-                runtime::set_lifecycle(&container.run_dir, lifecycle)?;
-            }
         }
         container.changes.resources = Some(merged);
         if let Some(lifecycle) = &update.lifecycle {
-            if container.live.is_some() {
-                tell_monitor(&container, None, Some(lifecycle.clone()))?;
-            }
             container.changes.lifecycle = Some(lifecycle.clone());
         }
         self.write_changes(&container)?;

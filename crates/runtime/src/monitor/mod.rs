@@ -505,6 +505,22 @@ impl Monitor {
             _ => Ok(()),
         }
     }
+    fn change(&mut self, changed: crate::Changed) -> Result<()> {
+        if let Some(resources) = changed.resources {
+            // Between two runs there is no group: the next one is made with them.
+            if self.live.pid != 0 {
+                self.cgroup.set_limits(&resources)?;
+            }
+            self.bundle.resources = *resources;
+        }
+        if let Some(name) = changed.name {
+            self.bundle.name = name;
+        }
+        if let Some(lifecycle) = changed.lifecycle {
+            self.bundle.lifecycle = lifecycle;
+        }
+        Ok(())
+    }
     fn pause(&mut self, paused: bool) -> Result<()> {
         if self.live.pid == 0 {
             return Err(Error::new(Kind::Conflict, format!("Container {} is not running", self.bundle.id)));

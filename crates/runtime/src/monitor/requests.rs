@@ -33,20 +33,8 @@ impl Monitor {
             },
             Request::Stop(signal) => self.stop(signal),
             Request::Pause(paused) => self.pause(paused),
-            Request::Lifecycle(lifecycle) => {
-                self.bundle.lifecycle = lifecycle;
-                Ok(())
-            }
             Request::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
-            Request::Change { name, lifecycle } => {
-                if let Some(name) = name {
-                    self.bundle.name = name;
-                }
-                if let Some(lifecycle) = lifecycle {
-                    self.bundle.lifecycle = lifecycle;
-                }
-                Ok(())
-            }
+            Request::Change(changed) => self.change(changed),
             Request::Ports => self.hold_ports(),
             Request::Resolve => self.open_resolver(),
             Request::Watch => self.watch_firewall(),

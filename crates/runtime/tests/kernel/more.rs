@@ -3,7 +3,7 @@
 use super::fixture::*;
 use model::bundle::LogTarget;
 use model::container::{Lifecycle, RestartPolicy, Ulimit};
-use runtime::{Attached, Streams};
+use runtime::{Attached, Changed, Streams};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::time::Duration;
 
@@ -455,7 +455,7 @@ fn update_and_usage() {
         nano_cpus: Some(500_000_000),
         ..Default::default()
     };
-    runtime::update(dir, cgroup, &more).unwrap();
+    runtime::change(dir, Changed { resources: Some(Box::new(more)), ..Changed::default() }).unwrap();
     assert_eq!(runtime::usage(cgroup).unwrap().memory_limit, 128 << 20);
     assert!(runtime::pids(cgroup).unwrap().contains(&running.live.pid));
     assert_eq!(runtime::interface_counters(running.live.pid).unwrap(), []);
@@ -599,7 +599,8 @@ fn change() {
         Box_::sh("echo ready; while :; do sleep 1000; done")
             .with(|bundle| bundle.lifecycle = Lifecycle::Restart(RestartPolicy::Always)),
     );
-    runtime::change(running.container.run_dir(), Some("renamed".into()), Some(Lifecycle::Keep)).unwrap();
+    let changed = Changed { name: Some("renamed".into()), lifecycle: Some(Lifecycle::Keep), resources: None };
+    runtime::change(running.container.run_dir(), changed).unwrap();
     runtime::kill(&running.live, 9).unwrap();
     wait_for_end(&mut running);
     wait_gone(running.live.monitor_pid);
