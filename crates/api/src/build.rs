@@ -2,7 +2,7 @@
 //!
 //! `POST /build` takes the context as a tar stream (plain, gzip or zstd), or `remote=` a git repository or
 //! the URL of a tar archive or a Dockerfile. `POST /cauldron/v1/build` takes [`LocalBuild`] as JSON: the engine reads the context directory itself.
-//! What Docker's API lacks is in [`More`]; its `steps` asks for events instead of text: `{"step": {"stage": n, …}}`. A client
+//! Secrets come with the header `X-Build-Secrets`. What Docker's API lacks is in [`More`]; its `steps` asks for events instead of text: `{"step": {"stage": n, …}}`. A client
 //! that numbers them knows what runs at the same time.
 //! Both answer with one JSON message a line: `{"stream": …}`, `{"status": …}` while a base image is pulled,
 //! `{"aux": {"ID": "sha256:…"}}`, and on failure `{"errorDetail": {"code": n, "message": …}, "error": …}`.
@@ -200,11 +200,6 @@ async fn local(
     State(engine): State<Shared>,
     JsonBody(body): JsonBody<LocalBuild>,
 ) -> std::result::Result<Response, Failure> {
-    use base64::Engine as _;
-    let decode = |(id, text): (String, String)| match base64::engine::general_purpose::STANDARD.decode(text) {
-        Ok(value) => Ok((id, value)),
-        Err(error) => Err(Error::invalid(format!("secret {id}: its value is not base64")).caused_by(error)),
-    };
     let options = Options {
         context: body.context_dir,
         dockerfile: body.dockerfile,
@@ -218,7 +213,7 @@ async fn local(
         network: body.network,
         platform: platform(&body.platform)?,
         extra_hosts: body.extra_hosts,
-        secrets: body.secrets.into_iter().map(decode).collect::<Result<_>>()?,
+        secrets: secrets(body.secrets)?,
         contexts: body.contexts,
         agents: body.agents,
         allow: body.allow,
@@ -280,6 +275,7 @@ async fn classic(
         shm_bytes: params.number::<u64>("shmsize")?.filter(|bytes| *bytes > 0),
         credentials: by_registry(header(&headers, "x-registry-config")?.unwrap_or_default())?,
         cache_from: images(&params)?,
+        secrets: secrets(header(&headers, "x-build-secrets")?.unwrap_or_default())?,
         ..Options::default()
     };
     let more: More = match params.text("cauldron") {
@@ -466,6 +462,16 @@ async fn prune(State(engine): State<Shared>, params: Params) -> std::result::Res
 
 fn given(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     map.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+}
+
+/// Values in base64, by id.
+fn secrets(given: BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>> {
+    use base64::Engine as _;
+    let decode = |(id, text): (String, String)| match base64::engine::general_purpose::STANDARD.decode(text) {
+        Ok(value) => Ok((id, value)),
+        Err(error) => Err(Error::invalid(format!("secret {id}: its value is not base64")).caused_by(error)),
+    };
+    given.into_iter().map(decode).collect()
 }
 
 /// `cachefrom`: images of this engine, as the classic builder has it.

@@ -252,6 +252,58 @@ fn services_of_a_project() {
 }
 
 #[test]
+fn layouts_as_contexts() {
+    let build = Build::new();
+    build.dockerfile("FROM busybox\nRUN echo of the layout > /from\nENV KEPT=yes\n");
+    build.ok(&["build", "-t", "named:v1", "-o", "type=oci,dest=layout,tar=false", "."]);
+    build.ok(&["builder", "prune", "-af"]);
+    build.file("Dockerfile", "FROM base\nRUN cat /from; echo kept $KEPT\nCOPY --from=other /from /copied\n");
+    let contexts = ["--build-context", "base=oci-layout://layout", "--build-context"];
+    let flags =
+        [&["build", "--no-cache"], &contexts[..], &["other=oci-layout://layout:v1", "-t", "image", "."]]
+            .concat();
+    let said = build.ok(&flags);
+    assert!(said.contains("\nof the layout\nkept yes\n"), "{said}");
+    assert_eq!(build.sh("cat /copied"), "of the layout\n");
+    let absent = build.fails(&["build", "--build-context", "base=oci-layout://layout@sha256:0000", "."]);
+    assert!(absent.contains("the layout has no manifest sha256:0000"), "{absent}");
+    // What is not what it is called.
+    build.ok(&["system", "prune", "-af"]);
+    shell(&build, "for blob in layout/blobs/sha256/*; do printf x >> $blob; done");
+    let damaged = build.fails(&["build", "--build-context", "base=oci-layout://layout", "."]);
+    assert!(damaged.contains("its content has the digest"), "{damaged}");
+}
+
+#[test]
+fn platforms_that_this_machine_cannot_run() {
+    let build = Build::new();
+    build.dockerfile("FROM --platform=$BUILDPLATFORM busybox AS make\nARG TARGETARCH\nRUN echo for $TARGETARCH > /made\nFROM scratch\nCOPY --from=make /made /\n");
+    build.ok(&["build", "--platform", "linux/s390x", "-t", "image", "."]);
+    assert_eq!(build.ok(&["inspect", "--format", "{{.Architecture}}", "image"]), "s390x\n");
+    build.dockerfile("FROM busybox AS first\nRUN echo ran\nFROM --platform=linux/s390x busybox\nWORKDIR /x\nRUN true\nCOPY --from=first / /\n");
+    let said = build.fails(&["build", "."]);
+    assert!(said.contains("RUN for linux/s390x on a linux/") && said.contains("binfmt_misc"), "{said}");
+    assert!(said.contains(">    5 | RUN true") && !said.contains("ran\n"), "{said}");
+}
+
+#[test]
+fn secrets_beside_a_context_on_stdin() {
+    let build = Build::new();
+    build.file("secret", "not to be kept");
+    build.file(
+        "context/Dockerfile",
+        "FROM busybox\nRUN --mount=type=secret,id=s,required wc -c < /run/secrets/s\n",
+    );
+    shell(&build, "tar -C context -cf context.tar .");
+    let context = std::fs::read(build.context.join("context.tar")).unwrap();
+    let (built, said) = build.piped(&["build", "-t", "image", "--secret", "id=s,src=secret", "-"], &context);
+    assert!(built && said.contains("\n14\n"), "{said}");
+    assert!(!builder::tree_holds(&build.dir.join("root"), b"not to be kept"));
+    let (built, said) = build.piped(&["build", "--no-cache", "-"], &context);
+    assert!(!built && said.contains("secret s: not found"), "{said}");
+}
+
+#[test]
 fn an_agent_is_forwarded() {
     let build = Build::new();
     let socket = build.dir.join("agent.sock");

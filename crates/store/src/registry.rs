@@ -20,8 +20,7 @@ mod token;
 use model::{Digest, Error, Reference, Result};
 
 pub use platform::{host_platform, parse_platform};
-pub(crate) use pull::select;
-pub use pull::{Inspected, Pulled};
+pub use pull::{Inspected, Pulled, select};
 pub use push::Pushed;
 pub use search::Found;
 /// How a user proves who they are.

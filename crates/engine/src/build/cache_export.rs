@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use super::cache_import::REF_NAME;
+use super::layout::REF_NAME;
 use super::{Build, Message, Report};
 
 /// Where a cache goes.

@@ -8,22 +8,17 @@
 use base64::Engine as _;
 use model::build_cache::{Document, MEDIA_TYPE, Step};
 use model::digest::chain_id;
-use model::error::Context as _;
-use model::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
+use model::image::{Descriptor, ImageConfig, Manifest, media_type};
 use model::time::Timestamp;
 use model::{Digest, Error, Reference, Result, limits};
-use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::layout::Layout;
 use super::{Build, Message, Report};
 use crate::Engine;
 use crate::transfer::Access;
-
-/// The annotation that names a manifest in a layout (image-spec, annotations.md).
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Where a cache comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +49,7 @@ struct Cache {
 
 enum Opened {
     Registry(Reference, Box<Access>),
-    Directory(OwnedFd),
+    Directory(Layout),
     Here,
 }
 
@@ -130,10 +125,10 @@ impl Cache {
                 (Opened::Registry(reference, Box::new(access)), manifest, config)
             }
             CacheSource::Directory(dir, tag) => {
-                let root = sys::fs::open_root(dir).context(|| format!("open {}", dir.display()))?;
-                let manifest = layout_manifest(&root, tag)?;
-                let config = layout_blob(&root, &manifest.config, limits::CONFIG_BYTES)?;
-                (Opened::Directory(root), manifest, config)
+                let layout = Layout::open(dir)?;
+                let manifest = layout.manifest(tag, None)?.1;
+                let config = layout.small(&manifest.config, limits::CONFIG_BYTES)?;
+                (Opened::Directory(layout), manifest, config)
             }
             CacheSource::Image(name) => {
                 let image = build.engine.store.image(name)?;
@@ -153,13 +148,8 @@ impl Cache {
                 let progress = |progress| report(Message::Pull(progress));
                 engine.store.fetch_blob(reference, blob, access, &progress)?;
             }
-            Opened::Directory(root) if engine.store.blob_size(&blob.digest)? != Some(blob.size) => {
-                let mut file = std::fs::File::from(layout_open(root, &blob.digest)?);
-                let mut ingest = engine.store.ingest()?.limit(blob.size);
-                std::io::copy(&mut file, &mut ingest).context(|| format!("read blob {}", blob.digest))?;
-                ingest.commit_unsynced(Some(&blob.digest))?;
-            }
-            Opened::Directory(_) | Opened::Here => {}
+            Opened::Directory(layout) => layout.take(&engine.store, blob)?,
+            Opened::Here => {}
         }
         engine.store.unpack_layer(step.parent.as_ref(), blob, Some(&step.diff_id))?;
         Ok(())
@@ -217,38 +207,4 @@ fn steps(manifest: &Manifest, config: &[u8]) -> Result<BTreeMap<Digest, (Step, D
         }
     }
     Ok(found)
-}
-
-/// The manifest of this name in an OCI layout; of any name where there is only one.
-pub(super) fn layout_manifest(root: &OwnedFd, tag: &str) -> Result<Manifest> {
-    let bytes =
-        sys::fs::read_in_root(root, "index.json", limits::MANIFEST_BYTES).context(|| "read index.json")?;
-    let index = Index::parse(&bytes).context(|| "index.json")?;
-    let named = |entry: &&Descriptor| {
-        let name = entry.annotations.get(REF_NAME);
-        entry.digest.as_str() == tag || name.is_some_and(|name| name == tag)
-    };
-    let entry = match (index.manifests.iter().find(named), &index.manifests[..]) {
-        (Some(entry), _) => entry,
-        (None, [only]) if tag == "latest" => only,
-        (None, _) => return Err(Error::not_found(format!("index.json has no manifest {tag}"))),
-    };
-    Manifest::parse(&layout_blob(root, entry, limits::MANIFEST_BYTES)?)
-        .context(|| format!("manifest {}", entry.digest))
-}
-
-fn layout_open(root: &OwnedFd, digest: &Digest) -> Result<OwnedFd> {
-    let path = format!("blobs/sha256/{}", digest.hex());
-    sys::fs::open_in_root(root, &path, OFlags::RDONLY | OFlags::NONBLOCK, 0)
-        .context(|| format!("open {path}"))
-}
-
-/// A small blob of a layout, whole and verified.
-pub(super) fn layout_blob(root: &OwnedFd, blob: &Descriptor, limit: u64) -> Result<Vec<u8>> {
-    let path = format!("blobs/sha256/{}", blob.digest.hex());
-    let bytes = sys::fs::read_in_root(root, &path, limit).context(|| format!("read {path}"))?;
-    match Digest::of(&bytes) {
-        digest if digest == blob.digest => Ok(bytes),
-        digest => Err(Error::invalid(format!("blob {}: its content has the digest {digest}", blob.digest))),
-    }
 }

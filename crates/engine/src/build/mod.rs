@@ -16,9 +16,11 @@ mod cache_import;
 mod context;
 mod copy;
 mod fetch;
+mod foreign;
 mod gc;
 pub mod git;
 mod known;
+mod layout;
 mod message;
 mod mount;
 mod named;
@@ -187,6 +189,7 @@ impl Engine {
         self.sweep_steps()?;
         let build = self.prepared(options, cancel, made)?;
         build.refuse_warnings()?;
+        build.refuse_foreign()?;
         let solved = build.solve(report);
         // Worth it after a failure too: the next attempt reads less.
         let saved = build.known.as_ref().map_or(Ok(()), known::Known::save);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::{self, Unpacked};
 use super::git::{Checkout, Wanted};
+use super::layout::{self, Layout};
 use super::{Build, Options};
 use crate::Engine;
 
@@ -108,9 +109,15 @@ fn look_up(engine: &Engine, options: &Options, place: &str) -> Result<Named> {
     if let Some(image) = place.strip_prefix("docker-image://") {
         return Ok(Named::Image(image.to_owned()));
     }
-    if place.starts_with("oci-layout://") || place.starts_with("target:") {
+    if let Some(place) = place.strip_prefix("oci-layout://") {
+        let (dir, name) = layout::split(place);
+        let wanted = options.platform.clone().unwrap_or_else(store::registry::host_platform);
+        let image = Layout::open(Path::new(dir))?.image(&engine.store, name, &wanted)?;
+        return Ok(Named::Image(image.to_string()));
+    }
+    if place.starts_with("target:") {
         return Err(Error::invalid(format!("{place}: not supported as a context"))
-            .hint("a directory, docker-image://, a git repository or the URL of an archive"));
+            .hint("a directory, docker-image://, oci-layout://, a git repository or the URL of an archive"));
     }
     if is_http(place) || Git::parse(place).is_some() {
         let remote =

@@ -384,7 +384,7 @@ fn choose(
 
 /// The entry for a platform, as containerd chooses: the variant asked for, else the next older one that such a machine
 /// runs. An entry of no platform counts only where it is the only one.
-pub(crate) fn select<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
+pub fn select<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
     if let [only] = entries
         && only.platform.is_none()
     {

@@ -3,6 +3,7 @@
 mod cache;
 mod output;
 mod progress;
+mod secrets;
 mod services;
 
 use super::credentials;
@@ -213,39 +214,6 @@ fn build_args(flags: &[String]) -> HashMap<String, Option<String>> {
     epoch.into_iter().chain(flags.iter().map(|flag| build_arg(flag))).collect()
 }
 
-/// `id=…,src=…|env=…`: the values, base64 for JSON's sake, by id.
-fn secrets(flags: &[String]) -> Result<HashMap<String, String>, Failure> {
-    use base64::Engine as _;
-    let mut out = HashMap::new();
-    for flag in flags {
-        let (mut id, mut source, mut variable) = (String::new(), None, None);
-        for field in crate::options::mount::fields(flag)? {
-            match field.split_once('=') {
-                Some(("id", value)) => value.clone_into(&mut id),
-                Some(("src" | "source", value)) => source = Some(value.to_owned()),
-                Some(("env", value)) => variable = Some(value.to_owned()),
-                Some(("type", _)) => {}
-                _ => return Err(Failure::new(format!("unexpected field '{field}' in --secret"))),
-            }
-        }
-        if id.is_empty() {
-            return Err(Failure::new(format!("invalid --secret \"{flag}\": missing id")));
-        }
-        let bytes = match (source, variable) {
-            (Some(path), _) => std::fs::read(&path).map_err(file("secret", path.as_ref()))?,
-            (None, variable) => {
-                let name = variable.unwrap_or_else(|| id.clone());
-                match std::env::var(&name) {
-                    Ok(value) => value.into_bytes(),
-                    Err(_) => std::fs::read(&name).map_err(file("secret", name.as_ref()))?,
-                }
-            }
-        };
-        out.insert(id, base64::engine::general_purpose::STANDARD.encode(bytes));
-    }
-    Ok(out)
-}
-
 async fn build(session: Session, given: ArgMatches) -> Outcome {
     let client = session.client()?;
     for path in ["iidfile", "metadata-file"].iter().filter_map(|flag| given.text(flag)) {
@@ -421,6 +389,10 @@ fn agents(flags: &[String]) -> Result<HashMap<String, PathBuf>, Failure> {
 
 /// What `--build-context` names: a directory is made absolute, anything else is the engine's to fetch.
 fn named_context(place: String) -> Result<String, Failure> {
+    if let Some(layout) = place.strip_prefix("oci-layout://") {
+        let path = std::path::absolute(layout).map_err(file("resolve", layout.as_ref()))?;
+        return Ok(format!("oci-layout://{}", path.display()));
+    }
     let schemes = ["://", "git@", "github.com/", "target:"];
     if schemes.iter().any(|scheme| place.contains(scheme)) && !Path::new(&place).exists() {
         return Ok(place);
@@ -458,7 +430,7 @@ async fn in_place(
         "target": given.text("target").unwrap_or_default(), "labels": files::labels(&[], &given.texts("label"))?,
         "no_cache": given.on("no-cache"), "pull": given.on("pull"), "network": given.text("network").unwrap_or_default(),
         "platform": given.text("platform").unwrap_or_default(),
-        "extra_hosts": given.texts("add-host"), "secrets": secrets(&given.texts("secret"))?,
+        "extra_hosts": given.texts("add-host"), "secrets": secrets::read(&given.texts("secret"))?,
     });
     for (name, key) in [("memory", "memory"), ("shm-size", "shm_bytes")] {
         if let Some(text) = given.text(name) {
@@ -500,9 +472,7 @@ async fn in_place(
 }
 
 async fn sent(session: &Session, given: &ArgMatches, ask: &Ask, context: Context) -> Result<Lines, Failure> {
-    if !given.texts("secret").is_empty() {
-        return Err("--secret needs a context directory and the embedded engine".into());
-    }
+    let secrets = secrets::header(session, &given.texts("secret")).await?;
     let mut dockerfile = given.text("file").unwrap_or("Dockerfile").to_owned();
     let mut remote = String::new();
     let body = match context {
@@ -581,7 +551,11 @@ async fn sent(session: &Session, given: &ArgMatches, ask: &Ask, context: Context
         .upload(
             Method::POST,
             &path,
-            &[("Content-Type", "application/x-tar"), ("X-Registry-Config", &config)],
+            &[
+                ("Content-Type", "application/x-tar"),
+                ("X-Registry-Config", &config),
+                ("X-Build-Secrets", &secrets),
+            ],
             body,
         )
         .await?;
@@ -676,9 +650,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_and_arguments() {
+    fn arguments() {
         assert_eq!(build_args(&["A=b=c".to_owned()])["A"].as_deref(), Some("b=c"));
-        assert!(secrets(&["src=/x".to_owned()]).is_err());
-        assert!(secrets(&["id=x,src=/nonexistent".to_owned()]).is_err());
     }
 }
