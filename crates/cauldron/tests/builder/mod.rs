@@ -20,6 +20,7 @@ impl Build {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("cauldron-build-{}-{serial}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
         let tar = busybox::archive(&dir, |root| {
             std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:55:66::/:/bin/sh\n")
                 .unwrap();
